@@ -1,0 +1,2 @@
+//! PCIe root complex, ACPI, power management, firmware interfaces.
+#![forbid(unsafe_code)]

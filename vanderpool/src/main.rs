@@ -1,0 +1,2 @@
+//! The `vanderpool` command.
+fn main() {}
