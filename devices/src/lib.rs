@@ -6,4 +6,5 @@ extern crate alloc;
 extern crate std;
 
 pub mod device;
+pub mod pci;
 pub mod ports;
