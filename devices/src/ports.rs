@@ -66,3 +66,21 @@ impl Output for Discard {
 
 /// A boxed pin, the form in which devices store one.
 pub type PinBox = Box<dyn Pin>;
+
+/// What a device asks of the machine as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PowerRequest {
+    /// End the run with this exit status of the process (`isa-debug-exit`).
+    Exit(u32),
+    /// Switch the power off.
+    PowerOff,
+    /// Reset everything.
+    Reset,
+}
+
+/// The power button and reset line of the board. The request is acted on after the device has returned, at the end of
+/// the instruction.
+pub trait Power: Send {
+    /// Asks for `request`.
+    fn request(&self, request: PowerRequest);
+}
