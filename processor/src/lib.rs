@@ -1,1 +1,3 @@
 //! One logical processor.
+
+pub mod simd;
