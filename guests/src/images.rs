@@ -1,0 +1,81 @@
+//! Initramfs images: the base system with a script, and the one that holds QEMU with a guest of its own.
+
+use crate::elf;
+use std::fs;
+use std::path::{Path, PathBuf};
+use vanderpool::Error;
+use vanderpool::debian::{Cache, Kernel};
+use vanderpool::initramfs::Initramfs;
+
+/// Where [`with_script`] puts the script; name it with `vp.run=`.
+pub const SCRIPT: &str = "/run/test";
+
+/// The base system with `script` (a shell script without its first line) at [`SCRIPT`].
+///
+/// # Errors
+/// When busybox or a module cannot be read.
+pub fn with_script(kernel: &Kernel, script: &str) -> Result<Initramfs, Error> {
+    let mut image = Initramfs::new(kernel)?;
+    image.file(SCRIPT, 0o755, format!("#!/bin/sh\n{script}\n").as_bytes());
+    Ok(image)
+}
+
+/// The options that the QEMU in [`nested`] gives its guest besides accelerator, kernel and initramfs.
+const NESTED_QEMU: &str =
+    "-nodefaults -nographic -vga none -serial stdio -no-reboot -L /usr/share/qemu -L /usr/share/seabios";
+
+/// An L1 image which holds Debian's `qemu-system-x86_64` with its libraries and firmware, the same kernel and a small initramfs for an L2
+/// guest. Its script starts L2 with KVM, which runs `l2_script` and powers off; L1's script ends with QEMU's exit status.
+/// `qemu_options` are added to QEMU's command line.
+///
+/// # Errors
+/// When QEMU is neither installed nor to be had from Debian's packages, or a file cannot be read.
+pub fn nested(cache: &Cache, kernel: &Kernel, l2_script: &str, qemu_options: &str) -> Result<Initramfs, Error> {
+    let script = format!(
+        "qemu-system-x86_64 -accel kvm -cpu host -m 256M {NESTED_QEMU} {qemu_options} \\\n\
+         -kernel /l2/vmlinuz -initrd /l2/initrd -append 'console=ttyS0 panic=-1 vp.run={SCRIPT}'"
+    );
+    let mut image = with_script(kernel, &script)?;
+    let l2 = with_script(kernel, l2_script)?;
+    image.host_file("l2/vmlinuz", 0o644, &kernel.image)?;
+    image.file("l2/initrd", 0o644, &l2.finish());
+    add_qemu(&mut image, &qemu_root(cache)?)?;
+    Ok(image)
+}
+
+/// A root directory with QEMU in it: the system's own, or one made of Debian's packages.
+fn qemu_root(cache: &Cache) -> Result<PathBuf, Error> {
+    let system = Path::new("/");
+    let complete =
+        ["usr/bin/qemu-system-x86_64", "usr/share/seabios/bios-256k.bin"].iter().all(|f| system.join(f).exists());
+    if complete { Ok(system.to_owned()) } else { cache.with_dependencies("qemu", &["qemu-system-x86", "seabios"]) }
+}
+
+fn add_qemu(image: &mut Initramfs, root: &Path) -> Result<(), Error> {
+    let program = root.join("usr/bin/qemu-system-x86_64");
+    image.host_file("bin/qemu-system-x86_64", 0o755, &program)?;
+    for library in elf::libraries(root, &program)? {
+        let name = library.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let directory = if name == elf::INTERPRETER { "lib64" } else { "lib/x86_64-linux-gnu" };
+        image.host_file(&format!("{directory}/{name}"), 0o755, &library)?;
+    }
+    for file in
+        ["seabios/bios-256k.bin", "qemu/kvmvapic.bin", "qemu/linuxboot_dma.bin", "qemu/linuxboot.bin", "qemu/pvh.bin"]
+    {
+        let source = root.join("usr/share").join(file);
+        if source.exists() {
+            image.host_file(&format!("usr/share/{file}"), 0o644, &source)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes `image` to a file `<name>.cpio` below the workspace's `target` and returns its path.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write(name: &str, image: Initramfs) -> Result<PathBuf, Error> {
+    let path = crate::programs::output_directory()?.join(format!("{name}.cpio"));
+    fs::write(&path, image.finish()).map_err(|e| Error::file("write", &path, &e))?;
+    Ok(path)
+}
