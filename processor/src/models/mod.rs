@@ -1,0 +1,3 @@
+//! CPU models.
+
+pub mod frequency;
