@@ -1,3 +1,5 @@
 //! One logical processor.
 
+pub mod apic;
+pub mod models;
 pub mod simd;

@@ -276,7 +276,7 @@ impl LocalApic {
     /// Reserved bits, and the mode changes that SDM vol. 3, 11.12.5 forbids.
     pub fn set_base(&mut self, value: u64, physical_bits: u8, x2apic_supported: bool) -> Result<(), Rejected> {
         let x2apic = if x2apic_supported { BASE_X2APIC } else { 0 };
-        let address = (1u64 << physical_bits.clamp(32, 52)) - 1 & !0xfff;
+        let address = ((1u64 << physical_bits.clamp(32, 52)) - 1) & !0xfff;
         if value & !(address | BASE_BSP | BASE_ENABLE | x2apic) != 0 {
             return Err(Rejected);
         }
