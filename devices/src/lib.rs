@@ -6,8 +6,10 @@ extern crate alloc;
 extern crate std;
 
 pub mod device;
+pub mod ioapic;
 pub mod pci;
 pub mod pic;
 pub mod ports;
+pub mod serial;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
