@@ -1,3 +1,21 @@
-//! The facts of the manuals as types. No behaviour.
+//! What the manuals define, as types: encodings, bits, tables and names. No behaviour.
+//!
+//! Each item cites where it is defined. "SDM" is Intel's Software Developer's Manual, in the chapter numbers of its
+//! 2023 and later editions (in older ones the VMX chapters count one less).
+//!
+//! - [`x86`]: system structures of the processor (control registers, descriptors, MSRs, CPUID leaves, paging, ...)
+//! - [`vmx`] is VT-x (VMCS fields, controls, capability MSRs, exit reasons, every VM-entry check by name, EPT)
+//! - [`apic`]: local APIC and I/O APIC registers
+//! - [`pci`]: configuration space, MSI and MSI-X, the PCI Express capability
+//! - [`virtio`]: virtio over PCI: capabilities, common configuration, rings, feature bits
 #![no_std]
 #![forbid(unsafe_code)]
+
+#[macro_use]
+mod bits;
+
+pub mod apic;
+pub mod pci;
+pub mod virtio;
+pub mod vmx;
+pub mod x86;
