@@ -9,6 +9,7 @@ pub mod device;
 pub mod ioapic;
 pub mod pci;
 pub mod pic;
+pub mod pit;
 pub mod ports;
 pub mod serial;
 #[cfg(any(test, feature = "testing"))]
