@@ -11,6 +11,7 @@ pub mod pci;
 pub mod pic;
 pub mod pit;
 pub mod ports;
+pub mod rtc;
 pub mod serial;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
