@@ -1,5 +1,24 @@
-//! One logical processor.
+//! One logical processor of a 64-bit Intel PC: decode, semantics, engines, paging and TLB, local APIC, VT-x.
+//!
+//! `README.md` beside this crate says how the parts fit and how an instruction is written.
 
 pub mod apic;
+pub mod bus;
+pub mod cpu;
+pub mod decode;
+pub mod events;
+pub mod flags;
+pub mod integer;
+pub mod memory;
 pub mod models;
+pub mod run;
+pub mod segment;
 pub mod simd;
+pub mod trap;
+
+pub use bus::Bus;
+pub use cpu::Cpu;
+pub use decode::cache::CodeCache;
+pub use memory::map::{MemoryMap, MemoryRegion};
+pub use memory::ram::GuestRam;
+pub use run::RunExit;

@@ -1,0 +1,306 @@
+//! Decoded blocks, keyed by where their first byte lies in guest RAM and by the code's mode; shared by all contexts and processors.
+
+use super::lower::lower;
+use super::op::{Op, Stop};
+use super::table::{Place, Table, undefined_handler};
+use crate::cpu::{Cpu, RIP_BASE_REG};
+use crate::memory::ram::{GuestRam, PAGE_SIZE};
+use iced_x86::{Code, CpuidFeature, Decoder, DecoderOptions, Instruction, RflagsBits};
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// Most instructions in a block.
+pub const BLOCK_LIMIT: usize = 64;
+/// When so many blocks are held, all are dropped.
+const CACHE_LIMIT: usize = 1 << 20;
+
+/// Hashes the one u64 of a block's key.
+#[derive(Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(byte as u64);
+        }
+    }
+    fn write_u64(&mut self, value: u64) {
+        let mixed = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ mixed >> 29;
+    }
+}
+
+/// A decoded run of instructions within one page (the last may reach into the next page, then it is alone).
+#[derive(Debug)]
+pub struct Block {
+    /// The operations; one that only sets RIP may follow the instructions.
+    pub ops: Box<[Op]>,
+    /// Number of instructions.
+    pub count: u32,
+    /// Length in bytes.
+    pub bytes: u32,
+    /// RAM page of the second page's bytes, when the only instruction crosses.
+    pub second_page: Option<u64>,
+}
+
+/// How a block is decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockKind {
+    /// 0, 1, 2: 16-, 32-, 64-bit code.
+    pub code_size: u8,
+    /// One instruction only, all flags live.
+    pub single: bool,
+}
+
+impl BlockKind {
+    fn key(self, offset: u64) -> u64 {
+        offset << 3 | (self.code_size as u64) << 1 | self.single as u64
+    }
+}
+
+/// The cache.
+pub struct CodeCache {
+    blocks: Vec<Option<Block>>,
+    free: Vec<u32>,
+    by_key: HashMap<u64, u32, BuildHasherDefault<KeyHasher>>,
+    by_page: HashMap<u64, Vec<(u64, u32)>, BuildHasherDefault<KeyHasher>>,
+    /// Changes whenever a block is dropped: block numbers remembered under another value are void.
+    pub epoch: u64,
+    /// Pages that got code while some TLB context could store to them, with that context's token.
+    revoked: Vec<(u64, u16)>,
+    /// Which codes the processor model has.
+    announced: Box<[bool]>,
+}
+
+impl std::fmt::Debug for CodeCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CodeCache")
+            .field("blocks", &self.by_key.len())
+            .field("epoch", &self.epoch)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CodeCache {
+    /// An empty cache for a processor model that has the instructions whose CPUID features `announced` accepts; others are #UD.
+    pub fn new(announced: impl Fn(CpuidFeature) -> bool) -> Self {
+        let table = Table::shared();
+        let announced = Code::values()
+            .map(|code| table.get(code).known && code.cpuid_features().iter().all(|&f| announced(f)))
+            .collect();
+        Self {
+            blocks: Vec::new(),
+            free: Vec::new(),
+            by_key: HashMap::default(),
+            by_page: HashMap::default(),
+            epoch: 0,
+            revoked: Vec::new(),
+            announced,
+        }
+    }
+
+    /// The block with number `index`.
+    #[inline(always)]
+    pub fn block(&self, index: u32) -> Option<&Block> {
+        self.blocks.get(index as usize)?.as_ref()
+    }
+
+    /// The number of the block at RAM `offset`, if it is there and, where it reaches into another page, that page is still `second_page`'s.
+    pub fn find(&self, offset: u64, kind: BlockKind) -> Option<u32> {
+        self.by_key.get(&kind.key(offset)).copied()
+    }
+
+    /// Drops the blocks of the pages that were written.
+    pub fn drop_written(&mut self, ram: &GuestRam) {
+        for page in ram.take_written_code() {
+            self.drop_page(page as u64 * PAGE_SIZE);
+            ram.clear_has_code(page as u64 * PAGE_SIZE);
+        }
+    }
+
+    fn drop_page(&mut self, page: u64) {
+        self.epoch += 1;
+        for (key, index) in self.by_page.remove(&page).unwrap_or_default() {
+            if self.by_key.get(&key) == Some(&index) {
+                self.by_key.remove(&key);
+                self.blocks[index as usize] = None;
+                self.free.push(index);
+            }
+        }
+    }
+
+    fn drop_all(&mut self, ram: &GuestRam) {
+        let pages: Vec<u64> = self.by_page.keys().copied().collect();
+        for page in pages {
+            self.drop_page(page);
+            ram.clear_has_code(page);
+        }
+    }
+
+    /// Pages to revoke stores to, from number `seen` on.
+    pub fn revoked_since(&self, seen: usize) -> &[(u64, u16)] {
+        self.revoked.get(seen..).unwrap_or(&[])
+    }
+
+    /// How many revocations there were.
+    pub fn revocations(&self) -> usize {
+        self.revoked.len()
+    }
+
+    fn mark_code(&mut self, ram: &GuestRam, page: u64) {
+        if ram.set_has_code(page) {
+            let writer = ram.take_writer(page);
+            if writer != 0 {
+                self.revoked.push((page, writer));
+            }
+        }
+    }
+
+    /// Decodes the block whose first byte is at RAM `offset`; `second_page` is the RAM offset of the linear page after it, if it is mapped.
+    /// `None`: the first instruction reaches into the next page and that is not known (`second_page` must be given).
+    pub fn decode(&mut self, ram: &GuestRam, offset: u64, second_page: Option<u64>, kind: BlockKind) -> Option<u32> {
+        if self.by_key.len() >= CACHE_LIMIT {
+            self.drop_all(ram);
+        }
+        let page = offset & !(PAGE_SIZE - 1);
+        let in_page = (offset - page) as usize;
+        let mut bytes = [0u8; PAGE_SIZE as usize + 16];
+        let own = PAGE_SIZE as usize - in_page;
+        ram.read(offset, &mut bytes[..own]);
+        let block = match self.decode_bytes(&bytes[..own], in_page as u64, kind) {
+            Some(block) => block,
+            None => {
+                let second = second_page?;
+                ram.read(second, &mut bytes[own..own + 16]);
+                let single = BlockKind { single: true, ..kind };
+                let mut block = self.decode_bytes(&bytes[..own + 16], in_page as u64, single)?;
+                if block.bytes as usize > own {
+                    block.second_page = Some(second);
+                }
+                block
+            }
+        };
+        let second = block.second_page;
+        let key = kind.key(offset);
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => {
+                self.blocks.push(None);
+                self.blocks.len() as u32 - 1
+            }
+        };
+        if let Some(old) = self.by_key.insert(key, index) {
+            self.blocks[old as usize] = None;
+            self.free.push(old);
+            self.epoch += 1;
+        }
+        self.blocks[index as usize] = Some(block);
+        self.mark_code(ram, page);
+        self.by_page.entry(page).or_default().push((key, index));
+        if let Some(second) = second {
+            self.mark_code(ram, second);
+            self.by_page.entry(second).or_default().push((key, index));
+        }
+        Some(index)
+    }
+
+    /// Decodes from `bytes`, the first being at offset `at` from the RIP base. `None`: the first instruction is longer than the bytes.
+    pub fn decode_bytes(&self, bytes: &[u8], at: u64, kind: BlockKind) -> Option<Block> {
+        let bitness = [16, 32, 64][kind.code_size as usize & 3];
+        let mut decoder = Decoder::with_ip(bitness, bytes, at, DecoderOptions::NONE);
+        let table = Table::shared();
+        let limit = if kind.single { 1 } else { BLOCK_LIMIT };
+        let mut instructions: Vec<(Instruction, bool)> = Vec::with_capacity(16);
+        let mut ended = false;
+        while instructions.len() < limit && !ended && decoder.can_decode() {
+            let start = decoder.position();
+            let instruction = decoder.decode();
+            if instruction.is_invalid() {
+                let short = decoder.last_error() == iced_x86::DecoderError::NoMoreBytes && bytes.len() - start < 15;
+                if short {
+                    if instructions.is_empty() {
+                        return None;
+                    }
+                    break;
+                }
+                if !instructions.is_empty() {
+                    // It gets a block of its own, where it raises #UD.
+                    break;
+                }
+                ended = true;
+            } else {
+                ended =
+                    table.get(instruction.code()).place == Place::Ends || !self.announced[instruction.code() as usize];
+            }
+            instructions.push((instruction, ended));
+        }
+        let mut ops = Vec::with_capacity(instructions.len() + 1);
+        // Which status flags someone may still read, going backwards.
+        let mut live = u32::MAX;
+        for (instruction, _) in instructions.iter().rev() {
+            ops.push(self.lower(instruction, kind, &mut live));
+        }
+        ops.reverse();
+        let last = instructions.last()?;
+        let end = last.0.next_ip();
+        if !last.1 {
+            let mut op = Op::new(fall_through);
+            op.offset = last.0.ip() as u16;
+            op.imm = end;
+            ops.push(op);
+        }
+        Some(Block {
+            count: instructions.len() as u32,
+            bytes: (end - at) as u32,
+            ops: ops.into_boxed_slice(),
+            second_page: None,
+        })
+    }
+
+    fn lower(&self, instruction: &Instruction, kind: BlockKind, live: &mut u32) -> Op {
+        let code = instruction.code();
+        let table = Table::shared();
+        let entry = table.get(code);
+        if instruction.is_invalid() || !self.announced[code as usize] {
+            let mut op = Op::new(undefined_handler());
+            op.offset = instruction.ip() as u16;
+            op.length = instruction.len() as u8;
+            op.code = code as u16;
+            *live = u32::MAX;
+            return op;
+        }
+        let mut op = lower(instruction, entry, kind.code_size);
+        const STATUS: u32 =
+            RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::CF | RflagsBits::PF;
+        let modified = instruction.rflags_modified() & STATUS;
+        let memory = op.run as usize == entry.mem as usize && entry.mem as usize != entry.reg as usize;
+        if modified != 0 && *live & modified == 0 {
+            let dead = if memory { entry.mem_dead } else { entry.reg_dead };
+            if let Some(handler) = dead {
+                op.run = handler;
+            }
+        }
+        if !memory && entry.reg_cannot_trap {
+            // Shifts by a count that may be zero modify flags only sometimes: iced says they are modified, so keep those alive unless dead for certain.
+            let certain = if may_keep_flags(instruction) { 0 } else { modified };
+            *live = *live & !certain | instruction.rflags_read();
+        } else {
+            *live = u32::MAX;
+        }
+        op
+    }
+}
+
+fn may_keep_flags(instruction: &Instruction) -> bool {
+    use iced_x86::Mnemonic::*;
+    matches!(instruction.mnemonic(), Shl | Shr | Sar | Sal | Rol | Ror | Rcl | Rcr | Shld | Shrd | Bsf | Bsr)
+}
+
+/// Follows the last instruction of a block that does not end in a branch.
+fn fall_through(cpu: &mut Cpu, ops: &[Op]) -> Stop {
+    cpu.rip = cpu.cut_rip(cpu.regs[RIP_BASE_REG as usize].wrapping_add(ops[0].imm));
+    Stop::Done
+}

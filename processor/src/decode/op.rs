@@ -1,0 +1,228 @@
+//! The decoded operation, and the shape of its handler.
+
+use crate::cpu::{Cpu, RIP_BASE_REG, ZERO_REG};
+use crate::segment;
+use crate::trap::{Exec, Trapped};
+
+/// Executes the first operation of `ops` and goes on with the rest.
+pub type Handler = fn(&mut Cpu, &[Op]) -> Stop;
+
+/// Why a block was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// All operations were executed; `Cpu::rip` is set.
+    Done,
+    /// An operation trapped: `Cpu::trap`, and `Cpu::remaining` operations counting from the one that trapped.
+    Trapped,
+}
+
+/// The memory operand is not a plain 64-bit one: segment checks or an address-size mask apply.
+pub const LEGACY_ADDRESS: u8 = 1 << 0;
+/// Address size is 16 bits (else 32) when [`LEGACY_ADDRESS`] is set; neither bit: see `ADDRESS_64`.
+pub const ADDRESS_16: u8 = 1 << 1;
+/// REP or REPE prefix.
+pub const REP: u8 = 1 << 2;
+/// REPNE prefix.
+pub const REPNE: u8 = 1 << 3;
+/// LOCK prefix.
+pub const LOCK: u8 = 1 << 4;
+/// The address size is 32 bits.
+pub const ADDRESS_32: u8 = 1 << 5;
+/// Operand 0 is memory (else, if any is, a later one).
+pub const MEMORY_FIRST: u8 = 1 << 6;
+/// VEX-encoded.
+pub const VEX: u8 = 1 << 7;
+
+/// An 8-bit register operand is AH, CH, DH or BH: the slot is the full register's number with this bit.
+pub const HIGH_BYTE: u8 = 0x20;
+
+/// A decoded instruction. Operand i of the instruction, if a register, is `r[i]`; a memory operand is `base`, `index`, `scale`, `disp`, `seg`; an
+/// immediate or a branch target is `imm`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Op {
+    /// The handler.
+    pub run: Handler,
+    /// Immediate, sign- or zero-extended as the instruction has it; near branch: target minus RIP base; far pointer: selector << 32 | offset.
+    pub imm: u64,
+    /// Displacement; the whole address of a moffs operand.
+    pub disp: u64,
+    /// Register number of each register operand (high-byte registers: [`HIGH_BYTE`]).
+    pub r: [u8; 4],
+    /// Base register slot, [`ZERO_REG`] for none, [`RIP_BASE_REG`] for RIP-relative.
+    pub base: u8,
+    /// Index register slot.
+    pub index: u8,
+    /// Shift of the index.
+    pub scale: u8,
+    /// Segment of the memory operand, already [`segment::ZERO`] for flat ones in 64-bit code.
+    pub seg: u8,
+    /// Offset of the instruction in its page: RIP is RIP base + this.
+    pub offset: u16,
+    /// iced's `Code`.
+    pub code: u16,
+    /// Length in bytes.
+    pub length: u8,
+    /// `LEGACY_ADDRESS`, `REP`, `LOCK`, …
+    pub flags: u8,
+    /// Operand size in bytes for handlers that serve several (string, stack, far branches); 0 if not set.
+    pub size: u8,
+    /// A second immediate (ENTER, EXTRQ) or anything the lowering leaves for the handler.
+    pub extra: u8,
+}
+
+impl Op {
+    /// An operation without operands.
+    pub fn new(run: Handler) -> Self {
+        Self {
+            run,
+            imm: 0,
+            disp: 0,
+            r: [0; 4],
+            base: ZERO_REG,
+            index: ZERO_REG,
+            scale: 0,
+            seg: segment::ZERO as u8,
+            offset: 0,
+            code: 0,
+            length: 0,
+            flags: 0,
+            size: 0,
+            extra: 0,
+        }
+    }
+
+    /// iced's `Code`.
+    pub fn code(&self) -> iced_x86::Code {
+        iced_x86::Code::try_from(self.code as usize).unwrap_or_default()
+    }
+
+    /// Has the prefix or property `flag`.
+    #[inline(always)]
+    pub fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+impl Cpu {
+    /// The effective address (offset in the segment), not yet cut to the address size.
+    #[inline(always)]
+    pub fn offset_of(&self, op: &Op) -> u64 {
+        let base = self.regs[(op.base & 31) as usize];
+        let index = self.regs[(op.index & 31) as usize];
+        base.wrapping_add(index << (op.scale & 3)).wrapping_add(op.disp)
+    }
+
+    /// The effective address cut to the address size: what LEA gives.
+    #[inline(always)]
+    pub fn effective_address(&self, op: &Op) -> u64 {
+        let offset = self.offset_of(op);
+        if !op.has(LEGACY_ADDRESS) {
+            offset
+        } else if op.has(ADDRESS_16) {
+            offset & 0xffff
+        } else if op.has(ADDRESS_32) {
+            offset & 0xffff_ffff
+        } else {
+            offset
+        }
+    }
+
+    /// The linear address of the memory operand for an access of `size` bytes, segment checks done.
+    #[inline(always)]
+    pub fn linear(&mut self, op: &Op, size: u64, write: bool) -> Exec<u64> {
+        let offset = self.offset_of(op);
+        if !op.has(LEGACY_ADDRESS) {
+            return Ok(offset.wrapping_add(self.segs[(op.seg & 7) as usize].base));
+        }
+        self.linear_legacy(op, size, write)
+    }
+
+    #[inline(never)]
+    fn linear_legacy(&mut self, op: &Op, size: u64, write: bool) -> Exec<u64> {
+        let offset = self.effective_address(op);
+        self.segment_linear(op.seg as usize, offset, size, write)
+    }
+
+    /// RIP of the instruction after `op`.
+    #[inline(always)]
+    pub fn next_rip(&self, op: &Op) -> u64 {
+        self.cut_rip(self.regs[RIP_BASE_REG as usize].wrapping_add(op.offset as u64 + op.length as u64))
+    }
+
+    /// RIP of `op` itself.
+    #[inline(always)]
+    pub fn rip_of(&self, op: &Op) -> u64 {
+        self.cut_rip(self.regs[RIP_BASE_REG as usize].wrapping_add(op.offset as u64))
+    }
+
+    /// Cuts an instruction pointer to 32 bits outside 64-bit mode.
+    #[inline(always)]
+    pub fn cut_rip(&self, rip: u64) -> u64 {
+        if self.mode == crate::cpu::Mode::Long64 { rip } else { rip & 0xffff_ffff }
+    }
+
+    /// Notes that the handler of `ops[0]` trapped.
+    #[cold]
+    #[inline(never)]
+    pub fn leave(&mut self, ops: &[Op], _why: Trapped) -> Stop {
+        self.remaining = ops.len();
+        Stop::Trapped
+    }
+}
+
+/// Runs the operation after `ops[0]`: compiled to a jump at opt-level 1 and above.
+#[inline(always)]
+pub fn next(cpu: &mut Cpu, ops: &[Op]) -> Stop {
+    let rest = &ops[1..];
+    match rest.first() {
+        Some(op) => (op.run)(cpu, rest),
+        None => Stop::Done,
+    }
+}
+
+/// Makes a [`Handler`] of a body `fn(&mut Cpu, &Op) -> Exec` that goes on with the next operation.
+#[macro_export]
+macro_rules! op {
+    ($body:expr) => {{
+        fn handler(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
+            match $body(cpu, &ops[0]) {
+                Ok(()) => $crate::decode::op::next(cpu, ops),
+                Err(why) => cpu.leave(ops, why),
+            }
+        }
+        handler as $crate::decode::Handler
+    }};
+}
+
+/// Makes a [`Handler`] of a body that ends the block and sets `cpu.rip` itself (a branch).
+#[macro_export]
+macro_rules! branch {
+    ($body:expr) => {{
+        fn handler(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
+            match $body(cpu, &ops[0]) {
+                Ok(()) => $crate::decode::Stop::Done,
+                Err(why) => cpu.leave(ops, why),
+            }
+        }
+        handler as $crate::decode::Handler
+    }};
+}
+
+/// Makes a [`Handler`] of a body that ends the block and goes on with the following instruction (it changes modes, flags that events depend on, …).
+#[macro_export]
+macro_rules! last {
+    ($body:expr) => {{
+        fn handler(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
+            let next = cpu.next_rip(&ops[0]);
+            match $body(cpu, &ops[0]) {
+                Ok(()) => {
+                    cpu.rip = next;
+                    $crate::decode::Stop::Done
+                }
+                Err(why) => cpu.leave(ops, why),
+            }
+        }
+        handler as $crate::decode::Handler
+    }};
+}

@@ -1,0 +1,133 @@
+//! The table from iced's `Code` to handlers.
+
+use super::op::{Handler, Op};
+use crate::branch;
+use crate::cpu::Cpu;
+use crate::trap::Exec;
+use iced_x86::Code;
+use std::sync::LazyLock;
+
+/// What an instruction does to the block it is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The next instruction follows.
+    Inside,
+    /// The block ends after it.
+    Ends,
+}
+
+/// The handlers of one `Code`.
+#[derive(Clone, Copy)]
+pub struct Entry {
+    /// Operands all registers or immediates.
+    pub reg: Handler,
+    /// One operand in memory.
+    pub mem: Handler,
+    /// The same where the status flags it writes are dead.
+    pub reg_dead: Option<Handler>,
+    /// The same.
+    pub mem_dead: Option<Handler>,
+    /// Inside a block or ending it.
+    pub place: Place,
+    /// The register form cannot trap, so a flag that is dead after it is dead before it.
+    pub reg_cannot_trap: bool,
+    /// Put into [`Op::size`].
+    pub size: u8,
+    /// Somebody registered it.
+    pub known: bool,
+}
+
+/// The whole table.
+pub struct Table {
+    entries: Box<[Entry]>,
+}
+
+fn undefined(cpu: &mut Cpu, _op: &Op) -> Exec {
+    Err(cpu.undefined_opcode())
+}
+
+/// The handler of what does not exist: #UD.
+pub fn undefined_handler() -> Handler {
+    branch!(undefined)
+}
+
+impl Table {
+    /// Registers handlers for both forms of an instruction that stays inside a block.
+    pub fn set(&mut self, code: Code, reg: Handler, mem: Handler) -> &mut Entry {
+        let entry = &mut self.entries[code as usize];
+        debug_assert!(!entry.known, "{code:?} is registered twice");
+        *entry = Entry {
+            reg,
+            mem,
+            reg_dead: None,
+            mem_dead: None,
+            place: Place::Inside,
+            reg_cannot_trap: false,
+            size: 0,
+            known: true,
+        };
+        entry
+    }
+
+    /// Registers one handler for both forms (it looks at the operand itself, or there is just one form).
+    pub fn one(&mut self, code: Code, handler: Handler) -> &mut Entry {
+        self.set(code, handler, handler)
+    }
+
+    /// Registers a handler made with `branch!` or `last!`: the block ends after the instruction.
+    pub fn end(&mut self, code: Code, handler: Handler) -> &mut Entry {
+        let entry = self.set(code, handler, handler);
+        entry.place = Place::Ends;
+        entry
+    }
+
+    /// The entry of `code`.
+    #[inline]
+    pub fn get(&self, code: Code) -> &Entry {
+        &self.entries[code as usize]
+    }
+
+    /// The one table.
+    pub fn shared() -> &'static Table {
+        static TABLE: LazyLock<Table> = LazyLock::new(Table::build);
+        &TABLE
+    }
+
+    fn build() -> Table {
+        let nothing = Entry {
+            reg: undefined_handler(),
+            mem: undefined_handler(),
+            reg_dead: None,
+            mem_dead: None,
+            place: Place::Ends,
+            reg_cannot_trap: false,
+            size: 0,
+            known: false,
+        };
+        let count = Code::values().len();
+        let mut table = Table { entries: vec![nothing; count].into_boxed_slice() };
+        crate::integer::register(&mut table);
+        table
+    }
+}
+
+impl Entry {
+    /// Sets the operand size.
+    pub fn sized(&mut self, size: u8) -> &mut Self {
+        self.size = size;
+        self
+    }
+
+    /// Adds the forms for dead flags; the register form is known not to trap.
+    pub fn dead(&mut self, reg: Handler, mem: Handler) -> &mut Self {
+        self.reg_dead = Some(reg);
+        self.mem_dead = Some(mem);
+        self
+    }
+
+    /// The register form cannot trap.
+    pub fn safe(&mut self) -> &mut Self {
+        self.reg_cannot_trap = true;
+        self
+    }
+}

@@ -1,0 +1,434 @@
+//! Loads and stores by linear address: the inline TLB hit, and the slow path for everything else (misses, page crossings, MMIO,
+//! stores to code, breakpoints, alignment checks).
+
+use super::paging::{CR0_AM, Kind};
+use super::tlb;
+use crate::cpu::{Cpu, Mode};
+use crate::flags;
+use crate::run::attention;
+use crate::trap::{Exec, Trap};
+
+/// Where a read-modify-write goes; made by [`Cpu::locate_write`].
+#[derive(Clone, Copy, Debug)]
+pub struct Slot {
+    /// Offset in guest RAM, or [`SLOW`].
+    offset: u64,
+    linear: u64,
+}
+
+const SLOW: u64 = u64::MAX;
+
+/// Where one page's part of an access lies.
+enum Place {
+    Ram(u64),
+    Device(u64),
+}
+
+impl Cpu {
+    /// Loads `N` bytes (1, 2, 4, 8) at a linear address, zero-extended.
+    #[inline(always)]
+    pub fn load<const N: usize>(&mut self, linear: u64) -> Exec<u64> {
+        match self.tlb.find_read(linear, N) {
+            Some(offset) => Ok(self.ram.load::<N>(offset)),
+            None => self.load_slow(linear, N, self.tlb.class()),
+        }
+    }
+
+    /// Stores the low `N` bytes (1, 2, 4, 8) of `value`.
+    #[inline(always)]
+    pub fn store<const N: usize>(&mut self, linear: u64, value: u64) -> Exec {
+        match self.tlb.find_write(linear, N) {
+            Some(offset) => {
+                self.ram.store::<N>(offset, value);
+                Ok(())
+            }
+            None => self.store_slow(linear, N, value, self.tlb.class()),
+        }
+    }
+
+    /// Loads `N` bytes of any number (16, 32, 10, 512, …) that need not be one access.
+    #[inline(always)]
+    pub fn load_bytes<const N: usize>(&mut self, linear: u64) -> Exec<[u8; N]> {
+        if N <= 64
+            && let Some(offset) = self.tlb.find_read(linear, N)
+        {
+            return Ok(self.ram.load_array::<N>(offset));
+        }
+        let mut bytes = [0; N];
+        self.load_slice(linear, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Stores `N` bytes of any number. Nothing is stored if any page faults.
+    #[inline(always)]
+    pub fn store_bytes<const N: usize>(&mut self, linear: u64, bytes: [u8; N]) -> Exec {
+        if N <= 64
+            && let Some(offset) = self.tlb.find_write(linear, N)
+        {
+            self.ram.store_array::<N>(offset, bytes);
+            return Ok(());
+        }
+        self.store_slice(linear, &bytes)
+    }
+
+    /// Fills `bytes` from memory.
+    #[inline(never)]
+    pub fn load_slice(&mut self, linear: u64, bytes: &mut [u8]) -> Exec {
+        let class = self.tlb.class();
+        let mut done = 0;
+        while done < bytes.len() {
+            let left = bytes.len() - done;
+            let size = if left >= 8 {
+                8
+            } else if left >= 4 {
+                4
+            } else if left >= 2 {
+                2
+            } else {
+                1
+            };
+            let value = self.load_slow(self.wrap_linear(linear.wrapping_add(done as u64)), size, class)?;
+            bytes[done..done + size].copy_from_slice(&value.to_le_bytes()[..size]);
+            done += size;
+        }
+        Ok(())
+    }
+
+    /// Stores `bytes`; the pages' rights are all checked first.
+    #[inline(never)]
+    pub fn store_slice(&mut self, linear: u64, bytes: &[u8]) -> Exec {
+        let class = self.tlb.class();
+        self.probe_write(linear, bytes.len())?;
+        let mut done = 0;
+        while done < bytes.len() {
+            let left = bytes.len() - done;
+            let size = if left >= 8 {
+                8
+            } else if left >= 4 {
+                4
+            } else if left >= 2 {
+                2
+            } else {
+                1
+            };
+            let mut value = [0; 8];
+            value[..size].copy_from_slice(&bytes[done..done + size]);
+            self.store_slow(
+                self.wrap_linear(linear.wrapping_add(done as u64)),
+                size,
+                u64::from_le_bytes(value),
+                class,
+            )?;
+            done += size;
+        }
+        Ok(())
+    }
+
+    /// Checks that `size` bytes could be stored, raising what a store would raise; stores nothing (but sets dirty bits).
+    pub fn probe_write(&mut self, linear: u64, size: usize) -> Exec {
+        let class = self.tlb.class();
+        let mut at = linear;
+        let end = linear.wrapping_add(size as u64 - 1);
+        loop {
+            if let Place::Device(_) | Place::Ram(SLOW) = self.place(self.wrap_linear(at), Kind::Write, class)? {
+                self.require_exact()?;
+            }
+            if at & !0xfff == end & !0xfff {
+                return Ok(());
+            }
+            at = (at & !0xfff).wrapping_add(0x1000);
+        }
+    }
+
+    /// Finds where a read-modify-write of `N` bytes will store; faults as the store would.
+    #[inline(always)]
+    pub fn locate_write<const N: usize>(&mut self, linear: u64) -> Exec<Slot> {
+        match self.tlb.find_write(linear, N) {
+            Some(offset) => Ok(Slot { offset, linear }),
+            None => self.locate_write_slow(linear, N),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn locate_write_slow(&mut self, linear: u64, size: usize) -> Exec<Slot> {
+        self.check_data_access(linear, size, Kind::Write, self.tlb.class())?;
+        self.probe_write(linear, size)?;
+        match self.tlb.find_write(linear, size) {
+            Some(offset) => Ok(Slot { offset, linear }),
+            None => {
+                // MMIO, code, or across pages: the two halves go the slow way, on their own.
+                self.require_exact()?;
+                Ok(Slot { offset: SLOW, linear })
+            }
+        }
+    }
+
+    /// The load half of a read-modify-write.
+    #[inline(always)]
+    pub fn load_at<const N: usize>(&mut self, slot: Slot) -> Exec<u64> {
+        if slot.offset != SLOW {
+            Ok(self.ram.load::<N>(slot.offset))
+        } else {
+            self.load_slow(slot.linear, N, self.tlb.class())
+        }
+    }
+
+    /// The store half of a read-modify-write.
+    #[inline(always)]
+    pub fn store_at<const N: usize>(&mut self, slot: Slot, value: u64) -> Exec {
+        if slot.offset != SLOW {
+            self.ram.store::<N>(slot.offset, value);
+            Ok(())
+        } else {
+            self.store_slow(slot.linear, N, value, self.tlb.class())
+        }
+    }
+
+    /// A supervisor load made by the processor itself (descriptor tables, task state), whatever CPL is.
+    #[inline]
+    pub fn system_load<const N: usize>(&mut self, linear: u64) -> Exec<u64> {
+        match self.tlb.find_system_read(linear, N) {
+            Some(offset) => Ok(self.ram.load::<N>(offset)),
+            None => self.load_slow(linear, N, tlb::SUPERVISOR),
+        }
+    }
+
+    /// A supervisor store made by the processor itself.
+    pub fn system_store<const N: usize>(&mut self, linear: u64, value: u64) -> Exec {
+        self.store_slow(linear, N, value, tlb::SUPERVISOR)
+    }
+
+    /// Linear addresses outside 64-bit mode are 32 bits wide.
+    #[inline(always)]
+    fn wrap_linear(&self, linear: u64) -> u64 {
+        if self.mode == Mode::Long64 || self.long_mode() { linear } else { linear & 0xffff_ffff }
+    }
+
+    fn check_data_access(&mut self, linear: u64, size: usize, kind: Kind, class: usize) -> Exec {
+        if class == tlb::USER
+            && self.rflags & flags::AC != 0
+            && self.cr0 & CR0_AM != 0
+            && self.cpl == 3
+            && linear & (size as u64 - 1) != 0
+        {
+            self.check_canonical(linear)?;
+            return Err(self.raise(17, Some(0)));
+        }
+        if self.data_breakpoints_enabled() {
+            self.note_data_breakpoints(linear, size, kind == Kind::Write);
+        }
+        Ok(())
+    }
+
+    /// Records in `pending_breakpoints` the data breakpoints that an access hits; #DB follows the instruction.
+    fn note_data_breakpoints(&mut self, linear: u64, size: usize, write: bool) {
+        let dr7 = self.dr[7];
+        for i in 0..4 {
+            let enabled = dr7 >> (2 * i) & 3 != 0;
+            let kind = dr7 >> (16 + 4 * i) & 3;
+            let length = [1, 2, 8, 4][(dr7 >> (18 + 4 * i) & 3) as usize];
+            let start = self.dr[i] & !(length - 1);
+            let hits = start < linear.wrapping_add(size as u64) && linear < start.wrapping_add(length);
+            if enabled && hits && (kind == 1 && write || kind == 3) {
+                self.pending_breakpoints |= 1 << i;
+                self.attention |= attention::DEBUG;
+            }
+        }
+    }
+
+    /// Where the byte at `linear` lies, entering the page into the TLB. `Ram(SLOW)`: in RAM, but a store there needs care (code).
+    fn place(&mut self, linear: u64, kind: Kind, class: usize) -> Exec<Place> {
+        self.check_canonical(linear)?;
+        let translation = self.translate(linear, kind, class)?;
+        let physical = translation.physical;
+        if self.is_device_page(physical) {
+            return Ok(Place::Device(physical));
+        }
+        let Some((offset, writable)) = self.map.lookup(physical) else { return Ok(Place::Device(physical)) };
+        let code = self.ram.has_code(offset);
+        let mut rights = translation.rights;
+        rights.write &= writable && !code;
+        if rights.write {
+            self.ram.note_writer(offset, self.tlb.writer());
+            self.ram.mark_dirty(offset);
+        }
+        self.tlb.insert(class, linear, offset, rights);
+        if kind == Kind::Write {
+            if !writable {
+                return Ok(Place::Device(physical));
+            }
+            if code {
+                return Ok(Place::Ram(SLOW));
+            }
+        }
+        Ok(Place::Ram(offset))
+    }
+
+    /// RAM offset of the code byte at `linear`, for the decoder. `None`: there is no memory.
+    pub(crate) fn place_code(&mut self, linear: u64) -> Exec<Option<u64>> {
+        if let Some(offset) = self.tlb.find_execute(linear) {
+            return Ok(Some(offset));
+        }
+        Ok(match self.place(linear, Kind::Execute, self.tlb.class())? {
+            Place::Ram(offset) => Some(offset),
+            Place::Device(_) => None,
+        })
+    }
+
+    /// The slow load: any size up to 8, any place.
+    #[cold]
+    #[inline(never)]
+    pub fn load_slow(&mut self, linear: u64, size: usize, class: usize) -> Exec<u64> {
+        let linear = self.wrap_linear(linear);
+        self.check_data_access(linear, size, Kind::Read, class)?;
+        let first = (0x1000 - (linear & 0xfff)) as usize;
+        if first >= size {
+            return match self.place(linear, Kind::Read, class)? {
+                Place::Ram(offset) => Ok(self.load_ram(offset, size)),
+                Place::Device(physical) => self.load_device(physical, size),
+            };
+        }
+        let second_page = self.wrap_linear((linear & !0xfff).wrapping_add(0x1000));
+        let low = self.place(linear, Kind::Read, class)?;
+        let high = self.place(second_page, Kind::Read, class)?;
+        let low = self.load_part(low, first)?;
+        let high = self.load_part(high, size - first)?;
+        Ok(low | high << (8 * first))
+    }
+
+    fn load_ram(&self, offset: u64, size: usize) -> u64 {
+        match size {
+            1 => self.ram.load::<1>(offset),
+            2 => self.ram.load::<2>(offset),
+            4 => self.ram.load::<4>(offset),
+            _ => self.ram.load::<8>(offset),
+        }
+    }
+
+    fn load_part(&mut self, place: Place, size: usize) -> Exec<u64> {
+        let mut value = 0;
+        for i in 0..size {
+            let byte = match place {
+                Place::Ram(offset) => self.ram.load::<1>(offset + i as u64),
+                Place::Device(physical) => self.load_device(physical + i as u64, 1)?,
+            };
+            value |= byte << (8 * i);
+        }
+        Ok(value)
+    }
+
+    /// The slow store: any size up to 8, any place. Nothing is stored if it faults.
+    #[cold]
+    #[inline(never)]
+    pub fn store_slow(&mut self, linear: u64, size: usize, value: u64, class: usize) -> Exec {
+        let linear = self.wrap_linear(linear);
+        self.check_data_access(linear, size, Kind::Write, class)?;
+        let first = (0x1000 - (linear & 0xfff)) as usize;
+        if first >= size {
+            let place = self.place(linear, Kind::Write, class)?;
+            return self.store_part(linear, place, size, value, class);
+        }
+        let second_page = self.wrap_linear((linear & !0xfff).wrapping_add(0x1000));
+        let low = self.place(linear, Kind::Write, class)?;
+        let high = self.place(second_page, Kind::Write, class)?;
+        if !matches!((&low, &high), (Place::Ram(a), Place::Ram(b)) if *a != SLOW && *b != SLOW) {
+            self.require_exact()?;
+        }
+        for i in 0..size {
+            let (place, base) = if i < first { (&low, i) } else { (&high, i - first) };
+            let place = match place {
+                Place::Ram(SLOW) => Place::Ram(SLOW),
+                Place::Ram(offset) => Place::Ram(offset + base as u64),
+                Place::Device(physical) => Place::Device(physical + base as u64),
+            };
+            let at = self.wrap_linear(linear.wrapping_add(i as u64));
+            self.store_part(at, place, 1, value >> (8 * i), class)?;
+        }
+        Ok(())
+    }
+
+    fn store_part(&mut self, linear: u64, place: Place, size: usize, value: u64, class: usize) -> Exec {
+        match place {
+            Place::Ram(SLOW) => {
+                // The store ends the block: what follows may be the bytes just written.
+                self.require_exact()?;
+                let physical = self.translate(linear, Kind::Write, class)?.physical;
+                if let Some((offset, true)) = self.map.lookup(physical) {
+                    self.ram.before_store(offset);
+                    self.attention |= attention::CODE_WRITTEN;
+                    self.store_ram(offset, size, value);
+                }
+                Ok(())
+            }
+            Place::Ram(offset) => {
+                self.store_ram(offset, size, value);
+                Ok(())
+            }
+            Place::Device(physical) => self.store_device(physical, size, value),
+        }
+    }
+
+    fn store_ram(&self, offset: u64, size: usize, value: u64) {
+        match size {
+            1 => self.ram.store::<1>(offset, value),
+            2 => self.ram.store::<2>(offset, value),
+            4 => self.ram.store::<4>(offset, value),
+            _ => self.ram.store::<8>(offset, value),
+        }
+    }
+
+    fn load_device(&mut self, physical: u64, size: usize) -> Exec<u64> {
+        self.require_exact()?;
+        if let Some(value) = self.intercept_device_load(physical, size)? {
+            return Ok(value);
+        }
+        self.attention |= attention::BUS_TOUCHED;
+        let now = self.now();
+        Ok(self.bus.read(now, physical, size as u8))
+    }
+
+    fn store_device(&mut self, physical: u64, size: usize, value: u64) -> Exec {
+        self.require_exact()?;
+        if self.intercept_device_store(physical, size, value)? {
+            return Ok(());
+        }
+        self.attention |= attention::BUS_TOUCHED;
+        let now = self.now();
+        self.bus.write(now, physical, size as u8, value);
+        Ok(())
+    }
+
+    /// Loads `size` bytes at a physical address, from RAM or the bus: for the processor's own structures (VMCS, MSR lists).
+    pub fn physical_load<const N: usize>(&mut self, physical: u64) -> u64 {
+        match self.map.lookup(physical) {
+            Some((offset, _)) if physical & 0xfff <= 0x1000 - N as u64 => self.ram.load::<N>(offset),
+            Some(_) => (0..N as u64).fold(0, |value, i| value | self.physical_load::<1>(physical + i) << (8 * i)),
+            None => u64::MAX >> (64 - 8 * N),
+        }
+    }
+
+    /// Stores at a physical address in RAM; elsewhere nothing happens.
+    pub fn physical_store<const N: usize>(&mut self, physical: u64, value: u64) {
+        match self.map.lookup(physical) {
+            Some((offset, true)) if physical & 0xfff <= 0x1000 - N as u64 => {
+                if self.ram.before_store(offset) {
+                    self.attention |= attention::CODE_WRITTEN;
+                }
+                self.ram.store::<N>(offset, value);
+            }
+            Some((_, true)) => {
+                for i in 0..N as u64 {
+                    self.physical_store::<1>(physical + i, value >> (8 * i));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Leaves the block before an instruction that must run on its own.
+    #[cold]
+    pub fn retry_exact(&mut self) -> crate::trap::Trapped {
+        self.trapped(Trap::RetryExact)
+    }
+}

@@ -1,0 +1,374 @@
+//! Paging: the walk from a linear address to guest RAM, for every paging mode (SDM Vol 3A, chapter 4), and the TLB's contexts.
+
+use super::tlb::{self, ContextKey, Rights};
+use crate::cpu::{Cpu, Mode};
+use crate::flags;
+use crate::trap::{Exec, Trapped};
+
+const PRESENT: u64 = 1 << 0;
+const WRITABLE: u64 = 1 << 1;
+const USER: u64 = 1 << 2;
+const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
+const LARGE: u64 = 1 << 7;
+const NO_EXECUTE: u64 = 1 << 63;
+
+/// CR0.WP.
+pub const CR0_WP: u64 = 1 << 16;
+/// CR0.PG.
+pub const CR0_PG: u64 = 1 << 31;
+/// CR0.AM.
+pub const CR0_AM: u64 = 1 << 18;
+/// CR4.PSE.
+pub const CR4_PSE: u64 = 1 << 4;
+/// CR4.PAE.
+pub const CR4_PAE: u64 = 1 << 5;
+/// CR4.LA57.
+pub const CR4_LA57: u64 = 1 << 12;
+/// CR4.PCIDE.
+pub const CR4_PCIDE: u64 = 1 << 17;
+/// CR4.SMEP.
+pub const CR4_SMEP: u64 = 1 << 20;
+/// CR4.SMAP.
+pub const CR4_SMAP: u64 = 1 << 21;
+/// CR4.PKE.
+pub const CR4_PKE: u64 = 1 << 22;
+/// EFER.NXE.
+pub const EFER_NXE: u64 = 1 << 11;
+
+/// What an access wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A load.
+    Read,
+    /// A store.
+    Write,
+    /// An instruction fetch.
+    Execute,
+}
+
+/// A translated page.
+#[derive(Clone, Copy, Debug)]
+pub struct Translation {
+    /// The physical address (behind EPT: the host-physical one) of the byte asked for.
+    pub physical: u64,
+    /// What may be cached for the page.
+    pub rights: Rights,
+}
+
+/// What translation through EPT gives for a guest-physical address; identity without EPT.
+#[derive(Clone, Copy, Debug)]
+pub struct GuestPhysical {
+    /// The physical address.
+    pub physical: u64,
+    /// Accesses that EPT allows without another walk.
+    pub rights: Rights,
+}
+
+impl GuestPhysical {
+    /// No EPT: the address itself, everything allowed.
+    pub const fn identity(address: u64) -> Self {
+        Self { physical: address, rights: Rights { read: true, write: true, execute: true } }
+    }
+}
+
+impl Cpu {
+    /// Paging is on.
+    #[inline]
+    pub fn paging(&self) -> bool {
+        self.cr0 & CR0_PG != 0
+    }
+
+    /// Width of linear addresses in bits when IA-32e paging is in use.
+    #[inline]
+    pub fn linear_bits(&self) -> u32 {
+        if self.cr4 & CR4_LA57 != 0 { 57 } else { 48 }
+    }
+
+    /// Whether `address` is canonical for the paging mode.
+    #[inline]
+    pub fn is_canonical(&self, address: u64) -> bool {
+        let unused = 64 - self.linear_bits();
+        ((address << unused) as i64 >> unused) as u64 == address
+    }
+
+    /// To be called after CPL, RFLAGS.AC, CR0, CR3's PCID, CR4, the VPID or EPTP changed: chooses the TLB context and access class.
+    pub fn mmu_mode_changed(&mut self) {
+        let key = self.context_key();
+        let class = self.access_class();
+        let slow =
+            self.cpl == 3 && self.rflags & flags::AC != 0 && self.cr0 & CR0_AM != 0 || self.data_breakpoints_enabled();
+        self.tlb.select(key, class, slow);
+    }
+
+    /// The translation context now in force.
+    pub fn context_key(&self) -> ContextKey {
+        let pcid = if self.cr4 & CR4_PCIDE != 0 { (self.cr3 & 0xfff) as u16 } else { 0 };
+        ContextKey { pcid, ..self.vmx_context() }
+    }
+
+    fn access_class(&self) -> usize {
+        if self.cpl == 3 {
+            tlb::USER
+        } else if self.rflags & flags::AC != 0 && self.cr4 & CR4_SMAP != 0 {
+            tlb::SUPERVISOR_AC
+        } else {
+            tlb::SUPERVISOR
+        }
+    }
+
+    /// DR7 enables a data or I/O breakpoint.
+    pub fn data_breakpoints_enabled(&self) -> bool {
+        let dr7 = self.dr[7];
+        (0..4).any(|i| dr7 >> (2 * i) & 3 != 0 && dr7 >> (16 + 4 * i) & 3 != 0)
+    }
+
+    /// Loads a paging-structure entry of `size` bytes at guest-physical `address`; `None` if there is no memory.
+    fn table_entry(&mut self, address: u64, size: usize, linear: u64) -> Exec<(u64, Option<u64>)> {
+        let at = self.guest_physical(address, Kind::Read, Some(linear), true)?;
+        Ok(match self.map.lookup(at.physical) {
+            Some((offset, _)) if size == 8 => (self.ram.load::<8>(offset), Some(offset)),
+            Some((offset, _)) => (self.ram.load::<4>(offset), Some(offset)),
+            None => (u64::MAX >> (64 - 8 * size), None),
+        })
+    }
+
+    fn set_bits(&mut self, address: u64, linear: u64, size: usize, bits: u64) -> Exec {
+        let at = self.guest_physical(address, Kind::Write, Some(linear), true)?;
+        if let Some((offset, true)) = self.map.lookup(at.physical) {
+            self.ram.before_store(offset);
+            if self.ram.code_was_written() {
+                self.attention |= crate::run::attention::CODE_WRITTEN;
+            }
+            if size == 8 {
+                let old = self.ram.load::<8>(offset);
+                self.ram.store::<8>(offset, old | bits);
+            } else {
+                let old = self.ram.load::<4>(offset);
+                self.ram.store::<4>(offset, old | bits);
+            }
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn page_fault(&mut self, linear: u64, code: u32) -> Trapped {
+        self.fault_address = linear;
+        self.raise(14, Some(code))
+    }
+
+    /// Translates `linear` for an access of `kind` in access class `class`: checks rights, sets accessed and dirty bits. Raises #PF, or a VM exit for EPT.
+    pub fn translate(&mut self, linear: u64, kind: Kind, class: usize) -> Exec<Translation> {
+        if !self.paging() {
+            let at = self.guest_physical(linear, kind, Some(linear), false)?;
+            return Ok(Translation { physical: at.physical, rights: at.rights });
+        }
+        if self.cr4 & CR4_PAE == 0 {
+            self.walk_32_bit(linear, kind, class)
+        } else {
+            self.walk_wide(linear, kind, class)
+        }
+    }
+
+    fn fault_code(&self, kind: Kind, class: usize) -> u32 {
+        let fetch =
+            kind == Kind::Execute && (self.cr4 & CR4_SMEP != 0 || self.cr4 & CR4_PAE != 0 && self.efer & EFER_NXE != 0);
+        ((kind == Kind::Write) as u32) << 1 | ((class == tlb::USER) as u32) << 2 | (fetch as u32) << 4
+    }
+
+    /// What the combined entry bits allow: U/S and R/W anded over the walk, XD ored (SDM Vol 3A, 4.6).
+    fn page_rights(&self, user_page: bool, writable: bool, no_execute: bool, class: usize) -> Rights {
+        let wp = self.cr0 & CR0_WP != 0;
+        match (class, user_page) {
+            (tlb::USER, false) => Rights::default(),
+            (tlb::USER, true) => Rights { read: true, write: writable, execute: !no_execute },
+            (_, false) => Rights { read: true, write: writable || !wp, execute: !no_execute },
+            (_, true) => {
+                let reachable = self.cr4 & CR4_SMAP == 0 || class == tlb::SUPERVISOR_AC;
+                Rights {
+                    read: reachable,
+                    write: reachable && (writable || !wp),
+                    execute: !no_execute && self.cr4 & CR4_SMEP == 0,
+                }
+            }
+        }
+    }
+
+    /// 4-level, 5-level and PAE paging.
+    fn walk_wide(&mut self, linear: u64, kind: Kind, class: usize) -> Exec<Translation> {
+        let code = self.fault_code(kind, class);
+        let address_mask = ((1u64 << self.physical_bits) - 1) & !0xfff;
+        let mut reserved = !address_mask & ((1 << 52) - 1) & !0xfff;
+        if self.efer & EFER_NXE == 0 {
+            reserved |= NO_EXECUTE;
+        }
+        let long = self.long_mode();
+        let (mut table, mut level) = if long {
+            (self.cr3 & address_mask, if self.cr4 & CR4_LA57 != 0 { 5 } else { 4 })
+        } else {
+            let pdpte = self.pdptes[(linear >> 30) as usize & 3];
+            if pdpte & PRESENT == 0 {
+                return Err(self.page_fault(linear, code));
+            }
+            reserved |= 0x7ff0_0000_0000_0000;
+            (pdpte & address_mask, 2)
+        };
+        let (mut user, mut writable, mut no_execute) = (true, true, false);
+        let mut path = [(0u64, 0u64); 5];
+        let mut depth = 0;
+        let (entry, shift) = loop {
+            let shift = 12 + 9 * (level - 1);
+            let address = table + (linear >> shift & 0x1ff) * 8;
+            let (entry, _) = self.table_entry(address, 8, linear)?;
+            if entry & PRESENT == 0 {
+                return Err(self.page_fault(linear, code));
+            }
+            let large = entry & LARGE != 0 && level > 1;
+            let mut bad = entry & reserved != 0;
+            if large {
+                bad |= level > 3 || entry & ((1 << shift) - 1) & !0x1fff != 0;
+            }
+            if bad {
+                return Err(self.page_fault(linear, code | 1 | 1 << 3));
+            }
+            user &= entry & USER != 0;
+            writable &= entry & WRITABLE != 0;
+            no_execute |= entry & NO_EXECUTE != 0;
+            path[depth] = (address, entry);
+            depth += 1;
+            if level == 1 || large {
+                break (entry, shift);
+            }
+            table = entry & address_mask;
+            level -= 1;
+        };
+        let mut rights = self.page_rights(user, writable, no_execute, class);
+        let mut key_fault = false;
+        if long && user && self.cr4 & CR4_PKE != 0 {
+            let key = (entry >> 59 & 15) as u32;
+            let (no_access, no_write) = (self.pkru >> (2 * key) & 1 != 0, self.pkru >> (2 * key + 1) & 1 != 0);
+            let write_matters = class == tlb::USER || self.cr0 & CR0_WP != 0;
+            let allowed = Rights {
+                read: rights.read && !no_access,
+                write: rights.write && !no_access && !(no_write && write_matters),
+                execute: rights.execute,
+            };
+            key_fault = kind == Kind::Read && !allowed.read || kind == Kind::Write && !allowed.write;
+            rights = allowed;
+        }
+        if !allows(rights, kind) {
+            // The key bit is set whenever the key denies, whether or not the page's own rights do too.
+            return Err(self.page_fault(linear, code | 1 | (key_fault as u32) << 5));
+        }
+        for &(address, entry) in &path[..depth - 1] {
+            if entry & ACCESSED == 0 {
+                self.set_bits(address, linear, 8, ACCESSED)?;
+            }
+        }
+        let leaf = path[depth - 1].0;
+        let wanted = ACCESSED | if kind == Kind::Write { DIRTY } else { 0 };
+        if entry & wanted != wanted {
+            self.set_bits(leaf, linear, 8, wanted)?;
+        }
+        let dirty = (entry | wanted) & DIRTY != 0;
+        let offset_mask = (1u64 << shift) - 1;
+        let guest = entry & address_mask & !offset_mask | linear & offset_mask;
+        self.finish(linear, guest, kind, rights, dirty)
+    }
+
+    /// 32-bit paging with 4 KiB and (PSE, PSE-36) 4 MiB pages.
+    fn walk_32_bit(&mut self, linear: u64, kind: Kind, class: usize) -> Exec<Translation> {
+        let code = self.fault_code(kind, class);
+        let directory = (self.cr3 & 0xffff_f000) + (linear >> 22 & 0x3ff) * 4;
+        let (pde, _) = self.table_entry(directory, 4, linear)?;
+        if pde & PRESENT == 0 {
+            return Err(self.page_fault(linear, code));
+        }
+        let large = pde & LARGE != 0 && self.cr4 & CR4_PSE != 0;
+        if large {
+            // PSE-36: bits 20:13 are address bits 39:32, as far as MAXPHYADDR goes; bit 21 is reserved (SDM Vol 3A, 4.3).
+            let wide = (self.physical_bits as u32).min(40) - 32;
+            let reserved = (0x003f_e000u64 >> 13 >> wide << wide << 13) & 0x003f_e000;
+            if pde & reserved != 0 {
+                return Err(self.page_fault(linear, code | 1 | 1 << 3));
+            }
+            let rights = self.page_rights(pde & USER != 0, pde & WRITABLE != 0, false, class);
+            if !allows(rights, kind) {
+                return Err(self.page_fault(linear, code | 1));
+            }
+            let wanted = ACCESSED | if kind == Kind::Write { DIRTY } else { 0 };
+            if pde & wanted != wanted {
+                self.set_bits(directory, linear, 4, wanted)?;
+            }
+            let guest = pde & 0xffc0_0000 | (pde >> 13 & 0xff) << 32 | linear & 0x3f_ffff;
+            return self.finish(linear, guest, kind, rights, (pde | wanted) & DIRTY != 0);
+        }
+        let address = (pde & 0xffff_f000) + (linear >> 12 & 0x3ff) * 4;
+        let (pte, _) = self.table_entry(address, 4, linear)?;
+        if pte & PRESENT == 0 {
+            return Err(self.page_fault(linear, code));
+        }
+        let rights = self.page_rights(pde & pte & USER != 0, pde & pte & WRITABLE != 0, false, class);
+        if !allows(rights, kind) {
+            return Err(self.page_fault(linear, code | 1));
+        }
+        if pde & ACCESSED == 0 {
+            self.set_bits(directory, linear, 4, ACCESSED)?;
+        }
+        let wanted = ACCESSED | if kind == Kind::Write { DIRTY } else { 0 };
+        if pte & wanted != wanted {
+            self.set_bits(address, linear, 4, wanted)?;
+        }
+        let guest = pte & 0xffff_f000 | linear & 0xfff;
+        self.finish(linear, guest, kind, rights, (pte | wanted) & DIRTY != 0)
+    }
+
+    fn finish(&mut self, linear: u64, guest: u64, kind: Kind, rights: Rights, dirty: bool) -> Exec<Translation> {
+        let at = self.guest_physical(guest, kind, Some(linear), false)?;
+        let rights = Rights {
+            read: rights.read && at.rights.read,
+            write: rights.write && dirty && at.rights.write,
+            execute: rights.execute && at.rights.execute,
+        };
+        Ok(Translation { physical: at.physical, rights })
+    }
+
+    /// Loads the PDPTE registers from CR3 for PAE paging. #GP(0) if one has reserved bits set (SDM Vol 3A, 4.4.1).
+    pub fn load_pdptes(&mut self, cr3: u64) -> Exec {
+        let reserved = !((1u64 << self.physical_bits) - 1) | 0x1e6;
+        let mut loaded = [0; 4];
+        for (i, slot) in loaded.iter_mut().enumerate() {
+            let address = (cr3 & 0xffff_ffe0) + 8 * i as u64;
+            let (entry, _) = self.table_entry(address, 8, 0)?;
+            if entry & PRESENT != 0 && entry & reserved != 0 {
+                return Err(self.general_protection(0));
+            }
+            *slot = entry;
+        }
+        self.pdptes = loaded;
+        Ok(())
+    }
+
+    /// PAE paging is in use or would be with these values.
+    pub fn pae_paging(&self, cr0: u64, cr4: u64, efer: u64) -> bool {
+        cr0 & CR0_PG != 0 && cr4 & CR4_PAE != 0 && efer & (1 << 10) == 0
+    }
+
+    /// Checks that a 64-bit linear address is canonical; #GP(0) (or #SS(0), decided from the operand) if not.
+    #[inline]
+    pub(super) fn check_canonical(&mut self, linear: u64) -> Exec {
+        if self.mode == Mode::Long64 && !self.is_canonical(linear) {
+            self.non_canonical = true;
+            return Err(self.general_protection(0));
+        }
+        Ok(())
+    }
+}
+
+fn allows(rights: Rights, kind: Kind) -> bool {
+    match kind {
+        Kind::Read => rights.read,
+        Kind::Write => rights.write,
+        Kind::Execute => rights.execute,
+    }
+}

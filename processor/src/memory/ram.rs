@@ -1,0 +1,250 @@
+//! Guest RAM: one zeroed allocation shared by processors and devices, with a few flags a page.
+//!
+//! The only module of memory with `unsafe`: guest RAM is shared mutable bytes, which Rust's references cannot describe. Every access is
+//! bounds-checked and made through raw pointers; no reference to guest bytes outlives a call.
+#![allow(unsafe_code)]
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ptr::NonNull;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering::Relaxed};
+
+/// Bytes in a page.
+pub const PAGE_SIZE: u64 = 4096;
+
+/// Decoded code was made from this page.
+const HAS_CODE: u8 = 1;
+/// Written since the flag was last taken.
+const DIRTY: u8 = 2;
+
+/// Guest memory.
+pub struct GuestRam {
+    bytes: NonNull<u8>,
+    length: u64,
+    page_flags: Box<[AtomicU8]>,
+    /// Which TLB context last cached the page for stores; see [`GuestRam::note_writer`].
+    writers: Box<[AtomicU16]>,
+    code_written: AtomicBool,
+    code_written_pages: Mutex<Vec<u32>>,
+}
+
+// SAFETY: the bytes are plain memory owned by this value; concurrent access is guest-visible racing, as on a real machine,
+// and every access is through raw pointers.
+unsafe impl Send for GuestRam {}
+// SAFETY: as above.
+unsafe impl Sync for GuestRam {}
+
+impl std::fmt::Debug for GuestRam {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GuestRam").field("length", &self.length).finish_non_exhaustive()
+    }
+}
+
+/// Whether more than one TLB context may have the page cached for stores.
+pub const MANY_WRITERS: u16 = u16::MAX;
+
+impl GuestRam {
+    /// `length` bytes of zeroes, rounded up to pages. The host gives the pages when they are first touched.
+    pub fn new(length: u64) -> Self {
+        let length = length.next_multiple_of(PAGE_SIZE).max(PAGE_SIZE);
+        let layout = Self::layout(length);
+        // SAFETY: the layout's size is not zero.
+        let Some(bytes) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
+        let pages = (length / PAGE_SIZE) as usize;
+        Self {
+            bytes,
+            length,
+            page_flags: (0..pages).map(|_| AtomicU8::new(0)).collect(),
+            writers: (0..pages).map(|_| AtomicU16::new(0)).collect(),
+            code_written: AtomicBool::new(false),
+            code_written_pages: Mutex::new(Vec::new()),
+        }
+    }
+
+    fn layout(length: u64) -> Layout {
+        Layout::from_size_align(length as usize, PAGE_SIZE as usize).expect("guest RAM fits the address space")
+    }
+
+    /// Size in bytes.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    #[inline(always)]
+    fn at(&self, offset: u64, size: usize) -> *mut u8 {
+        assert!(offset <= self.length && self.length - offset >= size as u64, "guest RAM offset out of range");
+        // SAFETY: within the allocation, just checked.
+        unsafe { self.bytes.as_ptr().add(offset as usize) }
+    }
+
+    /// Loads a little-endian value of `N` bytes (1, 2, 4, 8), zero-extended.
+    #[inline(always)]
+    pub fn load<const N: usize>(&self, offset: u64) -> u64 {
+        let p = self.at(offset, N);
+        // SAFETY: `at` checked the range; unaligned reads are used.
+        unsafe {
+            match N {
+                1 => p.read() as u64,
+                2 => p.cast::<u16>().read_unaligned() as u64,
+                4 => p.cast::<u32>().read_unaligned() as u64,
+                _ => p.cast::<u64>().read_unaligned(),
+            }
+        }
+    }
+
+    /// Stores the low `N` bytes of `value`. The caller has seen to the page's flags ([`GuestRam::before_store`]).
+    #[inline(always)]
+    pub fn store<const N: usize>(&self, offset: u64, value: u64) {
+        let p = self.at(offset, N);
+        // SAFETY: as in `load`.
+        unsafe {
+            match N {
+                1 => p.write(value as u8),
+                2 => p.cast::<u16>().write_unaligned(value as u16),
+                4 => p.cast::<u32>().write_unaligned(value as u32),
+                _ => p.cast::<u64>().write_unaligned(value),
+            }
+        }
+    }
+
+    /// Loads `N` bytes.
+    #[inline(always)]
+    pub fn load_array<const N: usize>(&self, offset: u64) -> [u8; N] {
+        let p = self.at(offset, N);
+        // SAFETY: as in `load`.
+        unsafe { p.cast::<[u8; N]>().read_unaligned() }
+    }
+
+    /// Stores `N` bytes, as [`GuestRam::store`].
+    #[inline(always)]
+    pub fn store_array<const N: usize>(&self, offset: u64, value: [u8; N]) {
+        let p = self.at(offset, N);
+        // SAFETY: as in `load`.
+        unsafe { p.cast::<[u8; N]>().write_unaligned(value) }
+    }
+
+    /// Copies bytes out.
+    pub fn read(&self, offset: u64, buffer: &mut [u8]) {
+        let p = self.at(offset, buffer.len());
+        // SAFETY: `at` checked the range; `buffer` is not guest memory.
+        unsafe { p.copy_to_nonoverlapping(buffer.as_mut_ptr(), buffer.len()) }
+    }
+
+    /// Copies bytes in, from outside the processors (DMA, loaders): page flags are kept.
+    pub fn write(&self, offset: u64, data: &[u8]) {
+        let p = self.at(offset, data.len());
+        if data.is_empty() {
+            return;
+        }
+        for page in offset / PAGE_SIZE..=(offset + data.len() as u64 - 1) / PAGE_SIZE {
+            self.before_store(page * PAGE_SIZE);
+        }
+        // SAFETY: as in `read`.
+        unsafe { p.copy_from_nonoverlapping(data.as_ptr(), data.len()) }
+    }
+
+    /// Moves `length` bytes inside RAM, low addresses first as REP MOVS does when the ranges do not overlap harmfully. Both
+    /// ranges stay within a page; the destination's flags are the caller's affair.
+    pub fn copy_within(&self, from: u64, to: u64, length: usize) {
+        let (source, target) = (self.at(from, length), self.at(to, length));
+        // SAFETY: both ranges checked; `copy` allows overlap.
+        unsafe { target.copy_from(source, length) }
+    }
+
+    /// Fills with one byte; as [`GuestRam::copy_within`].
+    pub fn fill(&self, offset: u64, length: usize, byte: u8) {
+        let p = self.at(offset, length);
+        // SAFETY: range checked.
+        unsafe { p.write_bytes(byte, length) }
+    }
+
+    fn page(&self, offset: u64) -> usize {
+        (offset / PAGE_SIZE) as usize
+    }
+
+    /// To be called before stores to the page of `offset` that pass by the TLB: marks it dirty and, if code was decoded from it, queues it
+    /// for [`GuestRam::take_written_code`]. True in that case.
+    #[inline]
+    pub fn before_store(&self, offset: u64) -> bool {
+        let flags = &self.page_flags[self.page(offset)];
+        let old = flags.load(Relaxed);
+        if old & DIRTY == 0 {
+            flags.fetch_or(DIRTY, Relaxed);
+        }
+        if old & HAS_CODE == 0 {
+            return false;
+        }
+        let mut pages = self.code_written_pages.lock().unwrap_or_else(|e| e.into_inner());
+        let page = self.page(offset) as u32;
+        if pages.last() != Some(&page) {
+            pages.push(page);
+        }
+        self.code_written.store(true, Relaxed);
+        true
+    }
+
+    /// True when code was decoded from the page of `offset`.
+    #[inline(always)]
+    pub fn has_code(&self, offset: u64) -> bool {
+        self.page_flags[self.page(offset)].load(Relaxed) & HAS_CODE != 0
+    }
+
+    /// Marks the page as having decoded code. True when it had none before.
+    pub fn set_has_code(&self, offset: u64) -> bool {
+        self.page_flags[self.page(offset)].fetch_or(HAS_CODE, Relaxed) & HAS_CODE == 0
+    }
+
+    /// The page's decoded code is gone.
+    pub fn clear_has_code(&self, offset: u64) {
+        self.page_flags[self.page(offset)].fetch_and(!HAS_CODE, Relaxed);
+    }
+
+    /// True when a page with decoded code was written.
+    #[inline(always)]
+    pub fn code_was_written(&self) -> bool {
+        self.code_written.load(Relaxed)
+    }
+
+    /// The page numbers with decoded code that were written since the last call.
+    pub fn take_written_code(&self) -> Vec<u32> {
+        self.code_written.store(false, Relaxed);
+        std::mem::take(&mut *self.code_written_pages.lock().unwrap_or_else(|e| e.into_inner()))
+    }
+
+    /// Remembers that TLB context `writer` (not 0) may hold the page for stores, so that it can be found when code is decoded from it.
+    #[inline]
+    pub fn note_writer(&self, offset: u64, writer: u16) {
+        let slot = &self.writers[self.page(offset)];
+        let old = slot.load(Relaxed);
+        if old != writer {
+            slot.store(if old == 0 { writer } else { MANY_WRITERS }, Relaxed);
+        }
+    }
+
+    /// Which context may hold the page for stores: 0 none, [`MANY_WRITERS`] more than one. Resets to none.
+    pub fn take_writer(&self, offset: u64) -> u16 {
+        self.writers[self.page(offset)].swap(0, Relaxed)
+    }
+
+    /// Runs `visit` on the bytes of each page that was ever written, in order: (offset, bytes). For digests and snapshots.
+    pub fn for_each_page(&self, mut visit: impl FnMut(u64, &[u8; PAGE_SIZE as usize])) {
+        for offset in (0..self.length).step_by(PAGE_SIZE as usize) {
+            if self.page_flags[self.page(offset)].load(Relaxed) & DIRTY != 0 {
+                visit(offset, &self.load_array(offset));
+            }
+        }
+    }
+
+    /// Marks the page dirty (a TLB entry for stores was made).
+    #[inline]
+    pub fn mark_dirty(&self, offset: u64) {
+        self.page_flags[self.page(offset)].fetch_or(DIRTY, Relaxed);
+    }
+}
+
+impl Drop for GuestRam {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout.
+        unsafe { dealloc(self.bytes.as_ptr(), Self::layout(self.length)) }
+    }
+}

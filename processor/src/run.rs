@@ -1,0 +1,374 @@
+//! The run loop: find the block, run it, see to what happened between instructions.
+
+use crate::cpu::{Cpu, Mode, RIP_BASE_REG};
+use crate::decode::cache::{Block, BlockKind, CodeCache};
+use crate::decode::op::{Op, Stop};
+use crate::memory::paging::Kind;
+use crate::segment::{self, CS};
+use crate::trap::{Exec, Trap};
+
+/// Bits of [`Cpu::attention`]: things to see to at the next instruction boundary.
+pub mod attention {
+    /// A store hit decoded code.
+    pub const CODE_WRITTEN: u32 = 1 << 0;
+    /// The bus was accessed: it may need service.
+    pub const BUS_TOUCHED: u32 = 1 << 1;
+    /// An interrupt, NMI, INIT or SIPI may be deliverable; or RFLAGS.IF, the priority or the interrupt shadow changed.
+    pub const EVENT: u32 = 1 << 2;
+    /// RFLAGS.TF is set, a debug trap is pending, or an instruction breakpoint is enabled: instructions run one by one.
+    pub const DEBUG: u32 = 1 << 3;
+    /// The last instruction inhibits interrupts for one instruction (STI, MOV SS, POP SS).
+    pub const SHADOW: u32 = 1 << 4;
+    /// A timer's deadline changed: compute the budget anew.
+    pub const DEADLINE: u32 = 1 << 5;
+    /// VT-x has something pending (MTF, window exiting, preemption timer, TPR threshold).
+    pub const VMX: u32 = 1 << 6;
+    /// The processor is not [`super::Activity::Active`].
+    pub const INACTIVE: u32 = 1 << 7;
+}
+
+/// What the processor is doing (SDM Vol 3C, 25.4.2 names the first four for VT-x).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Activity {
+    /// Executing instructions.
+    Active,
+    /// HLT (or MWAIT).
+    Halted,
+    /// After a triple fault.
+    Shutdown,
+    /// Waiting for a startup IPI.
+    WaitForSipi,
+}
+
+/// Why [`Cpu::run`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunExit {
+    /// Virtual time reached the given limit.
+    Deadline,
+    /// The bus wants service (see [`crate::Bus::needs_service`]).
+    Service,
+    /// Not active, and nothing pending wakes it.
+    Idle,
+    /// A triple fault outside VMX non-root operation: the board resets or stops.
+    TripleFault,
+}
+
+const JUMPS: usize = 4096;
+
+#[derive(Clone, Copy)]
+struct Jump {
+    linear: u64,
+    tag: u64,
+    block: u32,
+}
+
+/// Direct-mapped cache from linear address and context to block number.
+pub(crate) struct JumpCache {
+    entries: Box<[Jump]>,
+    /// Compared with each entry's: context, access class, code size, and a count of everything that voids entries.
+    tag: u64,
+    shootdowns: u64,
+    code_epoch: u64,
+    voids: u64,
+    revocations_seen: usize,
+}
+
+impl JumpCache {
+    pub(crate) fn new() -> Self {
+        let empty = Jump { linear: 0, tag: u64::MAX, block: 0 };
+        Self {
+            entries: vec![empty; JUMPS].into_boxed_slice(),
+            tag: 0,
+            shootdowns: 0,
+            code_epoch: 0,
+            voids: 0,
+            revocations_seen: 0,
+        }
+    }
+}
+
+#[inline(always)]
+fn jump_slot(linear: u64) -> usize {
+    (linear ^ linear >> 12) as usize & (JUMPS - 1)
+}
+
+impl Cpu {
+    /// Something that decides whether an interrupt can be delivered changed.
+    #[inline]
+    pub fn recheck_events(&mut self) {
+        self.attention |= attention::EVENT;
+        if self.rflags & crate::flags::TF != 0 {
+            self.attention |= attention::DEBUG;
+        }
+    }
+
+    fn refresh_jump_tag(&mut self, code: &CodeCache) {
+        let jumps = &mut self.jumps;
+        if jumps.shootdowns != self.tlb.shootdowns || jumps.code_epoch != code.epoch {
+            jumps.shootdowns = self.tlb.shootdowns;
+            jumps.code_epoch = code.epoch;
+            jumps.voids += 1;
+        }
+        self.jumps.tag = self.tlb.fetch_tag() | (self.code_size() as u64) << 19 | self.jumps.voids << 21;
+    }
+
+    fn revoke_stores(&mut self, code: &CodeCache) {
+        for &(page, writer) in code.revoked_since(self.jumps.revocations_seen) {
+            self.tlb.revoke_stores(page, writer);
+        }
+        self.jumps.revocations_seen = code.revocations();
+    }
+
+    /// Runs until virtual time reaches `until` or something else ends the run.
+    pub fn run(&mut self, code: &mut CodeCache, until: u64) -> RunExit {
+        self.revoke_stores(code);
+        self.attention |= attention::EVENT | attention::DEADLINE;
+        let mut limit = until;
+        loop {
+            if self.attention != 0 {
+                if self.attention & attention::CODE_WRITTEN != 0 || self.ram.code_was_written() {
+                    self.attention &= !attention::CODE_WRITTEN;
+                    code.drop_written(&self.ram);
+                }
+                if self.attention & attention::BUS_TOUCHED != 0 {
+                    self.attention &= !attention::BUS_TOUCHED;
+                    if self.bus.needs_service() {
+                        return RunExit::Service;
+                    }
+                }
+                if self.attention & !attention::DEADLINE != 0 {
+                    match self.between_instructions(code) {
+                        Boundary::Go => {}
+                        Boundary::Again => continue,
+                        Boundary::Leave(exit) => return exit,
+                    }
+                }
+                self.attention &= !attention::DEADLINE;
+                limit = until.min(self.next_deadline());
+            }
+            let now = self.now();
+            if now >= limit {
+                if self.deadline_reached(now) {
+                    continue;
+                }
+                return RunExit::Deadline;
+            }
+            self.refresh_jump_tag(code);
+            let Ok(index) = self.find_block(code, false) else {
+                self.after_trap(None);
+                continue;
+            };
+            // Blocks are run while nothing calls for attention and time is left.
+            let mut index = index;
+            loop {
+                let Some(block) = code.block(index) else { break };
+                if block.count as u64 > limit - self.now() {
+                    if let Some(exit) = self.step(code) {
+                        return exit;
+                    }
+                    break;
+                }
+                let retry = self.execute(block);
+                if retry {
+                    if let Some(exit) = self.step(code) {
+                        return exit;
+                    }
+                    break;
+                }
+                if self.attention != 0 || self.now() >= limit {
+                    break;
+                }
+                // Traps and mode changes may have moved the tag; a block's own end never does without `attention`.
+                self.refresh_jump_tag(code);
+                match self.lookup_jump() {
+                    Some(next) => index = next,
+                    None => break,
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn lookup_jump(&self) -> Option<u32> {
+        let linear = self.code_linear();
+        let jump = &self.jumps.entries[jump_slot(linear)];
+        (jump.linear == linear && jump.tag == self.jumps.tag).then_some(jump.block)
+    }
+
+    /// Linear address of RIP.
+    #[inline(always)]
+    pub fn code_linear(&self) -> u64 {
+        if self.mode == Mode::Long64 { self.rip } else { self.segs[CS].base.wrapping_add(self.rip) & 0xffff_ffff }
+    }
+
+    /// The block at RIP, decoded if need be.
+    fn find_block(&mut self, code: &mut CodeCache, single: bool) -> Exec<u32> {
+        let linear = self.code_linear();
+        self.regs[RIP_BASE_REG as usize] = self.rip.wrapping_sub(linear & 0xfff);
+        if !single && let Some(index) = self.lookup_jump() {
+            return Ok(index);
+        }
+        self.check_fetch(self.rip, 1)?;
+        let Some(offset) = self.place_code(linear)? else { return Err(self.fetch_from_nowhere()) };
+        let kind = BlockKind { code_size: self.code_size(), single };
+        let next_page = (linear & !0xfff).wrapping_add(0x1000);
+        let mut found = code.find(offset, kind);
+        if let Some(second) = found.and_then(|index| code.block(index)).and_then(|block| block.second_page) {
+            let mapped = self.place_code(next_page)?;
+            if mapped != Some(second) {
+                found = None;
+            }
+        }
+        let index = match found {
+            Some(index) => index,
+            None => {
+                let decoded = code.decode(&self.ram, offset, None, kind);
+                let decoded = match decoded {
+                    Some(index) => Some(index),
+                    None => {
+                        let second = self.place_code(next_page)?;
+                        code.decode(&self.ram, offset, second, kind)
+                    }
+                };
+                self.revoke_stores(code);
+                self.refresh_jump_tag(code);
+                match decoded {
+                    Some(index) => index,
+                    None => return Err(self.fetch_from_nowhere()),
+                }
+            }
+        };
+        let bytes = code.block(index).map_or(1, |block| block.bytes);
+        if self.mode != Mode::Long64 && self.check_fetch(self.rip, bytes).is_err() {
+            if single {
+                self.check_fetch(self.rip, bytes)?;
+            }
+            return self.find_block(code, true);
+        }
+        if !single {
+            let jump = Jump { linear, tag: self.jumps.tag, block: index };
+            self.jumps.entries[jump_slot(linear)] = jump;
+        }
+        Ok(index)
+    }
+
+    /// #GP(0) if `bytes` at `rip` are not within the code segment, or not canonical.
+    fn check_fetch(&mut self, rip: u64, bytes: u32) -> Exec {
+        let fits = match self.mode {
+            Mode::Long64 => self.is_canonical(rip),
+            _ => rip + bytes as u64 - 1 <= self.segs[CS].limit as u64,
+        };
+        if fits { Ok(()) } else { Err(self.general_protection(0)) }
+    }
+
+    /// Code where there is no memory: the bus answers all ones, which is no instruction.
+    fn fetch_from_nowhere(&mut self) -> crate::trap::Trapped {
+        self.undefined_opcode()
+    }
+
+    /// Runs one block. True when its last operation must be run again on its own.
+    #[inline(always)]
+    fn execute(&mut self, block: &Block) -> bool {
+        let linear = self.code_linear();
+        self.regs[RIP_BASE_REG as usize] = self.rip.wrapping_sub(linear & 0xfff);
+        let ops = &block.ops;
+        match (ops[0].run)(self, ops) {
+            Stop::Done => {
+                self.instructions += block.count as u64;
+                false
+            }
+            Stop::Trapped => {
+                let index = ops.len() - self.remaining;
+                self.instructions += index as u64;
+                let op = ops[index];
+                if self.trap == Trap::RetryExact && !self.exact {
+                    self.rip = self.rip_of(&op);
+                    return true;
+                }
+                self.after_trap(Some(&op));
+                false
+            }
+        }
+    }
+
+    /// Runs exactly one instruction, with exact time and the board within reach.
+    pub fn step(&mut self, code: &mut CodeCache) -> Option<RunExit> {
+        self.refresh_jump_tag(code);
+        match self.find_block(code, true) {
+            Err(_) => self.after_trap(None),
+            Ok(index) => {
+                self.exact = true;
+                if let Some(block) = code.block(index) {
+                    self.execute(block);
+                }
+                self.exact = false;
+            }
+        }
+        None
+    }
+
+    /// Sees to the trap of `op`, or of a fetch: delivers the exception, makes the VM exit.
+    #[cold]
+    #[inline(never)]
+    fn after_trap(&mut self, op: Option<&Op>) {
+        // An instruction that traps takes its nanosecond too: a guest that only faults still ages.
+        self.instructions += 1;
+        let non_canonical = std::mem::take(&mut self.non_canonical);
+        match self.trap {
+            Trap::Exception { vector, error } => {
+                let mut vector = vector;
+                if let Some(op) = op {
+                    self.rip = self.rip_of(op);
+                    if non_canonical && vector == 13 && stack_operand(op) {
+                        vector = 12;
+                    }
+                }
+                self.exception(vector, error);
+            }
+            Trap::VmExit => {
+                if let Some(op) = op {
+                    self.rip = self.rip_of(op);
+                }
+                self.vm_exit_pending();
+            }
+            Trap::RetryExact => debug_assert!(false, "an instruction on its own asked to be alone"),
+            Trap::Continue => {}
+            Trap::Shutdown => {
+                self.activity = Activity::Shutdown;
+                self.attention |= attention::INACTIVE;
+            }
+        }
+        self.attention |= attention::EVENT;
+    }
+
+    /// Translates the code address for a debugger or a dump: no fault is raised for the guest.
+    pub fn peek_code(&mut self, linear: u64) -> Option<u64> {
+        let (trap, address) = (self.trap, self.fault_address);
+        let found =
+            self.translate(linear, Kind::Execute, self.tlb.class()).ok().and_then(|t| self.map.lookup(t.physical));
+        (self.trap, self.fault_address) = (trap, address);
+        found.map(|(offset, _)| offset)
+    }
+}
+
+/// The operand that was not canonical is the stack's: a memory operand through SS, or an instruction that uses the stack itself.
+fn stack_operand(op: &Op) -> bool {
+    op.seg as usize == segment::ZERO_STACK || op.base == 4 || {
+        let code = op.code();
+        code.op_code().op_count() <= 1 && {
+            let mut instruction = iced_x86::Instruction::default();
+            instruction.set_code(code);
+            instruction.is_stack_instruction()
+        }
+    }
+}
+
+/// What to do after seeing to events.
+pub(crate) enum Boundary {
+    /// Execute blocks.
+    Go,
+    /// Something changed: look again.
+    Again,
+    /// Return from [`Cpu::run`].
+    Leave(RunExit),
+}
