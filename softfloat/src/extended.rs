@@ -208,7 +208,7 @@ impl F80 {
                 let mut bcd = Bcd::default();
                 let mut rest = whole as u64;
                 for byte in &mut bcd[..9] {
-                    *byte = (rest % 10 | (rest / 10 % 10) << 4) as u8;
+                    *byte = (rest % 10 + 16 * (rest / 10 % 10)) as u8;
                     rest /= 100;
                 }
                 bcd[9] = u8::from(num.sign) << 7;

@@ -189,3 +189,44 @@ fn product_exact_64(a: F64, b: F64, c: F64) -> bool {
     let product = sig(a) * sig(b);
     product == sig(c) << 52 || product == sig(c) << 53
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sse::{exact_add, exact_div, exact_fma, exact_mul, exact_sqrt};
+
+    /// Every fast answer must be the exact path's, flags included.
+    #[test]
+    fn fast_and_exact_paths_agree() {
+        let mut state = 1u64;
+        let mut taken = 0;
+        for i in 0..60_000u64 {
+            let mut operand = || {
+                state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+                let bits = state ^ state >> 29;
+                // Half of them with short significands, whose results are exact; exponents within reach of each other.
+                let fraction = if i & 1 == 0 { bits >> 12 } else { bits >> 12 & !0 << 40 };
+                F64(bits << 63 | (0x3ff - 32 + (bits >> 1 & 63)) << 52 | fraction)
+            };
+            let (a, b, c) = (operand(), operand(), operand());
+            let known = Env::from_mxcsr(0x1fa0);
+            for base in [Env::from_mxcsr(0x1f80), known] {
+                let mut check = |fast: &dyn Fn(&mut Env) -> Option<F64>, exact: &dyn Fn(&mut Env) -> F64| {
+                    let (mut x, mut y) = (base, base);
+                    if let Some(result) = fast(&mut x) {
+                        taken += 1;
+                        assert_eq!(result, exact(&mut y), "{a:x?} {b:x?} {c:x?}");
+                        let ignored = if base.inexact_known { PE } else { 0 };
+                        assert_eq!(x.flags | ignored, y.flags | ignored, "{a:x?} {b:x?} {c:x?}");
+                    }
+                };
+                check(&|e| a.fast_add(b, e), &|e| exact_add(a, b, e));
+                check(&|e| a.fast_mul(b, e), &|e| exact_mul(a, b, e));
+                check(&|e| a.fast_div(b, e), &|e| exact_div(a, b, e));
+                check(&|e| a.fast_sqrt(e), &|e| exact_sqrt(a, e));
+                check(&|e| a.fast_fma(b, c, e), &|e| exact_fma(a, b, c, e));
+            }
+        }
+        assert!(taken > 400_000, "the fast path took only {taken}");
+    }
+}

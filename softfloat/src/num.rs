@@ -146,34 +146,47 @@ pub(crate) fn round(shape: Shape, sign: bool, exp: i32, sig: u128, env: &mut Env
         env.raise(UE);
         rounded_exp += shape.adjust;
         if rounded_exp < shape.exp_min {
-            env.raise(if inexact { PE } else { 0 });
-            return Num::zero(sign);
+            return massive_underflow(sign, env);
         }
     } else if rounded_exp > shape.exp_max {
         env.raise(OE);
         if env.masked(OE) {
-            env.raise(PE);
-            let to_infinity = match env.rounding {
-                Rounding::Nearest => true,
-                Rounding::Down => sign,
-                Rounding::Up => !sign,
-                Rounding::Zero => false,
-            };
-            env.rounded_up = to_infinity;
-            return if to_infinity {
-                Num::infinity(sign)
-            } else {
-                Num::finite(sign, shape.exp_max, !0 << (64 - shape.precision))
-            };
+            return overflowed(shape, sign, env);
         }
         rounded_exp -= shape.adjust;
         if rounded_exp > shape.exp_max {
-            env.raise(if inexact { PE } else { 0 });
-            return Num::infinity(sign);
+            return massive_overflow(sign, env);
         }
     }
     if inexact {
         env.raise(PE);
     }
     Num::finite(sign, rounded_exp, (whole << (64 - shape.precision)) as u64)
+}
+
+/// The masked response to overflow (SDM Vol. 1, table 4-10).
+fn overflowed(shape: Shape, sign: bool, env: &mut Env) -> Num {
+    env.raise(PE);
+    let to_infinity = match env.rounding {
+        Rounding::Nearest => true,
+        Rounding::Down => sign,
+        Rounding::Up => !sign,
+        Rounding::Zero => false,
+    };
+    env.rounded_up = to_infinity;
+    if to_infinity { Num::infinity(sign) } else { Num::finite(sign, shape.exp_max, !0 << (64 - shape.precision)) }
+}
+
+/// FSCALE's massive underflow with UE unmasked (SDM Vol. 1, 8.5.5): not even the adjusted bias brings the result into the format.
+fn massive_underflow(sign: bool, env: &mut Env) -> Num {
+    env.raise(PE);
+    env.rounded_up = false;
+    Num::zero(sign)
+}
+
+/// FSCALE's massive overflow with OE unmasked (SDM Vol. 1, 8.5.4): an infinity, however rounding is set.
+fn massive_overflow(sign: bool, env: &mut Env) -> Num {
+    env.raise(PE);
+    env.rounded_up = true;
+    Num::infinity(sign)
 }
