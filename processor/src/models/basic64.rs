@@ -1,0 +1,55 @@
+//! The smallest 64-bit processor, without VT-x.
+
+use super::{Cache, CacheKind, FeatureSet, Model};
+use spec::x86::cpuid::Feature::*;
+
+pub(super) const MODEL: Model = Model {
+    name: "basic64",
+    description: "minimal 64-bit processor without VT-x: SSE3, no AVX, no PCID, no x2APIC",
+    brand: "Vanderpool minimal processor",
+    // Family 6, model 15: the first 64-bit processors of the family, to which kernels apply no later model's quirks.
+    signature: 0x0000_06fb,
+    max_basic_leaf: 0xd,
+    physical_bits: 40,
+    features: FeatureSet::of(&[
+        FPU,
+        VME,
+        DE,
+        PSE,
+        TSC,
+        MSR,
+        PAE,
+        MCE,
+        CX8,
+        APIC,
+        SEP,
+        MTRR,
+        PGE,
+        MCA,
+        CMOV,
+        PAT,
+        PSE36,
+        CLFSH,
+        MMX,
+        FXSR,
+        SSE,
+        SSE2,
+        SS,
+        SSE3,
+        MONITOR,
+        CX16,
+        ARAT,
+        LAHF_LM,
+        SYSCALL,
+        NX,
+        LM,
+        INVARIANT_TSC,
+    ]),
+    caches: &[
+        Cache { level: 1, kind: CacheKind::Data, ways: 8, sets: 64, shared: false, inclusive: false },
+        Cache { level: 1, kind: CacheKind::Instruction, ways: 8, sets: 64, shared: false, inclusive: false },
+        Cache { level: 2, kind: CacheKind::Unified, ways: 16, sets: 4096, shared: true, inclusive: false },
+    ],
+    arch_capabilities: 0,
+    microcode: 0xba,
+};

@@ -1,0 +1,14 @@
+//! The smallest 64-bit processor with VT-x that is of use: the instruction set every x86-64 system may expect.
+
+use super::{FeatureSet, Model, basic64};
+use spec::x86::cpuid::Feature;
+
+pub(super) const MODEL: Model = Model {
+    name: "vmx64",
+    description: "minimal 64-bit processor with VT-x: SSE3, no AVX, no PCID, no x2APIC",
+    brand: "Vanderpool minimal processor with VT-x",
+    features: FEATURES,
+    ..basic64::MODEL
+};
+
+const FEATURES: FeatureSet = basic64::MODEL.features.with(&[Feature::VMX]);
