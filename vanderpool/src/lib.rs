@@ -2,10 +2,14 @@
 //! benchmark use the same parts.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod cpio;
 pub mod debian;
 pub mod error;
+pub mod exit_status;
+pub mod host;
 pub mod initramfs;
 pub mod modules;
+pub mod terminal;
 
 pub use error::Error;

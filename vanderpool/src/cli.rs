@@ -1,0 +1,226 @@
+//! The command line.
+
+use clap::{ArgGroup, Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// A PC with Intel Virtualization Technology, in software.
+#[derive(Debug, Parser)]
+#[command(name = "vanderpool", version, max_term_width = 110)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Boot a machine with its serial console on this terminal
+    Boot(Box<Boot>),
+    /// List the processor models, or show what one has
+    Cpus(Cpus),
+}
+
+const BOOT_HELP: &str = "\
+Keys (when the serial console is on a terminal):
+  Ctrl-A x       end the machine
+  Ctrl-A h       help
+  Ctrl-A Ctrl-A  send Ctrl-A to the guest
+
+Exit status:
+  0        the guest powered off, or Ctrl-A x
+  2        a file, an argument or a tool is not right: one line says what
+  4        triple fault: the processor's state is printed
+  6        --max-instructions was reached
+  8        every processor is halted and nothing can wake one
+  10       the guest asked for a reset (with --no-reboot)
+  odd      the value V that the guest wrote to isa-debug-exit (--test-devices): (V << 1) | 1
+  128 + N  ended by signal N
+
+Examples:
+  vanderpool boot --debian
+  vanderpool boot --kernel vmlinuz --initrd initrd.img --append console=ttyS0 --disk disk.qcow2,snapshot
+  vanderpool boot --firmware seabios --cdrom debian.iso --memory 1G";
+
+/// `vanderpool boot`.
+#[derive(Debug, Args)]
+#[command(after_help = BOOT_HELP, group(ArgGroup::new("source").args(["kernel", "firmware", "debian"]).required(true).multiple(false)))]
+pub struct Boot {
+    /// Kernel: a Linux bzImage, or an ELF file for PVH or multiboot
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+    /// Boot through firmware: `seabios` (Debian's package, where it is installed) or a firmware image
+    #[arg(long, value_name = "seabios|FILE")]
+    pub firmware: Option<PathBuf>,
+    /// Boot Debian's kernel to a busybox shell; the system's package tools get both on first use
+    #[arg(long)]
+    pub debian: bool,
+    /// Initial RAM disk (a multiboot kernel gets it as its module)
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+    /// Kernel command line; with --debian, added to it
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub append: Option<String>,
+    /// Number of processors
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub cpus: usize,
+    /// Memory: bytes, or with K, M, G
+    #[arg(long, value_name = "SIZE", default_value = "1G")]
+    pub memory: Size,
+    /// Processor model; `vanderpool cpus` lists them
+    #[arg(long, value_name = "MODEL")]
+    pub cpu: Option<String>,
+    /// Disk image, raw or qcow2, as a virtio-blk device; may be repeated. `,snapshot` keeps the file as it is and forgets what the guest writes
+    #[arg(long, value_name = "FILE[,snapshot]")]
+    pub disk: Vec<Disk>,
+    /// CD-ROM image
+    #[arg(long, value_name = "FILE")]
+    pub cdrom: Option<PathBuf>,
+    /// Network device: `user` is a virtio-net device behind a user-mode network (the host's loopback is 10.0.2.2)
+    #[arg(long, value_name = "user")]
+    pub net: Option<Network>,
+    /// Where the first serial port goes
+    #[arg(long, value_name = "stdio|file:PATH|none", default_value = "stdio")]
+    pub serial: Serial,
+    /// Write what the guest sends to the debug port 0xe9 / 0x402 to FILE
+    #[arg(long, value_name = "FILE")]
+    pub debug_port: Option<PathBuf>,
+    /// Add isa-debug-exit, pc-testdev and pci-testdev
+    #[arg(long)]
+    pub test_devices: bool,
+    /// End instead of starting again when the guest resets the machine
+    #[arg(long)]
+    pub no_reboot: bool,
+    /// End after N instructions
+    #[arg(long, value_name = "N")]
+    pub max_instructions: Option<u64>,
+    /// At the end, print the digest of the machine's state to standard error
+    #[arg(long)]
+    pub digest: bool,
+    /// At the end, print the count of instructions, virtual and host time to standard error
+    #[arg(long)]
+    pub stats: bool,
+}
+
+/// `vanderpool cpus`.
+#[derive(Debug, Args)]
+pub struct Cpus {
+    /// Show all that this model has
+    pub model: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A size in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+            "" | "B" => 0,
+            "K" | "KB" | "KIB" => 10,
+            "M" | "MB" | "MIB" => 20,
+            "G" | "GB" | "GIB" => 30,
+            _ => return Err("give bytes, or a number with K, M or G, such as 512M".to_owned()),
+        };
+        let number: u64 =
+            digits.parse().map_err(|_| "give bytes, or a number with K, M or G, such as 512M".to_owned())?;
+        number.checked_mul(1 << shift).map(Self).ok_or_else(|| "more than a 64-bit address can reach".to_owned())
+    }
+}
+
+/// A disk image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// The image.
+    pub path: PathBuf,
+    /// Leave the file as it is.
+    pub snapshot: bool,
+}
+
+impl FromStr for Disk {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (path, snapshot) = match text.rsplit_once(',') {
+            Some((path, "snapshot")) => (path, true),
+            Some((_, option)) if !option.contains('/') && !option.contains('.') => {
+                return Err(format!("{option} is no option of a disk; there is: snapshot"));
+            }
+            _ => (text, false),
+        };
+        if path.is_empty() { Err("name a file".to_owned()) } else { Ok(Self { path: path.into(), snapshot }) }
+    }
+}
+
+/// A network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Network {
+    /// The user-mode network.
+    User,
+}
+
+/// Where the serial port goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Serial {
+    /// The terminal.
+    Stdio,
+    /// A file, made anew.
+    File(PathBuf),
+    /// Nowhere.
+    None,
+}
+
+impl FromStr for Serial {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "stdio" => Ok(Self::Stdio),
+            None if text == "none" => Ok(Self::None),
+            Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
+            _ => Err("give stdio, file:PATH or none".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_take_binary_suffixes() {
+        assert_eq!("2G".parse(), Ok(Size(2 << 30)));
+        assert_eq!("512m".parse(), Ok(Size(512 << 20)));
+        assert_eq!("4096".parse(), Ok(Size(4096)));
+        for bad in ["", "G", "2T2", "-1", "1.5G", "99999999999G"] {
+            assert!(bad.parse::<Size>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_disk_option_that_is_unknown_is_refused_not_taken_for_a_name() {
+        assert_eq!("a.img,snapshot".parse(), Ok(Disk { path: "a.img".into(), snapshot: true }));
+        assert_eq!("a,b.img".parse(), Ok(Disk { path: "a,b.img".into(), snapshot: false }));
+        assert!("a.img,snapshots".parse::<Disk>().is_err());
+    }
+
+    #[test]
+    fn exactly_one_source_to_boot_from() {
+        assert!(Arguments::try_parse_from(["vanderpool", "boot"]).is_err());
+        assert!(Arguments::try_parse_from(["vanderpool", "boot", "--debian", "--kernel", "k"]).is_err());
+        assert!(Arguments::try_parse_from(["vanderpool", "boot", "--debian"]).is_ok());
+    }
+}
