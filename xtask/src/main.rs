@@ -4,6 +4,7 @@
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+mod bench;
 mod image;
 
 #[derive(Parser)]
@@ -15,12 +16,15 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Time our machine and QEMU's TCG on the same kernel and initramfs and print both side by side.
+    Bench(bench::Arguments),
     /// Write the initramfs images of the tests below target/guests and print how to boot them.
     Image(image::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
     };
     match result {
