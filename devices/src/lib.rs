@@ -7,11 +7,14 @@ extern crate std;
 
 pub mod device;
 pub mod ioapic;
+pub mod network;
 pub mod pci;
 pub mod pic;
 pub mod pit;
 pub mod ports;
 pub mod rtc;
 pub mod serial;
+pub mod storage;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod virtio;

@@ -8,80 +8,11 @@ use super::function::{Window, WindowKind};
 use alloc::vec;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
+use spec::pci::capability::id;
+use spec::pci::config::{self as register, Command, Status};
 
-/// Register offsets of a type 0 header (PCI 3.0 section 6.1).
-pub mod register {
-    /// Vendor ID, 16 bits.
-    pub const VENDOR_ID: u16 = 0x00;
-    /// Device ID, 16 bits.
-    pub const DEVICE_ID: u16 = 0x02;
-    /// Command, 16 bits.
-    pub const COMMAND: u16 = 0x04;
-    /// Status, 16 bits.
-    pub const STATUS: u16 = 0x06;
-    /// Revision ID, 8 bits; the 24-bit class code follows.
-    pub const REVISION_ID: u16 = 0x08;
-    /// Cache line size, 8 bits.
-    pub const CACHE_LINE_SIZE: u16 = 0x0c;
-    /// Latency timer, 8 bits.
-    pub const LATENCY_TIMER: u16 = 0x0d;
-    /// Header type, 8 bits.
-    pub const HEADER_TYPE: u16 = 0x0e;
-    /// First base address register.
-    pub const BAR0: u16 = 0x10;
-    /// Subsystem vendor ID, 16 bits.
-    pub const SUBSYSTEM_VENDOR_ID: u16 = 0x2c;
-    /// Subsystem ID, 16 bits.
-    pub const SUBSYSTEM_ID: u16 = 0x2e;
-    /// Pointer to the first capability, 8 bits.
-    pub const CAPABILITIES: u16 = 0x34;
-    /// Interrupt line, 8 bits, written by firmware for the operating system.
-    pub const INTERRUPT_LINE: u16 = 0x3c;
-    /// Interrupt pin, 8 bits: 0 none, 1 to 4 for INTA# to INTD#.
-    pub const INTERRUPT_PIN: u16 = 0x3d;
-}
-
-/// Bits of the command register (PCI 3.0 section 6.2.2).
-pub mod command {
-    /// Respond to I/O accesses.
-    pub const IO: u16 = 1 << 0;
-    /// Respond to memory accesses.
-    pub const MEMORY: u16 = 1 << 1;
-    /// May issue memory requests (DMA and messages).
-    pub const BUS_MASTER: u16 = 1 << 2;
-    /// Parity error response.
-    pub const PARITY_ERROR: u16 = 1 << 6;
-    /// SERR# enable.
-    pub const SERR: u16 = 1 << 8;
-    /// INTx is not asserted while set.
-    pub const INTX_DISABLE: u16 = 1 << 10;
-}
-
-/// Bits of the status register (PCI 3.0 section 6.2.3).
-pub mod status {
-    /// An INTx is pending inside the function, whatever the command register says.
-    pub const INTERRUPT: u16 = 1 << 3;
-    /// The capability list exists.
-    pub const CAPABILITIES: u16 = 1 << 4;
-    /// The error bits, written with one to clear.
-    pub const ERRORS: u16 = 0xf900;
-}
-
-/// Capability identifiers (PCI Code and ID Assignment 1.11, section 2).
-pub mod capability {
-    /// Power management.
-    pub const POWER_MANAGEMENT: u8 = 0x01;
-    /// Message-signalled interrupts.
-    pub const MSI: u8 = 0x05;
-    /// Vendor specific.
-    pub const VENDOR: u8 = 0x09;
-    /// PCI Express.
-    pub const EXPRESS: u8 = 0x10;
-    /// MSI-X.
-    pub const MSIX: u8 = 0x11;
-    /// SATA data and index.
-    pub const SATA: u8 = 0x12;
-}
+/// The error bits of the status register, cleared by writing one.
+const ERROR_BITS: u16 = 0xf900;
 
 /// Who a function is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -170,7 +101,7 @@ impl ConfigSpace {
         // Device capabilities: role-based error reporting; payload 128 bytes.
         put(4, 1 << 15 | flr);
         body[0..2].copy_from_slice(&(2u16 | 9 << 4).to_le_bytes());
-        let at = space.add_capability(capability::EXPRESS, &body);
+        let at = space.add_capability(id::EXPRESS, &body);
         // Device control: error reporting, relaxed ordering, payload and read request sizes, no snoop. Bit 15
         // (initiate FLR) reads as zero, so it is seen on the way in and not stored.
         space.set_writable(at + 8, &0x7eff_u16.to_le_bytes());
@@ -198,14 +129,14 @@ impl ConfigSpace {
         space.set_u16(register::SUBSYSTEM_VENDOR_ID, identity.subsystem_vendor);
         space.set_u16(register::SUBSYSTEM_ID, identity.subsystem);
         space.set_u8(register::HEADER_TYPE, u8::from(identity.multifunction) << 7);
-        let command = command::IO
-            | command::MEMORY
-            | command::BUS_MASTER
-            | command::PARITY_ERROR
-            | command::SERR
-            | command::INTX_DISABLE;
+        let command = Command::IO
+            | Command::MEMORY
+            | Command::BUS_MASTER
+            | Command::PARITY
+            | Command::SERR
+            | Command::INTX_DISABLE;
         space.set_writable(register::COMMAND, &command.to_le_bytes());
-        space.write_one_clears[usize::from(register::STATUS)..][..2].copy_from_slice(&status::ERRORS.to_le_bytes());
+        space.write_one_clears[usize::from(register::STATUS)..][..2].copy_from_slice(&ERROR_BITS.to_le_bytes());
         space.set_writable(register::CACHE_LINE_SIZE, &[0xff]);
         space.set_writable(register::INTERRUPT_LINE, &[0xff]);
         space.freeze();
@@ -256,7 +187,7 @@ impl ConfigSpace {
         match self.last_capability {
             None => {
                 self.set_u8(register::CAPABILITIES, at as u8);
-                let status = self.u16_at(register::STATUS) | status::CAPABILITIES;
+                let status = self.u16_at(register::STATUS) | Status::CAPABILITIES;
                 self.set_u16(register::STATUS, status);
             }
             Some(last) => self.set_u8(last + 1, at as u8),
@@ -366,7 +297,7 @@ impl ConfigSpace {
 
     /// The function may issue memory requests.
     pub fn bus_master(&self) -> bool {
-        self.command() & command::BUS_MASTER != 0
+        self.command() & Command::BUS_MASTER != 0
     }
 
     /// The windows now decoded. An address of zero, or a window that ends at the last address of its space or beyond,
@@ -379,11 +310,11 @@ impl ConfigSpace {
             let at = register::BAR0 + 4 * u16::from(bar);
             let low = u64::from(self.u32_at(at));
             let (kind, enable, base, limit) = match kind {
-                BarKind::Io => (WindowKind::Io, command::IO, low & !3, 0xffff),
-                BarKind::Memory32 { .. } => (WindowKind::Memory, command::MEMORY, low & !0xf, 0xffff_ffff),
+                BarKind::Io => (WindowKind::Io, Command::IO, low & !3, 0xffff),
+                BarKind::Memory32 { .. } => (WindowKind::Memory, Command::MEMORY, low & !0xf, 0xffff_ffff),
                 BarKind::Memory64 { .. } => {
                     let high = u64::from(self.u32_at(at + 4));
-                    (WindowKind::Memory, command::MEMORY, high << 32 | low & !0xf, u64::MAX)
+                    (WindowKind::Memory, Command::MEMORY, high << 32 | low & !0xf, u64::MAX)
                 }
             };
             let fits = base.checked_add(size - 1).is_some_and(|last| last < limit);
@@ -478,11 +409,11 @@ mod tests {
     #[test]
     fn capabilities_are_linked_and_announced() {
         let mut space = space();
-        let second = space.add_capability(capability::VENDOR, &[1, 2, 3]);
-        let third = space.add_capability(capability::VENDOR, &[4]);
-        assert_ne!(space.read(6, 2) & u32::from(status::CAPABILITIES), 0);
+        let second = space.add_capability(id::VENDOR, &[1, 2, 3]);
+        let third = space.add_capability(id::VENDOR, &[4]);
+        assert_ne!(space.read(6, 2) & u32::from(Status::CAPABILITIES), 0);
         let first = space.read(0x34, 1) as u16;
-        assert_eq!(space.u8_at(first), capability::EXPRESS);
+        assert_eq!(space.u8_at(first), id::EXPRESS);
         assert_eq!(u16::from(space.u8_at(first + 1)), second);
         assert_eq!(u16::from(space.u8_at(second + 1)), third);
         assert_eq!(space.u8_at(third + 1), 0);

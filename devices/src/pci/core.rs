@@ -1,6 +1,6 @@
 //! What every function of ours shares: configuration space, and its interrupt by pin, MSI or MSI-X.
 
-use super::config::{ConfigSpace, ConfigSpaceState, command, register, status};
+use super::config::{ConfigSpace, ConfigSpaceState};
 use super::function::Window;
 use super::msi::MsiCapability;
 use super::msix::{Msix, MsixState};
@@ -8,6 +8,7 @@ use crate::ports::{Msi, Pin};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
+use spec::pci::config::{self as register, Command, Status};
 
 /// The ports by which a function interrupts.
 pub struct InterruptPorts {
@@ -158,10 +159,10 @@ impl FunctionCore {
             msi.update(&mut self.config, &*self.ports.msi);
         }
         let messages = self.msix_enabled() || self.msi_enabled();
-        let old = self.config.u16_at(register::STATUS) & !status::INTERRUPT;
-        let pending = if self.intx && !messages { status::INTERRUPT } else { 0 };
+        let old = self.config.u16_at(register::STATUS) & !Status::INTERRUPT;
+        let pending = if self.intx && !messages { Status::INTERRUPT } else { 0 };
         self.config.set_u16(register::STATUS, old | pending);
-        let level = pending != 0 && self.config.command() & command::INTX_DISABLE == 0;
+        let level = pending != 0 && self.config.command() & Command::INTX_DISABLE == 0;
         if level != self.driven {
             self.driven = level;
             self.ports.pin.set(level);

@@ -9,3 +9,4 @@ pub mod msix;
 pub use config::{BarKind, ConfigSpace, Identity};
 pub use core::{Change, FunctionCore, FunctionCoreState, InterruptPorts};
 pub use function::{PciFunction, Window, WindowKind};
+pub use msix::Msix;

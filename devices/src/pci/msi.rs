@@ -1,8 +1,9 @@
 //! The MSI capability (PCI 3.0 section 6.8.1): 64-bit addresses, up to 32 messages, optional per-vector masking. All its
 //! state is in configuration space; this type knows where.
 
-use super::config::{ConfigSpace, capability};
+use super::config::ConfigSpace;
 use crate::ports::Msi;
+use spec::pci::capability::id;
 
 const ENABLE: u16 = 1 << 0;
 
@@ -23,7 +24,7 @@ impl MsiCapability {
         let control = 1 << 7 | (vectors.trailing_zeros() as u16) << 1 | u16::from(maskable) << 8;
         let mut body = [0u8; 22];
         body[..2].copy_from_slice(&control.to_le_bytes());
-        let at = config.add_capability(capability::MSI, &body[..if maskable { 22 } else { 12 }]);
+        let at = config.add_capability(id::MSI, &body[..if maskable { 22 } else { 12 }]);
         config.set_writable(at + 2, &[0x71]);
         config.set_writable(at + 4, &[0xfc, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
         if maskable {

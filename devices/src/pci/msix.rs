@@ -3,11 +3,12 @@
 //! Table and pending-bit array live in one memory BAR, the table at 0 and the array at [`Msix::pending_offset`].
 //! Function mask and enable are the two top bits of message control, in configuration space.
 
-use super::config::{ConfigSpace, capability};
+use super::config::ConfigSpace;
 use crate::ports::Msi;
 use alloc::vec;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
+use spec::pci::capability::id;
 
 /// Message control: the function uses MSI-X, and no INTx.
 const ENABLE: u16 = 1 << 15;
@@ -48,7 +49,7 @@ impl Msix {
         body[2..6].copy_from_slice(&u32::from(bar).to_le_bytes());
         let pending_at = Self::pending_offset(vectors) as u32 | u32::from(bar);
         body[6..].copy_from_slice(&pending_at.to_le_bytes());
-        let at = config.add_capability(capability::MSIX, &body);
+        let at = config.add_capability(id::MSI_X, &body);
         config.set_writable(at + 2, &(ENABLE | FUNCTION_MASK).to_le_bytes());
         let mut msix = Self {
             at,
