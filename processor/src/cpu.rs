@@ -1,12 +1,16 @@
 //! The state of one logical processor.
 
+use crate::apic::LocalApic;
 use crate::bus::Bus;
 use crate::flags::{self, LateFlags};
 use crate::memory::map::MemoryMap;
 use crate::memory::ram::GuestRam;
 use crate::memory::tlb::Tlb;
+use crate::models::Model;
 use crate::run::{Activity, JumpCache};
 use crate::segment::{self, BIG, CS, LONG, SS, Segment};
+use crate::system::event::PendingEvents;
+use crate::system::msrs::Msrs;
 use crate::trap::Trap;
 use std::sync::Arc;
 
@@ -137,6 +141,16 @@ pub struct Cpu {
     pub index: usize,
     /// Running, halted, waiting.
     pub activity: Activity,
+    /// The CPU model.
+    pub model: Arc<Model>,
+    /// Number of processors of the machine, which CPUID reports.
+    pub processors: u32,
+    /// The local APIC.
+    pub apic: LocalApic,
+    /// Model-specific registers that are no part of anything else.
+    pub msrs: Msrs,
+    /// Events that wait for an instruction boundary.
+    pub events: PendingEvents,
     /// Blocks by linear address.
     pub(crate) jumps: JumpCache,
 }
@@ -185,16 +199,43 @@ impl Cpu {
             pending_breakpoints: 0,
             index,
             activity: Activity::Active,
+            processors: 1,
+            apic: LocalApic::new(index as u32, index == 0),
+            msrs: Msrs::default(),
+            events: PendingEvents::default(),
+            model: Arc::new(Model::default_model()),
             jumps: JumpCache::new(),
         };
         cpu.power_on();
         cpu
     }
 
-    /// Registers after power-on.
+    /// The same processor as another model, in a machine with this many. The APIC id is the processor's number.
+    #[must_use]
+    pub fn with_model(mut self, model: Arc<Model>, processors: u32) -> Self {
+        self.model = model;
+        self.processors = processors;
+        self.physical_bits = self.model.physical_bits;
+        self.power_on();
+        self
+    }
+
+    /// Registers after power-on. A processor that is not the bootstrap one waits for a start-up message.
     pub fn power_on(&mut self) {
+        self.apic = LocalApic::new(self.index as u32, self.index == 0);
+        self.msrs = Msrs::reset(&self.model);
+        self.events = PendingEvents::default();
+        self.reset_registers();
+        if !self.apic.is_bootstrap() {
+            self.activity = Activity::WaitForSipi;
+            self.attention |= crate::run::attention::INACTIVE;
+        }
+    }
+
+    /// The registers that INIT resets too.
+    pub(crate) fn reset_registers(&mut self) {
         self.regs = [0; 32];
-        self.regs[RDX] = 0x000606a6;
+        self.regs[RDX] = u64::from(self.model.signature);
         self.rip = 0xfff0;
         self.rflags = 2;
         self.flags = LateFlags::from_bits(0);

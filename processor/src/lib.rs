@@ -14,6 +14,7 @@ pub mod models;
 pub mod run;
 pub mod segment;
 pub mod simd;
+pub mod system;
 pub mod trap;
 
 pub use bus::Bus;

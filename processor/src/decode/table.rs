@@ -107,6 +107,7 @@ impl Table {
         let count = Code::values().len();
         let mut table = Table { entries: vec![nothing; count].into_boxed_slice() };
         crate::integer::register(&mut table);
+        crate::system::register(&mut table);
         table
     }
 }

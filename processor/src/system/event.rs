@@ -1,0 +1,93 @@
+//! What is delivered through the interrupt table, and what waits to be.
+
+use serde::{Deserialize, Serialize};
+
+/// The kind of an event, numbered as VT-x's interruption types (SDM vol. 3C, 25.8.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum EventKind {
+    /// A maskable hardware interrupt.
+    External = 0,
+    /// NMI.
+    Nmi = 2,
+    /// An exception that the processor found.
+    HardwareException = 3,
+    /// INT n.
+    SoftwareInterrupt = 4,
+    /// INT1.
+    PrivilegedSoftwareException = 5,
+    /// INT3 and INTO.
+    SoftwareException = 6,
+}
+
+/// An interrupt or exception to deliver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Vector.
+    pub vector: u8,
+    /// Kind.
+    pub kind: EventKind,
+    /// Error code pushed.
+    pub error: Option<u32>,
+    /// Length of the instruction (INT n, INT3, INTO, INT1): the RIP pushed is `Cpu::rip` plus this. Zero for others.
+    pub length: u8,
+}
+
+impl Event {
+    /// An exception that the processor found.
+    #[must_use]
+    pub const fn exception(vector: u8, error: Option<u32>) -> Self {
+        Self { vector, kind: EventKind::HardwareException, error, length: 0 }
+    }
+
+    /// A maskable hardware interrupt.
+    #[must_use]
+    pub const fn external(vector: u8) -> Self {
+        Self { vector, kind: EventKind::External, error: None, length: 0 }
+    }
+
+    /// A non-maskable interrupt.
+    #[must_use]
+    pub const fn nmi() -> Self {
+        Self { vector: 2, kind: EventKind::Nmi, error: None, length: 0 }
+    }
+
+    /// Whether an instruction of the program asked for it, so that gate privilege is checked and the EXT bit is clear.
+    #[must_use]
+    pub const fn is_software(&self) -> bool {
+        matches!(self.kind, EventKind::SoftwareInterrupt | EventKind::SoftwareException)
+    }
+}
+
+/// Why interrupts are held back for one instruction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Shadow {
+    /// They are not.
+    #[default]
+    None,
+    /// STI.
+    Sti,
+    /// MOV or POP to SS: debug traps and NMI too.
+    MovSs,
+}
+
+/// Events that wait, and what holds them back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingEvents {
+    /// An NMI waits.
+    pub nmi: bool,
+    /// NMIs are blocked until IRET.
+    pub nmi_blocked: bool,
+    /// An INIT waits.
+    pub init: bool,
+    /// A start-up message for a processor that waits for one: its vector.
+    pub startup: Option<u8>,
+    /// What holds interrupts back during the instruction that runs now.
+    pub shadow: Shadow,
+    /// What the instruction just run asks to hold back during the next.
+    pub next_shadow: Shadow,
+    /// DR6 bits (B0 to B3, BS, BT) of a debug trap that waits for the instruction boundary.
+    pub debug_trap: u64,
+    /// The event being delivered, while it is.
+    pub delivering: Option<Event>,
+}

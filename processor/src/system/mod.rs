@@ -1,0 +1,83 @@
+//! The system side of the instruction set and of the processor: privilege, segments, far transfers, interrupts and exceptions,
+//! tasks, system registers, time, I/O (SDM vol. 3, chapters 2, 5 to 8 and 18).
+
+pub mod event;
+pub mod intercept;
+pub mod msrs;
+
+use crate::decode::Table;
+
+/// Registers all system instructions.
+pub fn register(table: &mut Table) {
+    let _ = table;
+}
+
+use crate::apic::{Acceptance, Effect, InterruptMessage, Moment};
+use crate::cpu::Cpu;
+use crate::models::frequency::TSC_TICKS_PER_NS;
+use crate::run::{Activity, attention};
+
+impl Cpu {
+    /// IA32_TIME_STAMP_COUNTER, without what VT-x adds. Exact where [`Cpu::now`] is.
+    #[inline]
+    pub fn tsc(&self) -> u64 {
+        self.now().wrapping_mul(TSC_TICKS_PER_NS).wrapping_add(self.msrs.tsc_adjust)
+    }
+
+    /// The moment, as the local APIC takes it.
+    #[inline]
+    pub fn moment(&self) -> Moment {
+        Moment { nanoseconds: self.now(), tsc: self.tsc() }
+    }
+
+    /// An interrupt message has come for this processor's local APIC.
+    pub fn accept(&mut self, message: &InterruptMessage) {
+        let moment = self.moment();
+        self.apic.advance(moment);
+        let acceptance = self.apic.accept(message);
+        self.accepted(acceptance);
+    }
+
+    /// Drives the 8259's interrupt line.
+    pub fn set_interrupt_pin(&mut self, level: bool) {
+        let acceptance = self.apic.set_lint0(level);
+        self.accepted(acceptance);
+    }
+
+    /// Drives the NMI line.
+    pub fn set_nmi_pin(&mut self, level: bool) {
+        let acceptance = self.apic.set_lint1(level);
+        self.accepted(acceptance);
+    }
+
+    fn accepted(&mut self, acceptance: Acceptance) {
+        match acceptance {
+            Acceptance::Nmi => self.events.nmi = true,
+            Acceptance::Init => self.events.init = true,
+            Acceptance::StartUp(vector) if self.activity == Activity::WaitForSipi || self.events.init => {
+                self.events.startup = Some(vector);
+            }
+            // There is no system-management mode.
+            Acceptance::Smi | Acceptance::StartUp(_) | Acceptance::Ignored | Acceptance::Recorded => {}
+        }
+        self.recheck_events();
+    }
+
+    /// Carries out what a write to the local APIC asks for.
+    pub(crate) fn apic_effect(&mut self, effect: Option<Effect>) {
+        let now = self.now();
+        match effect {
+            Some(Effect::Send(message)) => {
+                self.bus.send_interrupt(now, message);
+                self.attention |= attention::BUS_TOUCHED;
+            }
+            Some(Effect::BroadcastEoi(vector)) => {
+                self.bus.end_of_interrupt(now, vector);
+                self.attention |= attention::BUS_TOUCHED;
+            }
+            None => {}
+        }
+        self.attention |= attention::DEADLINE;
+        self.recheck_events();
+    }
+}
