@@ -18,6 +18,10 @@ pub trait Bus: Send {
     fn end_of_interrupt(&mut self, now: u64, vector: u8);
     /// Takes the vector of a pending ExtINT from the 8259 pair (the INTA cycle).
     fn acknowledge_external(&mut self, now: u64) -> u8;
+    /// An unmasked x87 exception while CR0.NE is clear: the PC raises IRQ 13 (FERR#, SDM Vol. 1, 8.7.2).
+    fn floating_point_error(&mut self, now: u64) {
+        let _ = now;
+    }
     /// True when the last access queued work (an interrupt message, a changed memory map, a power request): the
     /// processor then leaves [`crate::Cpu::run`] with [`crate::RunExit::Service`] at the next instruction boundary.
     fn needs_service(&self) -> bool;

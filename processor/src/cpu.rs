@@ -12,6 +12,7 @@ use crate::segment::{self, BIG, CS, LONG, SS, Segment};
 use crate::system::event::PendingEvents;
 use crate::system::msrs::Msrs;
 use crate::trap::Trap;
+use crate::x87::X87;
 use std::sync::Arc;
 
 /// Slot in [`Cpu::regs`] that is always zero: "no base", "no index".
@@ -125,6 +126,8 @@ pub struct Cpu {
     pub ymm: [[u64; 4]; 16],
     /// MXCSR.
     pub mxcsr: u32,
+    /// x87 registers, which MMX shares.
+    pub x87: X87,
     /// SSE instructions fault: 0 no, 1 #NM, 2 #UD. See [`Cpu::fpu_state_changed`].
     pub sse_blocked: u8,
     /// The same for VEX-encoded instructions.
@@ -191,6 +194,7 @@ impl Cpu {
             tr: Segment::default(),
             ymm: [[0; 4]; 16],
             mxcsr: 0x1f80,
+            x87: X87::power_on(),
             sse_blocked: 0,
             avx_blocked: 0,
             physical_bits: 46,
@@ -251,6 +255,7 @@ impl Cpu {
         self.dr = [0, 0, 0, 0, 0, 0, 0xffff_0ff0, 0x400];
         self.ymm = [[0; 4]; 16];
         self.mxcsr = 0x1f80;
+        self.x87 = X87::power_on();
         self.cpl = 0;
         self.activity = Activity::Active;
         self.tlb.flush_all();
