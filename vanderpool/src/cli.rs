@@ -68,8 +68,8 @@ pub struct Boot {
     /// Memory: bytes, or with K, M, G
     #[arg(long, value_name = "SIZE", default_value = "1G")]
     pub memory: Size,
-    /// Processor model; `vanderpool cpus` lists them
-    #[arg(long, value_name = "MODEL")]
+    /// Processor model, with changes: icelake-server,-la57; `vanderpool cpus` lists models and features
+    #[arg(long, value_name = "MODEL[,+F,-F]")]
     pub cpu: Option<String>,
     /// Disk image, raw or qcow2, as a virtio-blk device; may be repeated. `,snapshot` keeps the file as it is and forgets what the guest writes
     #[arg(long, value_name = "FILE[,snapshot]")]

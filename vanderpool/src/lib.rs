@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod cpio;
+pub mod cpus;
 pub mod debian;
 pub mod error;
 pub mod exit_status;
