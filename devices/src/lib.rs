@@ -6,6 +6,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod device;
+pub mod hpet;
 pub mod ioapic;
 pub mod network;
 pub mod pci;

@@ -175,7 +175,11 @@ impl Rtc {
     }
 
     fn encode(&self, value: i64) -> u8 {
-        if self.ram[register::B] & b::BINARY != 0 { value as u8 } else { ((value / 10 % 10) << 4 | value % 10) as u8 }
+        if self.ram[register::B] & b::BINARY != 0 {
+            value as u8
+        } else {
+            (((value / 10 % 10) << 4) | (value % 10)) as u8
+        }
     }
 
     fn decode_hour(&self, value: u8) -> i64 {
