@@ -5,11 +5,16 @@ extern crate alloc;
 #[cfg(any(test, feature = "std"))]
 extern crate std;
 
+pub mod debug_port;
 pub mod device;
 pub mod hpet;
+pub mod i8042;
 pub mod ioapic;
+pub mod isa_debug_exit;
 pub mod network;
+pub mod pc_testdev;
 pub mod pci;
+pub mod pci_testdev;
 pub mod pic;
 pub mod pit;
 pub mod ports;
