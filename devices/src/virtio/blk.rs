@@ -268,3 +268,112 @@ impl VirtioDevice for Block {
         self.storage.restore(storage);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{DATA, Driver, fuzz};
+    use super::*;
+    use crate::storage::MemoryStorage;
+
+    fn disk(sectors: u64) -> Block {
+        let contents: Vec<u8> = (0..sectors * SECTOR).map(|i| (i / SECTOR) as u8).collect();
+        Block::new(Box::new(MemoryStorage::with_contents(&contents)), "disk0")
+    }
+
+    /// One request with `out` bytes after the header and `into` bytes before the status: status and used length.
+    fn run(driver: &mut Driver<Block>, kind: u32, sector: u64, out: &[u8], into: u32) -> (u8, u32) {
+        driver.memory.put(DATA, &kind.to_le_bytes());
+        driver.memory.put(DATA + 4, &[0; 4]);
+        driver.memory.put(DATA + 8, &sector.to_le_bytes());
+        driver.memory.put(DATA + 0x1000, out);
+        let mut readable = alloc::vec![(DATA, 16)];
+        if !out.is_empty() {
+            readable.push((DATA + 0x1000, out.len() as u32));
+        }
+        let mut writable = Vec::new();
+        if into > 0 {
+            writable.push((DATA + 0x10_0000, into));
+        }
+        writable.push((DATA + 0x800, 1));
+        driver.memory.put(DATA + 0x800, &[0xee]);
+        driver.add(0, &readable, &writable);
+        driver.kick(0);
+        let used = driver.used(0);
+        assert_eq!(used.len(), 1);
+        (driver.memory.bytes(DATA + 0x800, 1)[0], used[0].1)
+    }
+
+    #[test]
+    fn sectors_are_read_and_written() {
+        let mut driver = Driver::running(disk(1000), 0);
+        assert_eq!(run(&mut driver, request::IN, 7, &[], 1024), (status::OK, 1025));
+        let bytes = driver.memory.bytes(DATA + 0x10_0000, 1024);
+        assert!(bytes[..512].iter().all(|b| *b == 7) && bytes[512..].iter().all(|b| *b == 8));
+        assert_eq!(run(&mut driver, request::OUT, 998, &[0x5a; 1024], 0), (status::OK, 1));
+        assert_eq!(run(&mut driver, request::IN, 997, &[], 1536), (status::OK, 1537));
+        let bytes = driver.memory.bytes(DATA + 0x10_0000, 1536);
+        assert_eq!(bytes[0], 997u64 as u8);
+        assert!(bytes[512..].iter().all(|b| *b == 0x5a));
+    }
+
+    #[test]
+    fn requests_outside_the_disk_or_not_in_sectors_fail() {
+        let mut driver = Driver::running(disk(10), 0);
+        assert_eq!(run(&mut driver, request::IN, 10, &[], 512).0, status::IOERR);
+        assert_eq!(run(&mut driver, request::IN, 9, &[], 1024).0, status::IOERR);
+        assert_eq!(run(&mut driver, request::OUT, u64::MAX, &[0; 512], 0).0, status::IOERR);
+        assert_eq!(run(&mut driver, request::IN, 0, &[], 100).0, status::IOERR);
+        assert_eq!(run(&mut driver, 77, 0, &[], 0).0, status::UNSUPPORTED);
+        assert!(!driver.needs_reset());
+    }
+
+    #[test]
+    fn identity_and_flush() {
+        let mut driver = Driver::running(disk(10), 0);
+        assert_eq!(run(&mut driver, request::GET_ID, 0, &[], 20), (status::OK, 21));
+        assert_eq!(&driver.memory.bytes(DATA + 0x10_0000, 6), b"disk0\0");
+        assert_eq!(run(&mut driver, request::FLUSH, 0, &[], 0), (status::OK, 1));
+    }
+
+    #[test]
+    fn zeroes_are_written_and_too_many_refused() {
+        let mut driver = Driver::running(disk(100), 0);
+        let range = |sector: u64, count: u32, flags: u32| {
+            [&sector.to_le_bytes()[..], &count.to_le_bytes(), &flags.to_le_bytes()].concat()
+        };
+        assert_eq!(run(&mut driver, request::WRITE_ZEROES, 0, &range(3, 2, UNMAP), 0), (status::OK, 1));
+        run(&mut driver, request::IN, 2, &[], 2048);
+        let bytes = driver.memory.bytes(DATA + 0x10_0000, 2048);
+        assert_eq!([bytes[511], bytes[512], bytes[1535], bytes[1536]], [2, 0, 0, 5]);
+        assert_eq!(run(&mut driver, request::WRITE_ZEROES, 0, &range(99, 2, 0), 0).0, status::IOERR);
+        assert_eq!(run(&mut driver, request::WRITE_ZEROES, 0, &range(0, u32::MAX, 0), 0).0, status::IOERR);
+        assert_eq!(run(&mut driver, request::DISCARD, 0, &range(0, 1, 1), 0).0, status::UNSUPPORTED);
+        assert_eq!(run(&mut driver, request::DISCARD, 0, &range(0, 1, 0), 0).0, status::OK);
+    }
+
+    #[test]
+    fn a_missing_header_or_status_needs_a_reset() {
+        let mut driver = Driver::running(disk(10), 0);
+        driver.add(0, &[(DATA, 15)], &[(DATA, 1)]);
+        driver.kick(0);
+        assert!(driver.needs_reset());
+        driver.start(0);
+        driver.add(0, &[(DATA, 16)], &[]);
+        driver.kick(0);
+        assert!(driver.needs_reset());
+    }
+
+    #[test]
+    fn the_configuration_tells_capacity_and_limits() {
+        let mut driver = Driver::cold(disk(1000));
+        assert_eq!(driver.common(0x2000, 8), 1000);
+        assert_eq!(driver.common(0x2000 + config::SEG_MAX, 4), 254);
+        assert_eq!(driver.common(0x2000 + config::BLK_SIZE, 4), 512);
+        assert_eq!(driver.common(0x2000 + config::LENGTH, 8), 0);
+    }
+
+    #[test]
+    fn random_rings_do_no_harm() {
+        fuzz(|| disk(3000), 2, 3000);
+    }
+}

@@ -119,3 +119,53 @@ impl VirtioDevice for Console {
         self.pending = pending.iter().copied().take(PENDING_MAX).collect();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{DATA, Driver, fuzz};
+    use super::*;
+    use crate::testing::VecOutput;
+
+    #[test]
+    fn output_and_input_pass() {
+        let output = VecOutput::new();
+        let mut driver = Driver::running(Console::new(Box::new(output.clone()), (80, 25)), 0);
+        driver.memory.put(DATA, &[b'x'; 3000]);
+        driver.add(1, &[(DATA, 3000)], &[]);
+        driver.kick(1);
+        assert_eq!(output.take().len(), 3000);
+        assert_eq!(driver.function.receive(b"before any buffer"), 17);
+        driver.add(0, &[], &[(DATA, 10)]);
+        driver.kick(0);
+        assert_eq!(driver.used(0)[0].1, 10);
+        driver.add(0, &[], &[(DATA + 10, 10)]);
+        driver.kick(0);
+        assert_eq!(driver.memory.bytes(DATA, 17), b"before any buffer");
+        driver.add(0, &[], &[(DATA, 10)]);
+        driver.kick(0);
+        assert_eq!(driver.used(0).len(), 1, "only the second: a buffer without bytes is kept");
+        driver.function.receive(b"!");
+        assert_eq!(driver.used(0)[0].1, 1);
+    }
+
+    #[test]
+    fn input_that_the_guest_does_not_take_is_bounded() {
+        let mut driver = Driver::running(Console::new(Box::new(VecOutput::new()), (80, 25)), 0);
+        assert_eq!(driver.function.receive(&[0; 5000]), PENDING_MAX);
+        assert_eq!(driver.function.receive(&[0; 5000]), 0);
+    }
+
+    #[test]
+    fn emergency_writes_need_no_queue() {
+        let output = VecOutput::new();
+        let mut driver = Driver::cold(Console::new(Box::new(output.clone()), (80, 25)));
+        driver.set_common(0x2000 + config::EMERGENCY_WRITE, 4, u64::from(b'!'));
+        assert_eq!(output.take(), b"!");
+        assert_eq!(driver.common(0x2000, 4), 25 << 16 | 80);
+    }
+
+    #[test]
+    fn random_rings_do_no_harm() {
+        fuzz(|| Console::new(Box::new(crate::ports::Discard), (80, 25)), 4, 2000);
+    }
+}

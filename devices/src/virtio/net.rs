@@ -158,3 +158,94 @@ impl VirtioDevice for Net {
         self.waiting = waiting.clone();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{DATA, Driver, fuzz};
+    use super::*;
+    use alloc::collections::VecDeque;
+    use alloc::sync::Arc;
+    use std::sync::Mutex;
+
+    /// Frames to the guest and frames from it.
+    type Cable = Arc<Mutex<(VecDeque<Vec<u8>>, Vec<Vec<u8>>)>>;
+
+    struct Wire(Cable);
+
+    impl NetworkBackend for Wire {
+        fn send(&mut self, frame: &[u8]) {
+            self.0.lock().unwrap().1.push(frame.to_vec());
+        }
+        fn poll(&mut self, _now: Nanoseconds) -> Option<Vec<u8>> {
+            self.0.lock().unwrap().0.pop_front()
+        }
+        fn waiting_for_host(&self) -> bool {
+            false
+        }
+    }
+
+    fn card(without: u64) -> (Driver<Net>, Cable) {
+        let cable = Cable::default();
+        let net = Net::new(Box::new(Wire(cable.clone())), [0x52, 0x54, 0, 0x12, 0x34, 0x56]);
+        (Driver::running(net, without), cable)
+    }
+
+    #[test]
+    fn frames_leave_without_their_header() {
+        let (mut driver, cable) = card(0);
+        driver.memory.put(DATA + 12, &[7; 60]);
+        driver.add(QUEUE_TRANSMIT, &[(DATA, 12), (DATA + 12, 60)], &[]);
+        driver.add(QUEUE_TRANSMIT, &[(DATA, 5000)], &[]);
+        driver.kick(QUEUE_TRANSMIT);
+        assert_eq!(driver.used(QUEUE_TRANSMIT).len(), 2);
+        assert_eq!(cable.lock().unwrap().1, [alloc::vec![7; 60]], "and one too long is dropped");
+    }
+
+    #[test]
+    fn frames_wait_for_buffers_and_are_merged() {
+        let (mut driver, cable) = card(0);
+        let frame: Vec<u8> = (0..200).collect();
+        cable.lock().unwrap().0.push_back(frame.clone());
+        driver.add(QUEUE_RECEIVE, &[], &[(DATA, 100)]);
+        driver.function.poll_host(0);
+        assert_eq!(driver.used(QUEUE_RECEIVE), [], "one buffer is not enough");
+        assert!(driver.function.save().device.waiting.is_some());
+        driver.add(QUEUE_RECEIVE, &[], &[(DATA + 0x1000, 1000)]);
+        driver.function.poll_host(0);
+        let used = driver.used(QUEUE_RECEIVE);
+        assert_eq!([used[0].1, used[1].1], [100, 112]);
+        let header = driver.memory.bytes(DATA, 12);
+        assert_eq!(header, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0]);
+        let received = [driver.memory.bytes(DATA + 12, 88), driver.memory.bytes(DATA + 0x1000, 112)].concat();
+        assert_eq!(received, frame);
+    }
+
+    #[test]
+    fn without_merging_a_frame_takes_one_buffer_or_is_lost() {
+        let (mut driver, cable) = card(Feature::MRG_RXBUF);
+        driver.add(QUEUE_RECEIVE, &[], &[(DATA, 112)]);
+        cable.lock().unwrap().0.extend([alloc::vec![1; 101], alloc::vec![2; 100]]);
+        driver.function.poll_host(0);
+        assert_eq!(driver.used(QUEUE_RECEIVE), [(0, 112)]);
+        assert_eq!(driver.memory.bytes(DATA + 10, 3), [1, 0, 2]);
+    }
+
+    #[test]
+    fn the_configuration_tells_address_and_link() {
+        let (mut driver, _) = card(0);
+        assert_eq!(driver.common(0x2000, 8), 0x0001_5634_1200_5452);
+    }
+
+    #[test]
+    fn random_rings_do_no_harm() {
+        fuzz(
+            || {
+                let cable = Cable::default();
+                cable.lock().unwrap().0.extend((0..200).map(|i| alloc::vec![i as u8; i * 9]));
+                Net::new(Box::new(Wire(cable)), [2, 0, 0, 0, 0, 1])
+            },
+            5,
+            2000,
+        );
+    }
+}

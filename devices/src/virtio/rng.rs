@@ -85,3 +85,39 @@ impl VirtioDevice for Entropy {
         self.generator = generator;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{DATA, Driver, fuzz};
+    use super::*;
+
+    #[test]
+    fn the_seed_determines_the_bytes_and_they_go_on_after_a_reset() {
+        let mut driver = Driver::running(Entropy::new(1), 0);
+        driver.add(0, &[], &[(DATA, 64)]);
+        driver.kick(0);
+        assert_eq!(driver.used(0)[0].1, 64);
+        let first = driver.memory.bytes(DATA, 64);
+        driver.start(0);
+        driver.add(0, &[], &[(DATA, 64)]);
+        driver.kick(0);
+        assert_ne!(driver.memory.bytes(DATA, 64), first);
+        let mut same = Driver::running(Entropy::new(1), 0);
+        same.add(0, &[], &[(DATA, 64)]);
+        same.kick(0);
+        assert_eq!(same.memory.bytes(DATA, 64), first);
+    }
+
+    #[test]
+    fn a_huge_request_is_answered_in_part() {
+        let mut driver = Driver::running(Entropy::new(1), 0);
+        driver.add(0, &[], &[(DATA, 1 << 20)]);
+        driver.kick(0);
+        assert_eq!(driver.used(0)[0].1, REQUEST_MAX as u32);
+    }
+
+    #[test]
+    fn random_rings_do_no_harm() {
+        fuzz(|| Entropy::new(3), 3, 2000);
+    }
+}
