@@ -1,0 +1,231 @@
+//! Near control transfers: JMP, Jcc, CALL, RET, LOOP, JrCXZ.
+
+use super::operand::{cut, read};
+use crate::branch;
+use crate::cpu::{Cpu, Mode, RCX, RIP_BASE_REG};
+use crate::decode::op::{ADDRESS_16, ADDRESS_32};
+use crate::decode::{Op, Table};
+use crate::segment::CS;
+use crate::trap::Exec;
+use iced_x86::Code;
+
+impl Cpu {
+    /// Checks a near branch target: canonical in 64-bit mode, else within CS. #GP(0) belongs to the branch (SDM Vol 2, JMP).
+    #[inline(always)]
+    pub fn check_target(&mut self, target: u64) -> Exec {
+        let fits =
+            if self.mode == Mode::Long64 { self.is_canonical(target) } else { target <= self.segs[CS].limit as u64 };
+        if fits { Ok(()) } else { Err(self.general_protection(0)) }
+    }
+}
+
+/// The target of a relative branch with operand size `N`.
+#[inline(always)]
+fn relative<const N: usize>(cpu: &Cpu, op: &Op) -> u64 {
+    cut::<N>(cpu.regs[RIP_BASE_REG as usize].wrapping_add(op.imm))
+}
+
+#[inline(always)]
+fn jmp<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let target = relative::<N>(cpu, op);
+    cpu.check_target(target)?;
+    cpu.rip = target;
+    Ok(())
+}
+
+#[inline(always)]
+fn jcc<const CC: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    if cpu.flags.condition(CC) { jmp::<N>(cpu, op) } else { fall(cpu, op) }
+}
+
+#[inline(always)]
+fn fall(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.rip = cpu.next_rip(op);
+    Ok(())
+}
+
+#[inline(always)]
+fn jmp_r<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let target = read::<N>(cpu, op.r[0]);
+    cpu.check_target(target)?;
+    cpu.rip = target;
+    Ok(())
+}
+
+#[inline(always)]
+fn jmp_m<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear(op, N as u64, false)?;
+    let target = cpu.load::<N>(address)?;
+    cpu.check_target(target)?;
+    cpu.rip = target;
+    Ok(())
+}
+
+#[inline(always)]
+fn call_to<const N: usize>(cpu: &mut Cpu, op: &Op, target: u64) -> Exec {
+    cpu.check_target(target)?;
+    let back = cpu.next_rip(op);
+    cpu.push::<N>(cut::<N>(back))?;
+    cpu.rip = target;
+    Ok(())
+}
+
+#[inline(always)]
+fn call<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let target = relative::<N>(cpu, op);
+    call_to::<N>(cpu, op, target)
+}
+
+#[inline(always)]
+fn call_r<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let target = read::<N>(cpu, op.r[0]);
+    call_to::<N>(cpu, op, target)
+}
+
+#[inline(always)]
+fn call_m<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear(op, N as u64, false)?;
+    let target = cpu.load::<N>(address)?;
+    call_to::<N>(cpu, op, target)
+}
+
+/// RET, with the number of bytes to release in `imm` (0 for the plain form).
+#[inline(always)]
+fn ret<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let target = cpu.peek_stack::<N>(0)?;
+    cpu.check_target(target)?;
+    let offset = cpu.stack_offset((N as u64).wrapping_add(op.imm & 0xffff));
+    cpu.set_stack_offset(offset);
+    cpu.rip = target;
+    Ok(())
+}
+
+/// RCX, ECX or CX as the address size says; decremented by `by`.
+fn count(cpu: &mut Cpu, op: &Op, by: u64) -> u64 {
+    let mask = if op.has(ADDRESS_16) {
+        0xffff
+    } else if op.has(ADDRESS_32) {
+        0xffff_ffff
+    } else {
+        u64::MAX
+    };
+    let value = cpu.regs[RCX].wrapping_sub(by) & mask;
+    if by != 0 {
+        // A 32-bit count clears the upper half of RCX, a 16-bit one keeps it.
+        cpu.regs[RCX] = if mask == 0xffff { cpu.regs[RCX] & !0xffff | value } else { value };
+    }
+    value
+}
+
+/// LOOP (`KIND` 0), LOOPE (1), LOOPNE (2), JrCXZ (3); the counter's width is in `op.size` and moved to the address flags here.
+fn loop_<const KIND: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let mut sized = *op;
+    sized.flags &= !(ADDRESS_16 | ADDRESS_32);
+    sized.flags |= match op.size {
+        2 => ADDRESS_16,
+        4 => ADDRESS_32,
+        _ => 0,
+    };
+    let old = cpu.regs[RCX];
+    let left = count(cpu, &sized, (KIND != 3) as u64);
+    let taken = match KIND {
+        0 => left != 0,
+        1 => left != 0 && cpu.flags.zf(),
+        2 => left != 0 && !cpu.flags.zf(),
+        _ => left == 0,
+    };
+    if !taken {
+        return fall(cpu, op);
+    }
+    let done = jmp::<N>(cpu, op);
+    if done.is_err() {
+        cpu.regs[RCX] = old;
+    }
+    done
+}
+
+macro_rules! conditions {
+    ($t:ident, $($name:ident = $cc:literal),*) => { paste::paste! { $(
+        $t.end(Code::[<J $name _rel8_16>], branch!(jcc::<$cc, 2>));
+        $t.end(Code::[<J $name _rel16>], branch!(jcc::<$cc, 2>));
+        $t.end(Code::[<J $name _rel8_32>], branch!(jcc::<$cc, 4>));
+        $t.end(Code::[<J $name _rel32_32>], branch!(jcc::<$cc, 4>));
+        $t.end(Code::[<J $name _rel8_64>], branch!(jcc::<$cc, 8>));
+        $t.end(Code::[<J $name _rel32_64>], branch!(jcc::<$cc, 8>));
+    )* }};
+}
+
+macro_rules! loops {
+    ($t:ident, $($name:ident = $kind:literal),*) => { paste::paste! { $(
+        $t.end(Code::[<$name _rel8_16_CX>], branch!(loop_::<$kind, 2>)).sized(2);
+        $t.end(Code::[<$name _rel8_16_ECX>], branch!(loop_::<$kind, 2>)).sized(4);
+        $t.end(Code::[<$name _rel8_16_RCX>], branch!(loop_::<$kind, 2>)).sized(8);
+        $t.end(Code::[<$name _rel8_32_CX>], branch!(loop_::<$kind, 4>)).sized(2);
+        $t.end(Code::[<$name _rel8_32_ECX>], branch!(loop_::<$kind, 4>)).sized(4);
+        $t.end(Code::[<$name _rel8_64_ECX>], branch!(loop_::<$kind, 8>)).sized(4);
+        $t.end(Code::[<$name _rel8_64_RCX>], branch!(loop_::<$kind, 8>)).sized(8);
+    )* }};
+}
+
+/// A branch's register and memory forms.
+fn both(table: &mut Table, code: Code, reg: crate::decode::Handler, mem: crate::decode::Handler) {
+    table.end(code, reg).mem = mem;
+}
+
+/// Registers this file's instructions.
+pub fn register(table: &mut Table) {
+    conditions!(
+        table,
+        o = 0,
+        no = 1,
+        b = 2,
+        ae = 3,
+        e = 4,
+        ne = 5,
+        be = 6,
+        a = 7,
+        s = 8,
+        ns = 9,
+        p = 10,
+        np = 11,
+        l = 12,
+        ge = 13,
+        le = 14,
+        g = 15
+    );
+    loops!(table, Loop = 0, Loope = 1, Loopne = 2);
+    table.end(Code::Jcxz_rel8_16, branch!(loop_::<3, 2>)).sized(2);
+    table.end(Code::Jcxz_rel8_32, branch!(loop_::<3, 4>)).sized(2);
+    table.end(Code::Jecxz_rel8_16, branch!(loop_::<3, 2>)).sized(4);
+    table.end(Code::Jecxz_rel8_32, branch!(loop_::<3, 4>)).sized(4);
+    table.end(Code::Jecxz_rel8_64, branch!(loop_::<3, 8>)).sized(4);
+    table.end(Code::Jrcxz_rel8_16, branch!(loop_::<3, 2>)).sized(8);
+    table.end(Code::Jrcxz_rel8_64, branch!(loop_::<3, 8>)).sized(8);
+    for code in [Code::Jmp_rel8_16, Code::Jmp_rel16] {
+        table.end(code, branch!(jmp::<2>));
+    }
+    for code in [Code::Jmp_rel8_32, Code::Jmp_rel32_32] {
+        table.end(code, branch!(jmp::<4>));
+    }
+    for code in [Code::Jmp_rel8_64, Code::Jmp_rel32_64] {
+        table.end(code, branch!(jmp::<8>));
+    }
+    table.end(Code::Call_rel16, branch!(call::<2>));
+    table.end(Code::Call_rel32_32, branch!(call::<4>));
+    table.end(Code::Call_rel32_64, branch!(call::<8>));
+    both(table, Code::Jmp_rm16, branch!(jmp_r::<2>), branch!(jmp_m::<2>));
+    both(table, Code::Jmp_rm32, branch!(jmp_r::<4>), branch!(jmp_m::<4>));
+    both(table, Code::Jmp_rm64, branch!(jmp_r::<8>), branch!(jmp_m::<8>));
+    both(table, Code::Call_rm16, branch!(call_r::<2>), branch!(call_m::<2>));
+    both(table, Code::Call_rm32, branch!(call_r::<4>), branch!(call_m::<4>));
+    both(table, Code::Call_rm64, branch!(call_r::<8>), branch!(call_m::<8>));
+    for code in [Code::Retnw, Code::Retnw_imm16] {
+        table.end(code, branch!(ret::<2>));
+    }
+    for code in [Code::Retnd, Code::Retnd_imm16] {
+        table.end(code, branch!(ret::<4>));
+    }
+    for code in [Code::Retnq, Code::Retnq_imm16] {
+        table.end(code, branch!(ret::<8>));
+    }
+}

@@ -1,0 +1,254 @@
+//! MOVS, CMPS, STOS, LODS, SCAS with their repeat prefixes.
+//!
+//! A repeated instruction does a bounded number of iterations and then, if some are left, stays at its own RIP with the registers advanced: the
+//! architecture's own picture of an interrupted one (SDM Vol 2B, REP). Runs within a page of RAM are copied or filled at once.
+
+use super::operand::{read, write};
+use crate::branch;
+use crate::cpu::{Cpu, Mode, RAX, RCX, RDI, RSI};
+use crate::decode::op::{ADDRESS_16, ADDRESS_32, REP, REPNE};
+use crate::decode::{Op, Table};
+use crate::flags::{DF, LateFlags};
+use crate::segment::{ES, ZERO};
+use crate::trap::Exec;
+use iced_x86::Code;
+
+/// Most single iterations in one go.
+const ITERATIONS: u64 = 256;
+
+#[inline(always)]
+fn address_mask(op: &Op) -> u64 {
+    if op.has(ADDRESS_16) {
+        0xffff
+    } else if op.has(ADDRESS_32) {
+        0xffff_ffff
+    } else {
+        u64::MAX
+    }
+}
+
+/// Adds to a register with the address size's width.
+#[inline(always)]
+fn advance(cpu: &mut Cpu, register: usize, by: u64, mask: u64) {
+    let value = cpu.regs[register].wrapping_add(by) & mask;
+    cpu.regs[register] = if mask == 0xffff { cpu.regs[register] & !0xffff | value } else { value };
+}
+
+impl Cpu {
+    /// The linear address of a string operand: RSI through `seg`, or RDI through ES (`seg` [`ES`]; its base counts outside 64-bit mode only).
+    #[inline(always)]
+    pub fn string_linear(&mut self, seg: u8, offset: u64, size: u64, write: bool) -> Exec<u64> {
+        if self.mode == Mode::Long64 {
+            return Ok(offset.wrapping_add(self.segs[(seg & 7) as usize].base));
+        }
+        self.segment_linear(seg as usize, offset, size, write)
+    }
+
+    /// The segment slot of ES for string destinations.
+    #[inline(always)]
+    pub fn string_es(&self) -> u8 {
+        if self.mode == Mode::Long64 { ZERO as u8 } else { ES as u8 }
+    }
+}
+
+#[inline(always)]
+fn source<const N: usize>(cpu: &mut Cpu, op: &Op, mask: u64) -> Exec<u64> {
+    let offset = cpu.regs[RSI] & mask;
+    let address = cpu.string_linear(op.seg, offset, N as u64, false)?;
+    cpu.load::<N>(address)
+}
+
+fn destination(cpu: &mut Cpu, size: u64, mask: u64, write: bool) -> Exec<u64> {
+    let offset = cpu.regs[RDI] & mask;
+    let seg = cpu.string_es();
+    cpu.string_linear(seg, offset, size, write)
+}
+
+fn movs<const N: usize>(cpu: &mut Cpu, op: &Op, mask: u64, step: u64) -> Exec {
+    let value = source::<N>(cpu, op, mask)?;
+    let address = destination(cpu, N as u64, mask, true)?;
+    cpu.store::<N>(address, value)?;
+    advance(cpu, RSI, step, mask);
+    advance(cpu, RDI, step, mask);
+    Ok(())
+}
+
+fn stos<const N: usize>(cpu: &mut Cpu, _op: &Op, mask: u64, step: u64) -> Exec {
+    let address = destination(cpu, N as u64, mask, true)?;
+    cpu.store::<N>(address, read::<N>(cpu, RAX as u8))?;
+    advance(cpu, RDI, step, mask);
+    Ok(())
+}
+
+fn lods<const N: usize>(cpu: &mut Cpu, op: &Op, mask: u64, step: u64) -> Exec {
+    let value = source::<N>(cpu, op, mask)?;
+    write::<N>(cpu, RAX as u8, value);
+    advance(cpu, RSI, step, mask);
+    Ok(())
+}
+
+fn compare<const N: usize>(cpu: &mut Cpu, a: u64, b: u64) {
+    let difference = a.wrapping_sub(b);
+    cpu.flags = LateFlags::with_carries(difference, !a & b | (!a | b) & difference, N);
+}
+
+fn cmps<const N: usize>(cpu: &mut Cpu, op: &Op, mask: u64, step: u64) -> Exec {
+    let a = source::<N>(cpu, op, mask)?;
+    let address = destination(cpu, N as u64, mask, false)?;
+    let b = cpu.load::<N>(address)?;
+    compare::<N>(cpu, a, b);
+    advance(cpu, RSI, step, mask);
+    advance(cpu, RDI, step, mask);
+    Ok(())
+}
+
+fn scas<const N: usize>(cpu: &mut Cpu, _op: &Op, mask: u64, step: u64) -> Exec {
+    let address = destination(cpu, N as u64, mask, false)?;
+    let b = cpu.load::<N>(address)?;
+    let a = read::<N>(cpu, RAX as u8);
+    compare::<N>(cpu, a, b);
+    advance(cpu, RDI, step, mask);
+    Ok(())
+}
+
+/// Elements from linear address `at` to the end of its page.
+fn in_page<const N: usize>(at: u64) -> u64 {
+    (0x1000 - (at & 0xfff)) / N as u64
+}
+
+/// Copies as many elements as lie in one page on both sides; 0 if the plain way must be taken.
+fn movs_run<const N: usize>(cpu: &mut Cpu, op: &Op, mask: u64, count: u64) -> u64 {
+    let (Ok(from), Ok(to)) =
+        (cpu.string_linear(op.seg, cpu.regs[RSI] & mask, N as u64, false), destination(cpu, N as u64, mask, true))
+    else {
+        return 0;
+    };
+    let count = count.min(in_page::<N>(from)).min(in_page::<N>(to));
+    let length = count * N as u64;
+    if count < 2
+        || !run_fits(cpu, op.seg, RSI, length, mask, false)
+        || !run_fits(cpu, cpu.string_es(), RDI, length, mask, true)
+    {
+        return 0;
+    }
+    let (Some(source), Some(target)) = (cpu.tlb.find_read(from, 1), cpu.tlb.find_write(to, 1)) else { return 0 };
+    if target > source && target < source + length {
+        return 0;
+    }
+    cpu.ram.copy_within(source, target, length as usize);
+    advance(cpu, RSI, length, mask);
+    advance(cpu, RDI, length, mask);
+    count
+}
+
+fn stos_run<const N: usize>(cpu: &mut Cpu, _op: &Op, mask: u64, count: u64) -> u64 {
+    let Ok(to) = destination(cpu, N as u64, mask, true) else { return 0 };
+    let count = count.min(in_page::<N>(to));
+    let length = count * N as u64;
+    if count < 2 || !run_fits(cpu, cpu.string_es(), RDI, length, mask, true) {
+        return 0;
+    }
+    let Some(target) = cpu.tlb.find_write(to, 1) else { return 0 };
+    let value = read::<N>(cpu, RAX as u8);
+    let byte = value as u8;
+    if value == byte as u64 * (0x0101_0101_0101_0101 >> (64 - 8 * N)) {
+        cpu.ram.fill(target, length as usize, byte);
+    } else {
+        for i in 0..count {
+            cpu.ram.store::<N>(target + i * N as u64, value);
+        }
+    }
+    advance(cpu, RDI, length, mask);
+    count
+}
+
+/// The whole run passes the segment's checks and does not wrap the address size.
+fn run_fits(cpu: &mut Cpu, seg: u8, register: usize, length: u64, mask: u64, write: bool) -> bool {
+    let offset = cpu.regs[register] & mask;
+    (mask == u64::MAX || offset + length - 1 <= mask) && cpu.string_linear(seg, offset, length, write).is_ok()
+}
+
+type Body = fn(&mut Cpu, &Op, u64, u64) -> Exec;
+type Run = fn(&mut Cpu, &Op, u64, u64) -> u64;
+
+/// Runs `body` once, or as REP says. `COMPARES`: REPE and REPNE look at ZF after each iteration.
+#[inline(always)]
+fn repeat<const N: usize, const COMPARES: bool>(cpu: &mut Cpu, op: &Op, body: Body, run: Option<Run>) -> Exec {
+    let mask = address_mask(op);
+    let forward = cpu.rflags & DF == 0;
+    let step = if forward { N as u64 } else { (N as u64).wrapping_neg() };
+    if op.flags & (REP | REPNE) == 0 {
+        body(cpu, op, mask, step)?;
+        cpu.rip = cpu.next_rip(op);
+        return Ok(());
+    }
+    let iterations = if cpu.exact { 1 } else { ITERATIONS };
+    for _ in 0..iterations {
+        let left = cpu.regs[RCX] & mask;
+        if left == 0 {
+            cpu.rip = cpu.next_rip(op);
+            return Ok(());
+        }
+        if let (true, false, Some(run)) = (forward, cpu.exact, run) {
+            let done = run(cpu, op, mask, left);
+            if done != 0 {
+                advance(cpu, RCX, done.wrapping_neg(), mask);
+                if left == done {
+                    cpu.rip = cpu.next_rip(op);
+                } else {
+                    cpu.rip = cpu.rip_of(op);
+                }
+                return Ok(());
+            }
+        }
+        body(cpu, op, mask, step)?;
+        advance(cpu, RCX, u64::MAX, mask);
+        let stop = COMPARES && cpu.flags.zf() == op.has(REPNE);
+        if stop || left == 1 {
+            cpu.rip = cpu.next_rip(op);
+            return Ok(());
+        }
+    }
+    cpu.rip = cpu.rip_of(op);
+    Ok(())
+}
+
+fn movs_all<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    repeat::<N, false>(cpu, op, movs::<N>, Some(movs_run::<N>))
+}
+fn stos_all<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    repeat::<N, false>(cpu, op, stos::<N>, Some(stos_run::<N>))
+}
+fn lods_all<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    repeat::<N, false>(cpu, op, lods::<N>, None)
+}
+fn cmps_all<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    repeat::<N, true>(cpu, op, cmps::<N>, None)
+}
+fn scas_all<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    repeat::<N, true>(cpu, op, scas::<N>, None)
+}
+
+/// Registers this file's instructions.
+pub fn register(table: &mut Table) {
+    table.end(Code::Movsb_m8_m8, branch!(movs_all::<1>));
+    table.end(Code::Movsw_m16_m16, branch!(movs_all::<2>));
+    table.end(Code::Movsd_m32_m32, branch!(movs_all::<4>));
+    table.end(Code::Movsq_m64_m64, branch!(movs_all::<8>));
+    table.end(Code::Stosb_m8_AL, branch!(stos_all::<1>));
+    table.end(Code::Stosw_m16_AX, branch!(stos_all::<2>));
+    table.end(Code::Stosd_m32_EAX, branch!(stos_all::<4>));
+    table.end(Code::Stosq_m64_RAX, branch!(stos_all::<8>));
+    table.end(Code::Lodsb_AL_m8, branch!(lods_all::<1>));
+    table.end(Code::Lodsw_AX_m16, branch!(lods_all::<2>));
+    table.end(Code::Lodsd_EAX_m32, branch!(lods_all::<4>));
+    table.end(Code::Lodsq_RAX_m64, branch!(lods_all::<8>));
+    table.end(Code::Cmpsb_m8_m8, branch!(cmps_all::<1>));
+    table.end(Code::Cmpsw_m16_m16, branch!(cmps_all::<2>));
+    table.end(Code::Cmpsd_m32_m32, branch!(cmps_all::<4>));
+    table.end(Code::Cmpsq_m64_m64, branch!(cmps_all::<8>));
+    table.end(Code::Scasb_AL_m8, branch!(scas_all::<1>));
+    table.end(Code::Scasw_AX_m16, branch!(scas_all::<2>));
+    table.end(Code::Scasd_EAX_m32, branch!(scas_all::<4>));
+    table.end(Code::Scasq_RAX_m64, branch!(scas_all::<8>));
+}
