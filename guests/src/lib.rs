@@ -4,4 +4,5 @@
 
 pub mod elf;
 pub mod images;
+pub mod iso;
 pub mod programs;

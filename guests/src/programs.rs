@@ -40,7 +40,8 @@ pub fn build(name: &str) -> Result<Vec<u8>, Error> {
 /// # Errors
 /// When it cannot be made.
 pub fn output_directory() -> Result<PathBuf, Error> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guests");
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"));
+    let directory = workspace.join("target/guests");
     fs::create_dir_all(&directory).map_err(|e| Error::file("make", &directory, &e))?;
     Ok(directory)
 }
