@@ -1,1 +1,3 @@
 //! The board.
+
+pub mod boot;
