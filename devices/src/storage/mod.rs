@@ -1,5 +1,7 @@
 //! What a disk is made of: [`Storage`], in memory here, and with feature `std` raw files and qcow2 images.
 
+#[cfg(feature = "std")]
+pub mod image;
 pub mod memory;
 pub mod overlay;
 
@@ -10,6 +12,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "std")]
+pub use image::{Format, ImageOptions, open};
 pub use memory::MemoryStorage;
 pub use overlay::Overlay;
 
