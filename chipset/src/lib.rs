@@ -11,3 +11,4 @@ pub mod memory_map;
 pub mod power;
 pub mod resources;
 pub mod root_complex;
+pub mod smbios;

@@ -94,7 +94,6 @@ fn pci_root(config: &AcpiConfig, aml: &mut Vec<u8>) {
     let mut contents: Vec<Box<dyn Aml>> = vec![
         hid("PNP0A08"),
         Box::new(Name::new("_CID".into(), &EISAName::new("PNP0A03"))),
-        Box::new(Name::new("_ADR".into(), &ZERO)),
         Box::new(Name::new("_UID".into(), &ZERO)),
         resources(vec![
             &AddressSpace::new_bus_number(0u16, 255),

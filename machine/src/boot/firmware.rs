@@ -4,6 +4,7 @@ use super::BootError;
 use chipset::acpi::AcpiTables;
 use chipset::fw_cfg::{Items, key};
 use chipset::memory_map::{FOUR_GIB, RamLayout, Range, RangeKind};
+use chipset::smbios::Smbios;
 use std::path::{Path, PathBuf};
 
 /// The file of Debian's `seabios` package.
@@ -136,6 +137,7 @@ pub fn fw_cfg_items(config: &FirmwareConfig<'_>) -> Result<Items, BootError> {
     }
     items.add_file("etc/e820", map.into_iter().flat_map(Range::to_e820).collect())?;
     acpi.add_to(&mut items)?;
+    Smbios::new(ram, None).add_to(&mut items)?;
     if let Some(port) = serial_console {
         items.add_file("etc/sercon-port", u64::from(port).to_le_bytes().to_vec())?;
     }

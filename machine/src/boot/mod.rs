@@ -18,6 +18,7 @@ pub use state::{InitialState, Segment, Table};
 
 use chipset::acpi::{AcpiTables, TABLES_ALIGNMENT};
 use chipset::memory_map::{RamLayout, direct_boot_map};
+use chipset::smbios::Smbios;
 use placement::Placement;
 
 /// An access to guest memory that is not all in RAM.
@@ -71,6 +72,8 @@ pub enum KernelKind {
 
 /// Where the RSDP is put.
 const RSDP_ADDRESS: u64 = 0xe_0000;
+/// Where the SMBIOS entry point and structures are put.
+const SMBIOS_ADDRESS: u64 = 0xf_0000;
 /// BIOS data area: segment of the extended BIOS data area.
 const BDA_EBDA_SEGMENT: u64 = 0x40e;
 /// BIOS data area: KiB of conventional memory.
@@ -114,6 +117,8 @@ pub fn load(memory: &mut dyn GuestMemory, boot: &DirectBoot<'_>) -> Result<Initi
     let top = ram.low.saturating_sub(acpi_size);
     memory.write(BDA_EBDA_SEGMENT, &0x9fc0u16.to_le_bytes())?;
     memory.write(BDA_MEMORY_SIZE, &639u16.to_le_bytes())?;
+    let smbios = Smbios::new(ram, Some(env!("CARGO_PKG_VERSION"))).link(SMBIOS_ADDRESS as u32);
+    memory.write(SMBIOS_ADDRESS, &smbios)?;
     let mut rsdp_address = 0;
     if let Some(tables) = boot.acpi {
         if top < MINIMUM_MEMORY / 2 {
