@@ -6,29 +6,14 @@
 
 use crate::memory_map::PM_SIZE;
 use devices::device::{Device, Region};
-use devices::ports::{Clock, Nanoseconds, PinBox};
+use devices::ports::{Clock, Nanoseconds, PinBox, Power, PowerRequest};
 use serde::{Deserialize, Serialize};
-
-/// What the guest asks of the machine as a whole. The board acts on it when the device has returned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum PowerRequest {
-    /// Turn the machine off (ACPI S5).
-    PowerOff,
-    /// Reset everything.
-    Reset,
-}
-
-/// The board's ear for [`PowerRequest`]s.
-pub trait PowerControl: Send {
-    /// The guest asks for `request`.
-    fn request(&self, request: PowerRequest);
-}
 
 /// A control that is wired to nothing.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct NoPowerControl;
+pub struct NoPower;
 
-impl PowerControl for NoPowerControl {
+impl Power for NoPower {
     fn request(&self, _request: PowerRequest) {}
 }
 
@@ -84,7 +69,7 @@ const TIMER_HALF: u64 = 1 << 23;
 pub struct PowerManagement {
     clock: Box<dyn Clock>,
     sci: PinBox,
-    control: Box<dyn PowerControl>,
+    control: Box<dyn Power>,
     registers: Registers,
 }
 
@@ -123,7 +108,7 @@ impl Default for Registers {
 impl PowerManagement {
     /// The block at power-on. `sci` is the system control interrupt (level-triggered), `control` hears of power-off.
     #[must_use]
-    pub fn new(clock: Box<dyn Clock>, sci: PinBox, control: Box<dyn PowerControl>) -> Self {
+    pub fn new(clock: Box<dyn Clock>, sci: PinBox, control: Box<dyn Power>) -> Self {
         let registers = Registers { overflow_tick: next_overflow(ticks(clock.now())), ..Registers::default() };
         Self { clock, sci, control, registers }
     }
@@ -274,7 +259,7 @@ fn next_overflow(tick: u64) -> u64 {
 
 /// The reset control register at port 0xcf9 (ICH9, 13.7.5).
 pub struct ResetControl {
-    control: Box<dyn PowerControl>,
+    control: Box<dyn Power>,
     value: u8,
 }
 
@@ -287,7 +272,7 @@ pub struct ResetControlState {
 impl ResetControl {
     /// The register at power-on; `control` hears of resets.
     #[must_use]
-    pub fn new(control: Box<dyn PowerControl>) -> Self {
+    pub fn new(control: Box<dyn Power>) -> Self {
         Self { control, value: 0 }
     }
 
@@ -354,7 +339,7 @@ mod tests {
             self.0.lock().unwrap().sci = level;
         }
     }
-    impl PowerControl for Board {
+    impl Power for Board {
         fn request(&self, request: PowerRequest) {
             self.0.lock().unwrap().requests.push(request);
         }

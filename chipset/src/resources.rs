@@ -150,7 +150,7 @@ fn size_bars(root: &mut RootComplex, slot: Slot) -> Vec<Bar> {
 mod tests {
     use super::*;
     use crate::memory_map::GIB;
-    use crate::power::NoPowerControl;
+    use crate::power::NoPower;
     use devices::device::{Device, Region};
     use devices::pci::PciFunction;
 
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn bars_are_placed_largest_first_and_naturally_aligned() {
-        let mut root = RootComplex::new(Box::new(NoPowerControl));
+        let mut root = RootComplex::new(Box::new(NoPower));
         assert!(root.plug(Slot::new(2, 0), Stub::new(&[(0, 0x20 | 1), (1, 0x1000), (4, 0x4000 | 4)])).is_ok());
         assert!(root.plug(Slot::new(3, 0), Stub::new(&[(0, 0x10_0000), (2, (1 << 33) | 4)])).is_ok());
         assert_eq!(assign_resources(&mut root, RamLayout::new(4 * GIB)), []);
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn bar_without_room_is_told_and_not_decoded() {
-        let mut root = RootComplex::new(Box::new(NoPowerControl));
+        let mut root = RootComplex::new(Box::new(NoPower));
         assert!(root.plug(Slot::new(2, 0), Stub::new(&[(0, 0x8000_0000)])).is_ok());
         let missing = assign_resources(&mut root, RamLayout::new(GIB));
         assert_eq!(missing, [Unassigned { slot: Slot::new(2, 0), bar: 0, size: 0x8000_0000 }]);

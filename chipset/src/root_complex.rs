@@ -5,9 +5,10 @@
 
 use crate::lpc::{InterruptLevels, LpcBridge, LpcBridgeState};
 use crate::mch::{HostBridge, HostBridgeState, Shadow};
-use crate::power::{PowerControl, ResetControl, ResetControlState};
+use crate::power::{ResetControl, ResetControlState};
 use devices::device::{Device, Region};
 use devices::pci::{PciFunction, Window};
+use devices::ports::Power;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -84,7 +85,7 @@ pub struct RootComplexState {
 impl RootComplex {
     /// A root complex with host bridge and LPC bridge only. `control` hears of resets by port 0xcf9.
     #[must_use]
-    pub fn new(control: Box<dyn PowerControl>) -> Self {
+    pub fn new(control: Box<dyn Power>) -> Self {
         Self {
             address: 0,
             mch: HostBridge::default(),
@@ -332,7 +333,7 @@ const fn all_ones(size: u8) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::power::NoPowerControl;
+    use crate::power::NoPower;
 
     struct Stub(Vec<u8>);
 
@@ -360,7 +361,7 @@ mod tests {
     }
 
     fn complex() -> RootComplex {
-        let mut root = RootComplex::new(Box::new(NoPowerControl));
+        let mut root = RootComplex::new(Box::new(NoPower));
         for function in [0, 3] {
             assert!(root.plug(Slot::new(2, function), Box::new(Stub(vec![function; 4096]))).is_ok());
         }
