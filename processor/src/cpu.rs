@@ -12,6 +12,7 @@ use crate::segment::{self, BIG, CS, LONG, SS, Segment};
 use crate::system::event::PendingEvents;
 use crate::system::msrs::Msrs;
 use crate::trap::Trap;
+use crate::vmx::{Vmx, VmxCapabilities};
 use crate::x87::X87;
 use std::sync::Arc;
 
@@ -154,6 +155,8 @@ pub struct Cpu {
     pub msrs: Msrs,
     /// Events that wait for an instruction boundary.
     pub events: PendingEvents,
+    /// VT-x.
+    pub vmx: Vmx,
     /// Blocks by linear address.
     pub(crate) jumps: JumpCache,
 }
@@ -208,6 +211,7 @@ impl Cpu {
             msrs: Msrs::default(),
             events: PendingEvents::default(),
             model: Arc::new(Model::default_model()),
+            vmx: Vmx::new(VmxCapabilities::new(&Model::default_model())),
             jumps: JumpCache::new(),
         };
         cpu.power_on();
@@ -220,6 +224,7 @@ impl Cpu {
         self.model = model;
         self.processors = processors;
         self.physical_bits = self.model.physical_bits;
+        self.vmx = Vmx::new(VmxCapabilities::new(&self.model));
         self.power_on();
         self
     }
@@ -229,6 +234,7 @@ impl Cpu {
         self.apic = LocalApic::new(self.index as u32, self.index == 0);
         self.msrs = Msrs::reset(&self.model);
         self.events = PendingEvents::default();
+        self.vmx.leave_operation();
         self.reset_registers();
         if !self.apic.is_bootstrap() {
             self.activity = Activity::WaitForSipi;

@@ -16,6 +16,7 @@ pub mod segment;
 pub mod simd;
 pub mod system;
 pub mod trap;
+pub mod vmx;
 pub mod x87;
 
 pub use bus::Bus;

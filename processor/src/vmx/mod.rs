@@ -1,0 +1,117 @@
+//! VT-x: VMX operation, the VMCS, VM entries and exits, EPT (SDM Vol. 3C, chapters 24 to 31).
+//!
+//! | module | is |
+//! | --- | --- |
+//! | `capabilities` | the capability MSRs, computed from what is implemented here and from the CPU model |
+//! | `vmcs` | the current VMCS as fields, and its form in memory |
+//! | `intercept` | what instructions ask before they run in VMX non-root operation |
+//! | `msr_bitmap` | where the bit of an MSR or a port is |
+//! | `pause_loop` | PAUSE-loop exiting |
+//! | `tpr` | the TPR shadow |
+//! | `exit` | making a VM exit: why, what is recorded, saving the guest, loading the host |
+
+pub mod capabilities;
+pub mod exit;
+pub mod intercept;
+pub mod msr_bitmap;
+pub mod pause_loop;
+mod tpr;
+pub mod vmcs;
+
+pub use capabilities::VmxCapabilities;
+pub use exit::Exit;
+pub use vmcs::Vmcs;
+
+use spec::vmx::{
+    EntryCheck, EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls, VmcsField,
+};
+
+/// The controls in force in VMX non-root operation; all zero elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Controls {
+    /// Pin-based.
+    pub pin: PinBasedControls,
+    /// Primary processor-based.
+    pub primary: PrimaryControls,
+    /// Secondary processor-based; zero when not activated.
+    pub secondary: SecondaryControls,
+    /// VM-exit.
+    pub exit: ExitControls,
+    /// VM-entry.
+    pub entry: EntryControls,
+}
+
+/// A VM-entry check that failed, with the field it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailedCheck {
+    /// The rule broken.
+    pub check: EntryCheck,
+    /// The field whose value breaks it.
+    pub field: Option<VmcsField>,
+    /// The field's value.
+    pub value: u64,
+}
+
+impl std::fmt::Display for FailedCheck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.check)?;
+        match self.field {
+            Some(field) => write!(f, " {field:?} is {:#x}.", self.value),
+            None => Ok(()),
+        }
+    }
+}
+
+/// VT-x state of one processor.
+#[derive(Debug)]
+pub struct Vmx {
+    /// What the capability MSRs say.
+    pub capabilities: VmxCapabilities,
+    /// In VMX operation (VMXON executed).
+    pub on: bool,
+    /// In VMX non-root operation.
+    pub non_root: bool,
+    /// The VMXON pointer while in VMX operation.
+    pub vmxon_pointer: u64,
+    /// The current VMCS; its pointer is [`vmcs::NO_POINTER`] when there is none.
+    pub vmcs: Box<Vmcs>,
+    /// The controls in force.
+    pub controls: Controls,
+    /// Why the last VM entry failed, if it did.
+    pub last_failed_check: Option<FailedCheck>,
+    /// When the guest executed PAUSE.
+    pub pause_loop: pause_loop::PauseLoop,
+    /// VTPR fell below the TPR threshold: an exit is due after the instruction.
+    pub tpr_below_threshold: bool,
+    /// The exit to be made when the trap [`crate::trap::Trap::VmExit`] is seen to.
+    pub(crate) pending: Exit,
+}
+
+impl Vmx {
+    /// Outside VMX operation.
+    #[must_use]
+    pub fn new(capabilities: VmxCapabilities) -> Self {
+        Self {
+            capabilities,
+            on: false,
+            non_root: false,
+            vmxon_pointer: vmcs::NO_POINTER,
+            vmcs: Box::default(),
+            controls: Controls::default(),
+            last_failed_check: None,
+            pause_loop: pause_loop::PauseLoop::default(),
+            tpr_below_threshold: false,
+            pending: Exit::default(),
+        }
+    }
+
+    /// Outside VMX operation again, with no current VMCS: reset, VMXOFF.
+    pub(crate) fn leave_operation(&mut self) {
+        self.on = false;
+        self.non_root = false;
+        self.vmxon_pointer = vmcs::NO_POINTER;
+        self.vmcs.pointer = vmcs::NO_POINTER;
+        self.controls = Controls::default();
+        self.tpr_below_threshold = false;
+    }
+}
