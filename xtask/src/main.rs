@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 mod bench;
+mod fuzz;
 mod image;
 
 #[derive(Parser)]
@@ -18,6 +19,8 @@ struct Arguments {
 enum Command {
     /// Time our machine and QEMU's TCG on the same kernel and initramfs and print both side by side.
     Bench(bench::Arguments),
+    /// Fuzz a target under libFuzzer, guided by coverage; without a target, list them.
+    Fuzz(fuzz::Arguments),
     /// Write the initramfs images of the tests below target/guests and print how to boot them.
     Image(image::Arguments),
 }
@@ -25,6 +28,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
     };
     match result {

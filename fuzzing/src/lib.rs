@@ -1,0 +1,53 @@
+//! Fuzz targets: each takes any bytes for what a guest, or a file from a stranger, does, and must not panic, hang or
+//! allocate without bound.
+//!
+//! A target is an ordinary function, so three things run it: `cargo xtask fuzz TARGET` under libFuzzer, guided by coverage;
+//! `tests/seeded.rs` with a bounded number of seeded inputs in every `cargo test`; and anybody who has a failing input
+//! (`cargo xtask fuzz TARGET --input FILE`).
+#![forbid(unsafe_code)]
+
+pub mod chipset;
+pub mod devices;
+pub mod exercise;
+pub mod generate;
+pub mod input;
+pub mod virtio;
+
+/// A fuzz target.
+#[derive(Clone, Copy)]
+pub struct Target {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it feeds the bytes to.
+    pub about: &'static str,
+    /// The body.
+    pub run: fn(&[u8]),
+    /// Valid or nearly valid inputs to start from.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+}
+
+fn no_seeds() -> Vec<Vec<u8>> {
+    Vec::new()
+}
+
+/// All targets.
+pub const TARGETS: &[Target] = &[
+    Target {
+        name: "devices",
+        about: "the PC's own devices and the test devices: accesses, alarms, bytes from the host, snapshots",
+        run: devices::run,
+        seeds: no_seeds,
+    },
+    Target {
+        name: "virtio",
+        about: "the virtio devices over PCI: registers, and queues with any descriptors",
+        run: virtio::run,
+        seeds: no_seeds,
+    },
+    Target { name: "chipset", about: "root complex, power management and fw_cfg", run: chipset::run, seeds: no_seeds },
+];
+
+/// The target called `name`.
+pub fn target(name: &str) -> Option<&'static Target> {
+    TARGETS.iter().find(|target| target.name == name)
+}
