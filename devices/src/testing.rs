@@ -254,6 +254,9 @@ impl RecordingPower {
 
 impl Power for RecordingPower {
     fn request(&self, request: PowerRequest) {
-        self.requests.get().push(request);
+        let mut requests = self.requests.get();
+        if requests.len() < 1 << 16 {
+            requests.push(request);
+        }
     }
 }

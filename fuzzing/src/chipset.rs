@@ -3,12 +3,12 @@
 use crate::exercise::{Subject, exercise};
 use crate::input::Input;
 use chipset::fw_cfg::{FwCfg, FwCfgState, Items};
-use chipset::power::{NoPowerControl, PowerManagement, PowerManagementState};
+use chipset::power::{PowerManagement, PowerManagementState};
 use chipset::root_complex::{RootComplex, Slot};
 use devices::device::Region;
 use devices::pci::InterruptPorts;
 use devices::pci_testdev::PciTestdev;
-use devices::testing::{FakeClock, RecordingMsi, RecordingPin, VecDma};
+use devices::testing::{FakeClock, RecordingMsi, RecordingPin, RecordingPower, VecDma};
 
 /// The first byte chooses.
 pub fn run(data: &[u8]) {
@@ -21,7 +21,7 @@ pub fn run(data: &[u8]) {
 }
 
 fn root_complex(input: &mut Input<'_>) {
-    let mut root = RootComplex::new(Box::new(NoPowerControl));
+    let mut root = RootComplex::new(Box::new(RecordingPower::new()));
     let ports = InterruptPorts { pin: Box::new(RecordingPin::new()), msi: Box::new(RecordingMsi::new()) };
     let slot = Slot { device: 3, function: 0 };
     assert!(root.plug(slot, Box::new(PciTestdev::new(ports))).is_ok());
@@ -75,7 +75,7 @@ impl Subject for PowerSubject {
     const REGIONS: &'static [(Region, u64)] = &[(0, 128), (1, 2), (0, 12)];
 
     fn build(clock: &FakeClock) -> PowerManagement {
-        PowerManagement::new(Box::new(clock.clone()), Box::new(RecordingPin::new()), Box::new(NoPowerControl))
+        PowerManagement::new(Box::new(clock.clone()), Box::new(RecordingPin::new()), Box::new(RecordingPower::new()))
     }
 
     fn save(device: &PowerManagement) -> PowerManagementState {
