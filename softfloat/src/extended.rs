@@ -5,7 +5,7 @@ use core::cmp::Ordering;
 use crate::arith::{self, Outcome};
 use crate::convert;
 use crate::env::{DE, Env, IE, PE, Rounding, ZE};
-use crate::formats::{F80, Format};
+use crate::formats::{F80, Format, Operand};
 use crate::num::{Class, Num, Shape, round};
 use crate::sse::{Relation, integral, order};
 
@@ -49,30 +49,6 @@ impl F80 {
         Self { sign_exponent: self.sign_exponent ^ 0x8000, ..self }
     }
 
-    /// FADD.
-    #[must_use]
-    pub fn add(self, rhs: Self, env: &mut Env) -> Self {
-        binary(self, rhs, env, arith::add)
-    }
-
-    /// FSUB.
-    #[must_use]
-    pub fn sub(self, rhs: Self, env: &mut Env) -> Self {
-        binary(self, rhs, env, |a, b, rounding| arith::add(a, Num { sign: !b.sign, ..b }, rounding))
-    }
-
-    /// FMUL.
-    #[must_use]
-    pub fn mul(self, rhs: Self, env: &mut Env) -> Self {
-        binary(self, rhs, env, |a, b, _| arith::mul(a, b))
-    }
-
-    /// FDIV.
-    #[must_use]
-    pub fn div(self, rhs: Self, env: &mut Env) -> Self {
-        binary(self, rhs, env, |a, b, _| arith::div(a, b))
-    }
-
     /// FSQRT.
     #[must_use]
     pub fn sqrt(self, env: &mut Env) -> Self {
@@ -81,24 +57,6 @@ impl F80 {
             Some(nan) => nan,
             None => deliver(arith::sqrt(a), a.denormal, controlled(env), env),
         }
-    }
-
-    /// FCOM (`signaling`) and FUCOM.
-    pub fn compare(self, rhs: Self, signaling: bool, env: &mut Env) -> Relation {
-        let (a, b) = (self.unpack(), rhs.unpack());
-        let any = |class| a.class == class || b.class == class;
-        if any(Class::Unsupported) || any(Class::Signaling) {
-            env.raise(IE);
-            return Relation::Unordered;
-        }
-        if any(Class::Quiet) {
-            env.raise(if signaling { IE } else { 0 });
-            return Relation::Unordered;
-        }
-        if a.denormal || b.denormal {
-            env.raise(DE);
-        }
-        order(a, b).into()
     }
 
     /// FRNDINT.
@@ -222,6 +180,50 @@ impl F80 {
     }
 }
 
+impl Operand {
+    /// FADD.
+    #[must_use]
+    pub fn add(self, rhs: impl Into<Self>, env: &mut Env) -> F80 {
+        binary(self, rhs.into(), env, arith::add)
+    }
+
+    /// FSUB.
+    #[must_use]
+    pub fn sub(self, rhs: impl Into<Self>, env: &mut Env) -> F80 {
+        binary(self, rhs.into(), env, |a, b, rounding| arith::add(a, Num { sign: !b.sign, ..b }, rounding))
+    }
+
+    /// FMUL.
+    #[must_use]
+    pub fn mul(self, rhs: impl Into<Self>, env: &mut Env) -> F80 {
+        binary(self, rhs.into(), env, |a, b, _| arith::mul(a, b))
+    }
+
+    /// FDIV.
+    #[must_use]
+    pub fn div(self, rhs: impl Into<Self>, env: &mut Env) -> F80 {
+        binary(self, rhs.into(), env, |a, b, _| arith::div(a, b))
+    }
+
+    /// FCOM (`signaling`) and FUCOM.
+    pub fn compare(self, rhs: impl Into<Self>, signaling: bool, env: &mut Env) -> Relation {
+        let (a, b) = (self.0, rhs.into().0);
+        let any = |class| a.class == class || b.class == class;
+        if any(Class::Unsupported) || any(Class::Signaling) {
+            env.raise(IE);
+            return Relation::Unordered;
+        }
+        if any(Class::Quiet) {
+            env.raise(if signaling { IE } else { 0 });
+            return Relation::Unordered;
+        }
+        if a.denormal || b.denormal {
+            env.raise(DE);
+        }
+        order(a, b).into()
+    }
+}
+
 /// The shape that precision control asks for.
 fn controlled(env: &Env) -> Shape {
     Shape { precision: env.precision.bits(), ..F80::SHAPE }
@@ -298,8 +300,8 @@ pub(crate) fn deliver(outcome: Outcome, denormal: bool, shape: Shape, env: &mut 
     }
 }
 
-fn binary(a: F80, b: F80, env: &mut Env, core: impl FnOnce(Num, Num, Rounding) -> Outcome) -> F80 {
-    let (a, b) = (a.unpack(), b.unpack());
+fn binary(a: Operand, b: Operand, env: &mut Env, core: impl FnOnce(Num, Num, Rounding) -> Outcome) -> F80 {
+    let (a, b) = (a.0, b.0);
     match nan_of_two(a, b, env) {
         Some(nan) => nan,
         None => deliver(core(a, b, env.rounding), a.denormal || b.denormal, controlled(env), env),

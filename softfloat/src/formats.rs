@@ -20,6 +20,21 @@ pub struct F80 {
     pub sign_exponent: u16,
 }
 
+/// An operand of x87 arithmetic: a number of any format, taken exactly, that remembers whether it was signalling or denormal where it came from.
+#[derive(Clone, Copy, Debug)]
+pub struct Operand(pub(crate) Num);
+
+macro_rules! operand {
+    ($($name:ident)+) => { $(
+        impl From<$name> for Operand {
+            fn from(value: $name) -> Self {
+                Self(value.unpack())
+            }
+        }
+    )+ };
+}
+operand!(F32 F64 F80);
+
 /// Packing and unpacking of a format.
 pub(crate) trait Format: Copy {
     const SHAPE: Shape;

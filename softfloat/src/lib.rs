@@ -4,7 +4,7 @@
 //! Every operation takes an [`Env`]: rounding, DAZ/FTZ, masks and x87 precision control go in, exception flags come out.
 //!
 //! * [`Sse`] is the arithmetic of SSE, AVX and FMA on [`F32`] and [`F64`] (SDM Vol. 1, chapters 11 and 14).
-//! * [`F80`]'s own methods are the arithmetic of the x87 (SDM Vol. 1, chapter 8).
+//! * [`Operand`] and [`F80`]'s own methods are the arithmetic of the x87 (SDM Vol. 1, chapter 8).
 //!
 //! An operation always returns the *masked* response (or, for x87 overflow and underflow with the exception unmasked, the
 //! bias-adjusted one) and accumulates flags in [`Env::flags`]; [`Env::finish`] then says which flags become visible and whether
@@ -28,9 +28,11 @@ mod fast;
 mod formats;
 mod num;
 mod sse;
+mod transcendental;
+mod wide;
 
 pub use env::{DE, Env, IE, OE, PE, Precision, Rounding, UE, ZE};
 pub use extended::{Bcd, RemainderKind};
-pub use formats::{F16, F32, F64, F80};
+pub use formats::{F16, F32, F64, F80, Operand};
 pub use num::Class;
 pub use sse::{Relation, Sse};
