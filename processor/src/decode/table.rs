@@ -108,6 +108,7 @@ impl Table {
         let mut table = Table { entries: vec![nothing; count].into_boxed_slice() };
         crate::integer::register(&mut table);
         crate::system::register(&mut table);
+        crate::x87::register(&mut table);
         table
     }
 }
