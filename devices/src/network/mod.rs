@@ -1,7 +1,13 @@
 //! What a network card is connected to.
 
+#[cfg(feature = "std")]
+pub mod user;
+
 use crate::ports::Nanoseconds;
 use alloc::vec::Vec;
+
+#[cfg(feature = "std")]
+pub use user::UserNetwork;
 
 /// The other end of the cable. Frames are Ethernet frames without preamble and checksum.
 pub trait NetworkBackend: Send {
