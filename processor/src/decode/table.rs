@@ -109,6 +109,7 @@ impl Table {
         crate::integer::register(&mut table);
         crate::system::register(&mut table);
         crate::x87::register(&mut table);
+        crate::simd::register(&mut table);
         table
     }
 }

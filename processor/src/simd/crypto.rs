@@ -1,4 +1,4 @@
-//! AES, SHA, carry-less multiplication and CRC-32C (SDM volume 2, the instruction of the same name; FIPS 197; FIPS 180-4).
+//! AES, SHA and carry-less multiplication (SDM volume 2, the instruction of the same name; FIPS 197; FIPS 180-4).
 
 use super::lanes::Xmm;
 
@@ -224,30 +224,6 @@ pub fn sha256_message2(a: &Xmm, b: &Xmm) -> Xmm {
     Xmm::from_u32s([w16, w17, w18, w19])
 }
 
-const fn make_crc32c() -> [u32; 256] {
-    let mut table = [0; 256];
-    let mut i = 0;
-    while i < 256 {
-        let mut crc = i as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            // The polynomial 11EDC6F41H, reflected.
-            crc = (crc >> 1) ^ (if crc & 1 != 0 { 0x82f6_3b78 } else { 0 });
-            bit += 1;
-        }
-        table[i] = crc;
-        i += 1;
-    }
-    table
-}
-
-static CRC32C: [u32; 256] = make_crc32c();
-
-/// CRC32: accumulates the low `bytes` bytes of `data`, lowest first.
-pub fn crc32c(crc: u32, data: u64, bytes: usize) -> u32 {
-    data.to_le_bytes().iter().take(bytes).fold(crc, |crc, byte| CRC32C[usize::from(crc as u8 ^ byte)] ^ crc >> 8)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,11 +232,5 @@ mod tests {
     fn the_sbox_is_that_of_fips_197() {
         assert_eq!(SBOX[..4], [0x63, 0x7c, 0x77, 0x7b]);
         assert_eq!((SBOX[0x53], SBOX[0xff]), (0xed, 0x16));
-    }
-
-    #[test]
-    fn crc32c_of_the_check_string() {
-        let crc = b"123456789".iter().fold(!0, |crc, &byte| crc32c(crc, u64::from(byte), 1));
-        assert_eq!(!crc, 0xe306_9283);
     }
 }

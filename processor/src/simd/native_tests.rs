@@ -357,21 +357,6 @@ fn sha() {
     }
 }
 
-#[test]
-fn crc32c_of_each_width() {
-    has!("sse4.2");
-    for (a, b) in pairs() {
-        let (crc, data) = (a.low32(), b.low());
-        // SAFETY: SSE4.2 was detected above.
-        unsafe {
-            assert_eq!(crypto::crc32c(crc, data, 1), _mm_crc32_u8(crc, data as u8));
-            assert_eq!(crypto::crc32c(crc, data, 2), _mm_crc32_u16(crc, data as u16));
-            assert_eq!(crypto::crc32c(crc, data, 4), _mm_crc32_u32(crc, data as u32));
-            assert_eq!(u64::from(crypto::crc32c(crc, data, 8)), _mm_crc32_u64(u64::from(crc), data));
-        }
-    }
-}
-
 /// Runs one control byte of the explicit and the implicit comparison on all vectors.
 fn check_string_control<const IMM: i32>() {
     let imm = IMM as u8;
