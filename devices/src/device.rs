@@ -22,4 +22,17 @@ pub trait Device: Send {
     }
     /// Power-on reset.
     fn reset(&mut self);
+    /// Takes what the host has for the device. Called between slices of the run only, so that all host input enters there.
+    fn poll_host(&mut self, now: Nanoseconds) {
+        let _ = now;
+    }
+    /// Something from the host may be on its way: the machine should let real time pass rather than skip idle time.
+    fn waiting_for_host(&self) -> bool {
+        false
+    }
+    /// Bytes typed at the host for this device, if it is a console; gives the number taken.
+    fn receive(&mut self, bytes: &[u8]) -> usize {
+        let _ = bytes;
+        0
+    }
 }

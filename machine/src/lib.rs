@@ -1,3 +1,23 @@
-//! The board.
+//! The board: wires processors, chipset and devices; memory, time, boot.
+//!
+//! [`Machine`] is built from a [`Config`] and run with [`Machine::run`]. Everything is deterministic: virtual time comes from retired
+//! instructions, idle time is skipped, the processors take turns on one host thread, and what the host has to say ([`Host`]) enters at one
+//! place between turns.
 
+mod board;
 pub mod boot;
+mod config;
+mod digest;
+mod dump;
+mod error;
+mod host;
+mod interrupts;
+mod memory;
+mod ports;
+mod processors;
+mod run;
+
+pub use config::{Boot, Config, Console, Disk};
+pub use error::Error;
+pub use host::{Host, HostEvent, NoHost};
+pub use run::{Machine, Outcome};

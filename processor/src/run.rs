@@ -25,6 +25,8 @@ pub mod attention {
     pub const VMX: u32 = 1 << 6;
     /// The processor is not [`super::Activity::Active`].
     pub const INACTIVE: u32 = 1 << 7;
+    /// PAUSE: leave the run.
+    pub const YIELD: u32 = 1 << 8;
 }
 
 /// What the processor is doing (SDM Vol 3C, 25.4.2 names the first four for VT-x).
@@ -49,6 +51,8 @@ pub enum RunExit {
     Service,
     /// Not active, and nothing pending wakes it.
     Idle,
+    /// The processor spins (PAUSE): in turns with others, it is theirs.
+    Yield,
     /// A triple fault outside VMX non-root operation: the board resets or stops.
     TripleFault,
 }
@@ -135,6 +139,10 @@ impl Cpu {
                     if self.bus.needs_service() {
                         return RunExit::Service;
                     }
+                }
+                if self.attention & attention::YIELD != 0 {
+                    self.attention &= !attention::YIELD;
+                    return RunExit::Yield;
                 }
                 if self.attention & !attention::DEADLINE != 0 {
                     match self.between_instructions(code) {

@@ -1,0 +1,97 @@
+//! What a machine is made of.
+
+use crate::boot::firmware::Firmware;
+use devices::network::NetworkBackend;
+use devices::ports::{Discard, Output};
+use devices::storage::Storage;
+use processor::models::Model;
+
+/// How the machine starts.
+pub enum Boot {
+    /// A kernel put in memory without firmware.
+    Direct {
+        /// What to call the kernel towards the guest.
+        name: String,
+        /// The kernel's file: bzImage, multiboot 1 or PVH ELF.
+        kernel: Vec<u8>,
+        /// The initial RAM disk's file (for multiboot: the module).
+        initrd: Option<Vec<u8>>,
+        /// What to call the initrd towards the guest.
+        initrd_name: String,
+        /// The kernel's command line.
+        command_line: String,
+    },
+    /// Firmware, which finds a disk to boot from.
+    Firmware(Firmware),
+}
+
+/// A disk.
+pub struct Disk {
+    /// Its contents.
+    pub storage: Box<dyn Storage>,
+    /// Serial number that the guest can read.
+    pub serial: String,
+}
+
+/// A virtio console besides the serial ports.
+pub struct Console {
+    /// Where its output goes.
+    pub output: Box<dyn Output>,
+    /// Columns and rows.
+    pub size: (u16, u16),
+}
+
+/// A machine.
+pub struct Config {
+    /// Number of logical processors, 1..=255.
+    pub processors: usize,
+    /// RAM in bytes.
+    pub memory: u64,
+    /// The processor model.
+    pub model: Model,
+    /// How it starts.
+    pub boot: Boot,
+    /// Disks, as virtio-blk functions in this order.
+    pub disks: Vec<Disk>,
+    /// The network behind a virtio-net function.
+    pub network: Option<Box<dyn NetworkBackend>>,
+    /// MAC address of the network function.
+    pub mac: [u8; 6],
+    /// Where the bytes of the serial ports go, in the order COM1, COM2, COM3, COM4.
+    pub serial: Vec<Box<dyn Output>>,
+    /// A virtio console.
+    pub console: Option<Console>,
+    /// A virtio entropy source with this seed.
+    pub entropy: Option<u64>,
+    /// Where the firmware's debug port (0x402) goes.
+    pub debug_port: Box<dyn Output>,
+    /// Add isa-debug-exit, pc-testdev and pci-testdev.
+    pub test_devices: bool,
+    /// Seconds since 1970-01-01T00:00:00Z at power-on.
+    pub start_time: i64,
+    /// Start again when the guest asks for a reset; else the run ends.
+    pub reboot: bool,
+}
+
+impl Config {
+    /// A machine with one processor of the default model, one serial port that goes nowhere, and no disks.
+    pub fn new(boot: Boot) -> Self {
+        Self {
+            processors: 1,
+            memory: 1 << 30,
+            model: Model::default_model(),
+            boot,
+            disks: Vec::new(),
+            network: None,
+            mac: [0x52, 0x54, 0x00, 0x12, 0x34, 0x56],
+            serial: vec![Box::new(Discard)],
+            console: None,
+            entropy: Some(1),
+            debug_port: Box::new(Discard),
+            test_devices: false,
+            // 2026-01-01T00:00:00Z
+            start_time: 1_767_225_600,
+            reboot: true,
+        }
+    }
+}

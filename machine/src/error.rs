@@ -1,0 +1,42 @@
+//! What can be wrong with a configuration.
+
+use crate::boot::BootError;
+use std::fmt;
+
+/// Why a machine could not be built.
+#[derive(Debug)]
+pub enum Error {
+    /// The kernel, the initrd or the firmware.
+    Boot(BootError),
+    /// The number of processors.
+    Processors(usize),
+    /// The amount of memory.
+    Memory(u64),
+    /// More serial ports than a PC has.
+    SerialPorts(usize),
+    /// More PCI functions than the bus holds.
+    BusFull,
+    /// A BAR for which there is no address room.
+    NoAddress(u64),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Boot(error) => error.fmt(f),
+            Self::Processors(n) => write!(f, "a machine has 1 to 255 processors, not {n}"),
+            Self::Memory(size) => write!(f, "a machine has between 1 MiB and 1 TiB of memory, not {size} bytes"),
+            Self::SerialPorts(n) => write!(f, "a PC has up to four serial ports, not {n}"),
+            Self::BusFull => f.write_str("there is no free slot on the PCI bus: use fewer disks"),
+            Self::NoAddress(size) => write!(f, "there is no room in the address space for a PCI window of {size} bytes"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<BootError> for Error {
+    fn from(error: BootError) -> Self {
+        Self::Boot(error)
+    }
+}

@@ -1,0 +1,183 @@
+//! The ports that the board hands to devices: queues and cells shared with the board, never the board itself.
+
+use chipset::memory_map::{FOUR_GIB, RamLayout};
+use devices::ports::{Clock, Dma, DmaFault, Msi, Nanoseconds, Pin, Power, PowerRequest};
+use processor::GuestRam;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// A wire of the board.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// ISA interrupt: an input of the 8259 pair and of the I/O APIC (0 is its input 2).
+    Isa(u8),
+    /// IRQ 0 or 8 from the HPET in legacy replacement.
+    HpetLegacy(u8),
+    /// An input of the I/O APIC only.
+    IoApic(u8),
+    /// INTx (0 = A) of a device on bus 0.
+    Pci(u8, u8),
+    /// The 8259's interrupt output.
+    PicOutput,
+    /// The keyboard controller's reset line.
+    Reset,
+}
+
+/// What a device asked of the board while it ran.
+#[derive(Clone, Copy, Debug)]
+pub enum Request {
+    /// A wire changed.
+    Line(Line, bool),
+    /// A message-signalled interrupt from a requester.
+    Message(u16, u64, u32),
+    /// Power.
+    Power(PowerRequest),
+}
+
+/// The state that ports share with the board.
+#[derive(Default)]
+pub struct Wires {
+    requests: Mutex<Vec<Request>>,
+    /// Something was queued, or an alarm was set.
+    pending: AtomicBool,
+    now: AtomicU64,
+    alarms: Mutex<Vec<Option<Nanoseconds>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Wires {
+    /// Queues a request.
+    pub fn push(&self, request: Request) {
+        lock(&self.requests).push(request);
+        self.pending.store(true, Relaxed);
+    }
+
+    /// Takes everything queued.
+    pub fn take(&self) -> Vec<Request> {
+        self.pending.store(false, Relaxed);
+        std::mem::take(&mut *lock(&self.requests))
+    }
+
+    /// Something wants the board's attention.
+    pub fn pending(&self) -> bool {
+        self.pending.load(Relaxed)
+    }
+
+    /// Marks that the board must look.
+    pub fn raise(&self) {
+        self.pending.store(true, Relaxed);
+    }
+
+    /// Sets the time that devices see. It never goes back.
+    pub fn set_now(&self, now: Nanoseconds) {
+        self.now.fetch_max(now, Relaxed);
+    }
+
+    /// The time that devices see.
+    pub fn now(&self) -> Nanoseconds {
+        self.now.load(Relaxed)
+    }
+
+    /// The earliest alarm and its number; the lowest number first when two are at the same time.
+    pub fn next_alarm(&self) -> Option<(Nanoseconds, usize)> {
+        lock(&self.alarms).iter().enumerate().filter_map(|(id, at)| Some(((*at)?, id))).min()
+    }
+
+    /// Clears alarm `id`.
+    pub fn clear_alarm(&self, id: usize) {
+        if let Some(slot) = lock(&self.alarms).get_mut(id) {
+            *slot = None;
+        }
+    }
+}
+
+/// A pin wired to a line.
+pub struct BoardPin(pub Arc<Wires>, pub Line);
+
+impl Pin for BoardPin {
+    fn set(&self, level: bool) {
+        self.0.push(Request::Line(self.1, level));
+    }
+}
+
+/// The messages of one requester.
+pub struct BoardMsi(pub Arc<Wires>, pub u16);
+
+impl Msi for BoardMsi {
+    fn send(&self, address: u64, data: u32) {
+        self.0.push(Request::Message(self.1, address, data));
+    }
+}
+
+/// A device's clock: its number is that of its alarm.
+pub struct BoardClock(Arc<Wires>, usize);
+
+impl BoardClock {
+    /// The clock with the next number, and that number.
+    pub fn new(wires: &Arc<Wires>) -> (Self, usize) {
+        let mut alarms = lock(&wires.alarms);
+        alarms.push(None);
+        (Self(wires.clone(), alarms.len() - 1), alarms.len() - 1)
+    }
+}
+
+impl Clock for BoardClock {
+    fn now(&self) -> Nanoseconds {
+        self.0.now()
+    }
+
+    fn set_alarm(&self, deadline: Option<Nanoseconds>) {
+        let mut alarms = lock(&self.0.alarms);
+        if alarms[self.1] != deadline {
+            alarms[self.1] = deadline;
+            self.0.raise();
+        }
+    }
+}
+
+/// Power requests of devices and of the chipset.
+pub struct BoardPower(pub Arc<Wires>);
+
+impl Power for BoardPower {
+    fn request(&self, request: PowerRequest) {
+        self.0.push(Request::Power(request));
+    }
+}
+
+/// A device's memory. The requester id is what an IOMMU will ask for.
+pub struct BoardDma {
+    /// Guest RAM.
+    pub ram: Arc<GuestRam>,
+    /// Where it is.
+    pub layout: RamLayout,
+}
+
+impl BoardDma {
+    fn offset(&self, address: u64, length: usize) -> Result<u64, DmaFault> {
+        let length = length as u64;
+        let fault = DmaFault { address };
+        let end = address.checked_add(length).ok_or(fault)?;
+        if end <= self.layout.low {
+            Ok(address)
+        } else if address >= FOUR_GIB && end <= FOUR_GIB + self.layout.high {
+            Ok(address - FOUR_GIB + self.layout.low)
+        } else {
+            Err(fault)
+        }
+    }
+}
+
+impl Dma for BoardDma {
+    fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), DmaFault> {
+        self.ram.read(self.offset(address, buffer.len())?, buffer);
+        Ok(())
+    }
+
+    fn write(&self, address: u64, data: &[u8]) -> Result<(), DmaFault> {
+        self.ram.write(self.offset(address, data.len())?, data);
+        Ok(())
+    }
+}

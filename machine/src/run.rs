@@ -1,0 +1,423 @@
+//! The machine, and how it runs.
+//!
+//! The processors take turns on one host thread. There is one virtual time: while a processor has its turn, time advances with its
+//! instructions; the others stand still and take up at that time. When none can run, time jumps to the next alarm or timer.
+
+use crate::board::Board;
+use crate::boot::firmware::{FirmwareConfig, fw_cfg_items, virtio_block_path};
+use crate::boot::{self, DirectBoot};
+use crate::config::{Boot, Config};
+use crate::error::Error;
+use crate::host::{Host, HostEvent};
+use crate::memory::BoardMemory;
+use crate::processors::{BoardBus, lock, start};
+use chipset::acpi::{AcpiConfig, AcpiTables};
+use chipset::memory_map::RamLayout;
+use devices::ports::PowerRequest;
+use processor::apic::targets;
+use processor::models::Model;
+use processor::{CodeCache, Cpu, RunExit};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Virtual nanoseconds of one turn when several processors run.
+const TURN: u64 = 20_000;
+/// Virtual nanoseconds between two looks at the host.
+const HOST_INTERVAL: u64 = 2_000_000;
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The guest switched the power off.
+    PowerOff,
+    /// The guest asked for a reset, and the machine is not to start again.
+    Reset,
+    /// `isa-debug-exit` with this exit status.
+    DebugExit(u32),
+    /// Triple fault of processor `processor`; `state` is a readable dump.
+    TripleFault {
+        /// The processor's number.
+        processor: usize,
+        /// Registers, segments, the code at RIP.
+        state: String,
+    },
+    /// The host asked to stop.
+    Interrupted,
+    /// The limit of instructions was reached.
+    InstructionLimit,
+    /// Every processor is halted and nothing can wake one.
+    Idle,
+}
+
+/// What a boot needs again after a reset.
+enum Starter {
+    Direct { name: String, kernel: Vec<u8>, initrd: Option<Vec<u8>>, initrd_name: String, command_line: String, acpi: AcpiTables },
+    Firmware,
+}
+
+/// A machine.
+pub struct Machine {
+    pub(crate) cpus: Vec<Cpu>,
+    pub(crate) code: CodeCache,
+    pub(crate) board: Arc<Mutex<Board>>,
+    model: Arc<Model>,
+    starter: Starter,
+    reboot: bool,
+    /// The virtual time of processors that are not running now.
+    now: u64,
+    /// The processor whose turn is next.
+    turn: usize,
+    typed: VecDeque<u8>,
+    end: Option<Outcome>,
+    reset_wanted: bool,
+}
+
+impl Machine {
+    /// Builds the machine and loads what it boots.
+    ///
+    /// # Errors
+    /// When the configuration cannot be: each error is one line that says what is wrong.
+    pub fn new(mut config: Config) -> Result<Self, Error> {
+        if !(1..=255).contains(&config.processors) {
+            return Err(Error::Processors(config.processors));
+        }
+        if config.memory < 1 << 20 || config.memory > 1 << 40 {
+            return Err(Error::Memory(config.memory));
+        }
+        config.memory = config.memory.next_multiple_of(processor::memory::ram::PAGE_SIZE);
+        let layout = RamLayout::new(config.memory);
+        let processors = config.processors as u8;
+        let acpi = AcpiTables::new(&AcpiConfig {
+            ram: layout,
+            processors,
+            serial_ports: crate::board::SERIAL_PORTS[..config.serial.len().min(4)].to_vec(),
+            keyboard_controller: true,
+        });
+        let boot = std::mem::replace(
+            &mut config.boot,
+            Boot::Direct {
+                name: String::new(),
+                kernel: Vec::new(),
+                initrd: None,
+                initrd_name: String::new(),
+                command_line: String::new(),
+            },
+        );
+        let first_disk = if config.network.is_some() { 2 } else { 1 };
+        let (starter, firmware, items) = match boot {
+            Boot::Direct { name, kernel, initrd, initrd_name, command_line } => {
+                (Starter::Direct { name, kernel, initrd, initrd_name, command_line, acpi }, None, None)
+            }
+            Boot::Firmware(firmware) => {
+                let order: Vec<String> =
+                    (0..config.disks.len()).map(|i| virtio_block_path(first_disk + i as u8, 0)).collect();
+                let items = fw_cfg_items(&FirmwareConfig {
+                    ram: layout,
+                    processors,
+                    acpi: &acpi,
+                    serial_console: (!config.serial.is_empty()).then_some(crate::board::SERIAL_PORTS[0].0),
+                    boot_order: &order,
+                    boot_menu_wait: None,
+                })?;
+                (Starter::Firmware, Some(firmware), Some(items))
+            }
+        };
+        let memory = BoardMemory::new(config.memory, firmware.as_ref());
+        let ram = memory.ram.clone();
+        let model = Arc::new(config.model.clone());
+        let board = Arc::new(Mutex::new(Board::new(&mut config, memory, items)?));
+        let map = Arc::new(lock(&board).memory_map());
+        let cpus = (0..config.processors)
+            .map(|index| {
+                let bus = Box::new(BoardBus::new(board.clone(), index));
+                Cpu::new(index, ram.clone(), map.clone(), bus).with_model(model.clone(), config.processors as u32)
+            })
+            .collect();
+        let code = CodeCache::new(|feature| processor::decode::announced::announces(&model, feature));
+        let mut machine = Self {
+            cpus,
+            code,
+            board,
+            model,
+            starter,
+            reboot: config.reboot,
+            now: 0,
+            turn: 0,
+            typed: VecDeque::new(),
+            end: None,
+            reset_wanted: false,
+        };
+        machine.start()?;
+        Ok(machine)
+    }
+
+    /// The processor model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Instructions retired by all processors.
+    pub fn instructions(&self) -> u64 {
+        self.cpus.iter().map(|cpu| cpu.instructions).sum()
+    }
+
+    /// Virtual nanoseconds since power-on.
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// The processors.
+    pub fn processors(&self) -> &[Cpu] {
+        &self.cpus
+    }
+
+    /// Loads what is booted, after power-on or reset.
+    fn start(&mut self) -> Result<(), Error> {
+        let mut board = lock(&self.board);
+        if let Starter::Direct { name, kernel, initrd, initrd_name, command_line, acpi } = &self.starter {
+            board.configure()?;
+            let state = boot::load(
+                &mut board.memory,
+                &DirectBoot {
+                    name,
+                    kernel,
+                    initrd: initrd.as_deref(),
+                    initrd_name,
+                    command_line,
+                    acpi: Some(acpi),
+                },
+            )?;
+            start(&mut self.cpus[0], &state);
+        }
+        drop(board);
+        self.renew_map();
+        self.service();
+        Ok(())
+    }
+
+    fn renew_map(&mut self) {
+        let map = Arc::new(lock(&self.board).memory_map());
+        for cpu in &mut self.cpus {
+            cpu.map = map.clone();
+            cpu.tlb.flush_all();
+        }
+    }
+
+    /// Everything as after power-on, but time goes on.
+    fn reset(&mut self) -> Result<(), Error> {
+        lock(&self.board).reset();
+        for cpu in &mut self.cpus {
+            cpu.reset();
+        }
+        self.turn = 0;
+        self.start()
+    }
+
+    /// Carries out what devices and processors have asked of the board.
+    fn service(&mut self) {
+        let mut board = lock(&self.board);
+        board.settle();
+        let messages = std::mem::take(&mut board.messages);
+        let pic_output = board.pic_output.take();
+        let map_changed = std::mem::take(&mut board.map_changed);
+        for request in std::mem::take(&mut board.power_requests) {
+            match request {
+                PowerRequest::PowerOff => self.end = Some(Outcome::PowerOff),
+                PowerRequest::Exit(status) => self.end = Some(Outcome::DebugExit(status)),
+                PowerRequest::Reset => self.reset_wanted = true,
+            }
+        }
+        drop(board);
+        for (sender, message) in messages {
+            for index in targets(self.cpus.iter().map(|cpu| &cpu.apic), sender, &message) {
+                self.catch_up(index);
+                self.cpus[index].accept(&message);
+            }
+        }
+        if let Some(level) = pic_output {
+            self.cpus[0].set_interrupt_pin(level);
+        }
+        if map_changed {
+            self.renew_map();
+        }
+    }
+
+    /// Brings a processor that stood still to the present.
+    fn catch_up(&mut self, index: usize) {
+        let cpu = &mut self.cpus[index];
+        let behind = self.now.saturating_sub(cpu.now());
+        cpu.idle_time += behind;
+    }
+
+    /// Runs until the machine ends, at most until `limit` instructions have been retired.
+    pub fn run(&mut self, host: &mut dyn Host, limit: Option<u64>) -> Outcome {
+        let mut next_look = self.now;
+        loop {
+            if let Some(outcome) = self.end.take() {
+                return outcome;
+            }
+            if self.reset_wanted {
+                self.reset_wanted = false;
+                if !self.reboot {
+                    return Outcome::Reset;
+                }
+                if self.reset().is_err() {
+                    return Outcome::Reset;
+                }
+            }
+            if self.now >= next_look {
+                next_look = self.now + HOST_INTERVAL;
+                if self.look_at_host(host) {
+                    return Outcome::Interrupted;
+                }
+            }
+            let mut until = next_look.min(lock(&self.board).next_alarm());
+            if let Some(limit) = limit {
+                let left = limit.saturating_sub(self.instructions());
+                if left == 0 {
+                    return Outcome::InstructionLimit;
+                }
+                until = until.min(self.now.saturating_add(left));
+            }
+            match self.run_turn(until) {
+                Turn::Ran => {}
+                Turn::TripleFault(processor) => {
+                    if self.reboot {
+                        let state = self.describe(processor);
+                        return Outcome::TripleFault { processor, state };
+                    }
+                    let state = self.describe(processor);
+                    return Outcome::TripleFault { processor, state };
+                }
+                Turn::AllIdle => {
+                    if let Some(outcome) = self.pass_idle_time(host) {
+                        return outcome;
+                    }
+                }
+            }
+            self.run_due_alarms();
+        }
+    }
+
+    fn run_due_alarms(&mut self) {
+        let mut board = lock(&self.board);
+        if board.next_alarm() <= self.now {
+            board.run_alarms(self.now);
+            drop(board);
+            self.service();
+        }
+    }
+
+    /// Gives one processor its turn, the first that can run.
+    fn run_turn(&mut self, until: u64) -> Turn {
+        let count = self.cpus.len();
+        for _ in 0..count {
+            let index = self.turn;
+            let end = if count > 1 { until.min(self.now + TURN) } else { until };
+            self.catch_up(index);
+            let before = self.cpus[index].instructions;
+            loop {
+                let cpu = &mut self.cpus[index];
+                let exit = cpu.run(&mut self.code, end);
+                self.now = self.now.max(cpu.now());
+                match exit {
+                    RunExit::Service => {
+                        self.service();
+                        if self.end.is_some() || self.reset_wanted {
+                            return Turn::Ran;
+                        }
+                        // The alarm that bounds this turn may have been set anew.
+                        if lock(&self.board).next_alarm() < end {
+                            return Turn::Ran;
+                        }
+                    }
+                    RunExit::TripleFault => return Turn::TripleFault(index),
+                    RunExit::Deadline | RunExit::Idle | RunExit::Yield => break,
+                }
+            }
+            self.turn = (index + 1) % count;
+            if self.cpus[index].instructions != before {
+                return Turn::Ran;
+            }
+        }
+        Turn::AllIdle
+    }
+
+    /// Nobody can run: time passes until something happens.
+    fn pass_idle_time(&mut self, host: &mut dyn Host) -> Option<Outcome> {
+        let timers = self.cpus.iter().map(Cpu::next_deadline).min().unwrap_or(u64::MAX);
+        let (alarm, waiting) = {
+            let mut board = lock(&self.board);
+            (board.next_alarm(), board.waiting_for_host())
+        };
+        let next = timers.min(alarm);
+        if next <= self.now {
+            return None;
+        }
+        if !host.interactive() && !waiting {
+            if next == u64::MAX {
+                return Some(Outcome::Idle);
+            }
+            self.now = next;
+            return None;
+        }
+        // Somebody or something outside may act first: real time passes.
+        let ahead = Duration::from_nanos(next - self.now);
+        let longest = if waiting { Duration::from_millis(1) } else { Duration::from_millis(50) };
+        let start = Instant::now();
+        let event = host.wait(ahead.min(longest));
+        let passed = start.elapsed().as_nanos() as u64;
+        self.now = next.min(self.now.saturating_add(passed.max(1)));
+        if self.take(event) {
+            return Some(Outcome::Interrupted);
+        }
+        if self.look_at_host(host) { Some(Outcome::Interrupted) } else { None }
+    }
+
+    /// Takes what the host has. True when the run shall end.
+    fn look_at_host(&mut self, host: &mut dyn Host) -> bool {
+        // Bytes wait here until the guest has taken those before: then the next are asked for.
+        while self.typed.is_empty() {
+            let event = host.poll();
+            if event.is_none() {
+                break;
+            }
+            if self.take(event) {
+                return true;
+            }
+            self.type_ahead();
+        }
+        self.type_ahead();
+        lock(&self.board).poll_host(self.now);
+        self.service();
+        false
+    }
+
+    fn take(&mut self, event: Option<HostEvent>) -> bool {
+        match event {
+            Some(HostEvent::Serial(bytes)) => self.typed.extend(bytes),
+            Some(HostEvent::Stop) => return true,
+            None => {}
+        }
+        false
+    }
+
+    fn type_ahead(&mut self) {
+        if !self.typed.is_empty() {
+            let bytes = self.typed.make_contiguous();
+            let mut board = lock(&self.board);
+            board.wires.set_now(self.now);
+            let taken = board.type_bytes(bytes);
+            drop(board);
+            self.typed.drain(..taken);
+            self.service();
+        }
+    }
+}
+
+enum Turn {
+    Ran,
+    AllIdle,
+    TripleFault(usize),
+}
