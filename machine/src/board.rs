@@ -99,9 +99,7 @@ impl Board {
         let serial = std::mem::take(&mut config.serial)
             .into_iter()
             .enumerate()
-            .map(|(i, output)| {
-                Serial::new(pin(Line::Isa(SERIAL_PORTS[i].1)), output, clock(Alarm::Serial(i)))
-            })
+            .map(|(i, output)| Serial::new(pin(Line::Isa(SERIAL_PORTS[i].1)), output, clock(Alarm::Serial(i))))
             .collect();
         let dma = BoardDma { ram: memory.ram.clone(), layout: memory.layout };
         let test = config.test_devices.then(|| {
@@ -171,7 +169,9 @@ impl Board {
     /// Power-on reset of everything but memory.
     pub fn reset(&mut self) {
         self.root.reset();
-        for device in [&mut self.pic as &mut dyn Device, &mut self.io_apic, &mut self.pit, &mut self.rtc, &mut self.hpet] {
+        for device in
+            [&mut self.pic as &mut dyn Device, &mut self.io_apic, &mut self.pit, &mut self.rtc, &mut self.hpet]
+        {
             device.reset();
         }
         for serial in &mut self.serial {
@@ -277,7 +277,10 @@ impl Board {
 
     /// Some device waits for the host.
     pub fn waiting_for_host(&mut self) -> bool {
-        self.root.slots().into_iter().any(|slot| self.root.function(slot).is_some_and(|function| function.waiting_for_host()))
+        self.root
+            .slots()
+            .into_iter()
+            .any(|slot| self.root.function(slot).is_some_and(|function| function.waiting_for_host()))
     }
 
     /// Gives typed bytes to COM1, and to the virtio console if there is no serial port; the number taken.
@@ -383,8 +386,8 @@ impl Board {
         if let Some(base) = self.decoded.rcba.filter(|base| within(*base, RCBA_SIZE)) {
             return Some((self.root.function(Slot::LPC)? as &mut dyn Device, 0, base));
         }
-        if let Some((_, test)) = self.test.as_mut().filter(|_| within(TEST_MEMORY, devices::pc_testdev::MEMORY as u64)) {
-            return Some((test, 4, TEST_MEMORY));
+        if self.test.is_some() && within(TEST_MEMORY, devices::pc_testdev::MEMORY as u64) {
+            return Some((&mut self.test.as_mut()?.1, 4, TEST_MEMORY));
         }
         let (slot, bar, base) = self.find_window(WindowKind::Memory, address)?;
         Some((self.root.function(slot)? as &mut dyn Device, bar, base))

@@ -30,7 +30,9 @@ fn registers(cpu: &Cpu, mut add: impl FnMut(u64)) {
     for value in &cpu.regs[..16] {
         add(*value);
     }
-    for value in [cpu.rip, cpu.rflags(), cpu.cr0, cpu.cr2, cpu.cr3, cpu.cr4, cpu.xcr0, cpu.efer, cpu.instructions, cpu.now()] {
+    for value in
+        [cpu.rip, cpu.rflags(), cpu.cr0, cpu.cr2, cpu.cr3, cpu.cr4, cpu.xcr0, cpu.efer, cpu.instructions, cpu.now()]
+    {
         add(value);
     }
     for segment in cpu.segs[..6].iter().chain([&cpu.ldtr, &cpu.tr]) {

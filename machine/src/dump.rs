@@ -18,7 +18,14 @@ impl Machine {
 
     fn write_description(&mut self, index: usize, out: &mut String) -> std::fmt::Result {
         let Some(cpu) = self.cpus.get_mut(index) else { return Ok(()) };
-        writeln!(out, "processor {index}: {:?}, CPL {}, {} instructions, {} ns", cpu.mode, cpu.cpl, cpu.instructions, cpu.now())?;
+        writeln!(
+            out,
+            "processor {index}: {:?}, CPL {}, {} instructions, {} ns",
+            cpu.mode,
+            cpu.cpl,
+            cpu.instructions,
+            cpu.now()
+        )?;
         for (i, name) in NAMES.iter().enumerate() {
             write!(out, "{name:>4} {:016x}{}", cpu.regs[i], if i % 4 == 3 { "\n" } else { "  " })?;
         }
@@ -29,8 +36,11 @@ impl Machine {
             let processor::segment::Segment { selector, base, limit, access } = segment;
             writeln!(out, "{name:>4} {selector:04x}  base {base:016x}  limit {limit:08x}  access {access:05x}")?;
         }
-        writeln!(out, "GDTR {:016x}/{:04x}  IDTR {:016x}/{:04x}", cpu.gdtr.base, cpu.gdtr.limit, cpu.idtr.base, cpu.idtr.limit)?;
-        writeln!(out, "last exception: {}", cpu.last_exceptions())?;
+        writeln!(
+            out,
+            "GDTR {:016x}/{:04x}  IDTR {:016x}/{:04x}",
+            cpu.gdtr.base, cpu.gdtr.limit, cpu.idtr.base, cpu.idtr.limit
+        )?;
         let linear = cpu.code_linear();
         let mut bytes = Vec::new();
         for i in 0..48 {

@@ -28,7 +28,9 @@ impl fmt::Display for Error {
             Self::Memory(size) => write!(f, "a machine has between 1 MiB and 1 TiB of memory, not {size} bytes"),
             Self::SerialPorts(n) => write!(f, "a PC has up to four serial ports, not {n}"),
             Self::BusFull => f.write_str("there is no free slot on the PCI bus: use fewer disks"),
-            Self::NoAddress(size) => write!(f, "there is no room in the address space for a PCI window of {size} bytes"),
+            Self::NoAddress(size) => {
+                write!(f, "there is no room in the address space for a PCI window of {size} bytes")
+            }
         }
     }
 }

@@ -43,11 +43,7 @@ impl InterruptWires {
     /// Drives every input of both controllers.
     pub fn drive(&self, pic: &mut DualPic, io_apic: &mut IoApic) {
         const REPLACED: u16 = 1 << 0 | 1 << 8;
-        let devices = if self.hpet_replaces {
-            self.isa & !REPLACED | self.hpet_legacy & REPLACED
-        } else {
-            self.isa
-        };
+        let devices = if self.hpet_replaces { self.isa & !REPLACED | self.hpet_legacy & REPLACED } else { self.isa };
         let isa = devices | self.pci.isa;
         for irq in (0..16u8).filter(|irq| *irq != 2) {
             pic.set_line(irq, isa >> irq & 1 != 0);

@@ -75,7 +75,12 @@ impl BoardMemory {
             }
         }
         if let Some(place) = &self.firmware {
-            regions.push(MemoryRegion { base: place.base, length: place.length, offset: place.offset, writable: false });
+            regions.push(MemoryRegion {
+                base: place.base,
+                length: place.length,
+                offset: place.offset,
+                writable: false,
+            });
         }
         regions.retain(|region| region.length > 0);
         MemoryMap { regions: join(regions) }

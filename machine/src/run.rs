@@ -52,7 +52,14 @@ pub enum Outcome {
 
 /// What a boot needs again after a reset.
 enum Starter {
-    Direct { name: String, kernel: Vec<u8>, initrd: Option<Vec<u8>>, initrd_name: String, command_line: String, acpi: AcpiTables },
+    Direct {
+        name: String,
+        kernel: Vec<u8>,
+        initrd: Option<Vec<u8>>,
+        initrd_name: String,
+        command_line: String,
+        acpi: AcpiTables,
+    },
     Firmware,
 }
 
@@ -179,14 +186,7 @@ impl Machine {
             board.configure()?;
             let state = boot::load(
                 &mut board.memory,
-                &DirectBoot {
-                    name,
-                    kernel,
-                    initrd: initrd.as_deref(),
-                    initrd_name,
-                    command_line,
-                    acpi: Some(acpi),
-                },
+                &DirectBoot { name, kernel, initrd: initrd.as_deref(), initrd_name, command_line, acpi: Some(acpi) },
             )?;
             start(&mut self.cpus[0], &state);
         }
@@ -208,7 +208,7 @@ impl Machine {
     fn reset(&mut self) -> Result<(), Error> {
         lock(&self.board).reset();
         for cpu in &mut self.cpus {
-            cpu.reset();
+            cpu.power_on();
         }
         self.turn = 0;
         self.start()

@@ -8,8 +8,24 @@ use spec::x86::cpuid::Feature;
 pub fn announces(model: &Model, feature: CpuidFeature) -> bool {
     use CpuidFeature as F;
     let needed = match feature {
-        F::INTEL8086 | F::INTEL8086_ONLY | F::INTEL186 | F::INTEL286 | F::INTEL386 | F::INTEL486 | F::X64 | F::PAUSE | F::MULTIBYTENOP
-        | F::CPUID | F::FPU | F::FPU287 | F::FPU387 | F::CET_IBT | F::CET_SS | F::MPX | F::RDPMC | F::CLDEMOTE => {
+        F::INTEL8086
+        | F::INTEL8086_ONLY
+        | F::INTEL186
+        | F::INTEL286
+        | F::INTEL386
+        | F::INTEL486
+        | F::X64
+        | F::PAUSE
+        | F::MULTIBYTENOP
+        | F::CPUID
+        | F::FPU
+        | F::FPU287
+        | F::FPU387
+        | F::CET_IBT
+        | F::CET_SS
+        | F::MPX
+        | F::RDPMC
+        | F::CLDEMOTE => {
             // ENDBR, CLDEMOTE and MPX' encodings are no-operations where the feature is not announced.
             return true;
         }

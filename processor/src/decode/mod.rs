@@ -21,7 +21,8 @@ pub fn disassemble(bytes: &[u8], rip: u64, code_size: u8) -> Vec<String> {
             let mut text = String::new();
             formatter.format(&instruction, &mut text);
             let start = (instruction.ip() - rip) as usize;
-            let hex: String = bytes[start..start + instruction.len()].iter().map(|byte| format!("{byte:02x}")).collect();
+            let hex: String =
+                bytes[start..start + instruction.len()].iter().map(|byte| format!("{byte:02x}")).collect();
             format!("{:016x}  {hex:<24} {text}", instruction.ip())
         })
         .collect()
