@@ -4,6 +4,8 @@
 pub mod image;
 pub mod memory;
 pub mod overlay;
+#[cfg(feature = "std")]
+mod qcow2_check;
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
