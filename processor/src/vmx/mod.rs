@@ -11,6 +11,8 @@
 //! | `exit` | making a VM exit: why, what is recorded, saving the guest, loading the host |
 
 pub mod capabilities;
+pub mod entry;
+pub mod ept;
 pub mod exit;
 pub mod intercept;
 pub mod msr_bitmap;

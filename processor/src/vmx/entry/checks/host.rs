@@ -1,0 +1,84 @@
+//! Checks on the host-state area and the address-space size (SDM Vol. 3C, 27.2.2 to 27.2.4).
+
+use super::{Checked, View};
+use spec::vmx::{EntryCheck as Check, EntryControls as Entry, ExitControls as Exit, VmcsField as Field};
+use spec::x86::paging::MemoryType;
+use spec::x86::{Cr4, Efer};
+
+impl View<'_> {
+    /// 27.2.2.
+    pub(super) fn host_registers(&self) -> Checked {
+        let c = self.capabilities;
+        let fixed = |value: u64, must: u64, may: u64| value & must == must && value & !may == 0;
+        let (cr0, cr4) = (self.get(Field::HOST_CR0), self.get(Field::HOST_CR4));
+        self.require(fixed(cr0, c.cr0_fixed0, c.cr0_fixed1), Check::HostCr0Fixed, Field::HOST_CR0)?;
+        self.require(fixed(cr4, c.cr4_fixed0, c.cr4_fixed1), Check::HostCr4Fixed, Field::HOST_CR4)?;
+        self.require(self.in_width(self.get(Field::HOST_CR3)), Check::HostCr3Width, Field::HOST_CR3)?;
+        for field in [Field::HOST_SYSENTER_ESP, Field::HOST_SYSENTER_EIP] {
+            self.require(self.is_canonical(self.get(field)), Check::HostSysenterCanonical, field)?;
+        }
+        if self.exit.has(Exit::LOAD_PAT) {
+            let valid = MemoryType::pat_is_valid(self.get(Field::HOST_PAT));
+            self.require(valid, Check::HostPat, Field::HOST_PAT)?;
+        }
+        if self.exit.has(Exit::LOAD_EFER) {
+            let efer = self.get(Field::HOST_EFER);
+            self.require(efer & !c.efer == 0, Check::HostEferReserved, Field::HOST_EFER)?;
+            let wide = if self.exit.has(Exit::HOST_ADDRESS_SPACE_SIZE) { Efer::LMA | Efer::LME } else { 0 };
+            self.require(efer & (Efer::LMA | Efer::LME) == wide, Check::HostEferMode, Field::HOST_EFER)?;
+        }
+        Ok(())
+    }
+
+    /// 27.2.3.
+    pub(super) fn host_segments(&self) -> Checked {
+        const SELECTORS: [Field; 7] = [
+            Field::HOST_ES_SELECTOR,
+            Field::HOST_CS_SELECTOR,
+            Field::HOST_SS_SELECTOR,
+            Field::HOST_DS_SELECTOR,
+            Field::HOST_FS_SELECTOR,
+            Field::HOST_GS_SELECTOR,
+            Field::HOST_TR_SELECTOR,
+        ];
+        const BASES: [Field; 5] = [
+            Field::HOST_FS_BASE,
+            Field::HOST_GS_BASE,
+            Field::HOST_TR_BASE,
+            Field::HOST_GDTR_BASE,
+            Field::HOST_IDTR_BASE,
+        ];
+        for field in SELECTORS {
+            self.require(self.get(field) & 7 == 0, Check::HostSelectorRplTi, field)?;
+        }
+        let not_zero = |field| self.get(field) != 0;
+        self.require(not_zero(Field::HOST_CS_SELECTOR), Check::HostCsZero, Field::HOST_CS_SELECTOR)?;
+        self.require(not_zero(Field::HOST_TR_SELECTOR), Check::HostTrZero, Field::HOST_TR_SELECTOR)?;
+        let wide = self.exit.has(Exit::HOST_ADDRESS_SPACE_SIZE);
+        self.require(wide || not_zero(Field::HOST_SS_SELECTOR), Check::HostSsZero, Field::HOST_SS_SELECTOR)?;
+        for field in BASES {
+            self.require(self.is_canonical(self.get(field)), Check::HostBaseCanonical, field)?;
+        }
+        Ok(())
+    }
+
+    /// 27.2.4.
+    pub(super) fn address_space_size(&self) -> Checked {
+        let wide = self.exit.has(Exit::HOST_ADDRESS_SPACE_SIZE);
+        let long_guest = self.entry.has(Entry::IA32E_MODE_GUEST);
+        if self.context.long_mode {
+            self.require(wide, Check::HostAddressSpaceSizeInIa32eMode, Field::EXIT_CONTROLS)?;
+        } else {
+            self.require(!wide && !long_guest, Check::OutsideIa32eMode, Field::EXIT_CONTROLS)?;
+        }
+        let (cr4, rip) = (self.get(Field::HOST_CR4), self.get(Field::HOST_RIP));
+        if wide {
+            self.require(cr4 & Cr4::PAE != 0, Check::Host64Pae, Field::HOST_CR4)?;
+            self.require(self.is_canonical(rip), Check::Host64RipCanonical, Field::HOST_RIP)
+        } else {
+            self.require(!long_guest, Check::Host32NoIa32eGuest, Field::ENTRY_CONTROLS)?;
+            self.require(cr4 & Cr4::PCIDE == 0, Check::Host32NoPcide, Field::HOST_CR4)?;
+            self.require(rip >> 32 == 0, Check::Host32Rip, Field::HOST_RIP)
+        }
+    }
+}

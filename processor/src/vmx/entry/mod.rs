@@ -1,0 +1,3 @@
+//! VM entries (SDM Vol. 3C, chapter 27).
+
+pub mod checks;
