@@ -166,39 +166,39 @@ impl Cpu {
                 self.after_trap(None);
                 continue;
             };
-            // Blocks are run while nothing calls for attention and time is left.
-            let mut index = index;
-            loop {
-                let Some(block) = code.block(index) else { break };
-                if block.count as u64 > limit - self.now() {
-                    if let Some(exit) = self.step(code) {
-                        return exit;
-                    }
-                    break;
-                }
-                let retry = self.execute(block);
-                if retry {
-                    if let Some(exit) = self.step(code) {
-                        return exit;
-                    }
-                    break;
-                }
-                if self.attention != 0 || self.now() >= limit {
-                    break;
-                }
-                // Traps and mode changes may have moved the tag; a block's own end never does without `attention`.
-                self.refresh_jump_tag(code);
-                match self.lookup_jump() {
-                    Some(next) => index = next,
-                    None => break,
-                }
+            if let Some(exit) = self.run_blocks(code, index, limit) {
+                return exit;
             }
         }
     }
 
+    /// Runs blocks from number `index` on while nothing calls for attention and virtual time is before `limit`.
+    fn run_blocks(&mut self, code: &mut CodeCache, mut index: u32, limit: u64) -> Option<RunExit> {
+        let changes = self.tlb.changes;
+        let last = limit - self.idle_time;
+        let mut linear = self.code_linear();
+        while let Some(block) = code.block(index) {
+            let count = u64::from(block.count);
+            if self.instructions + count > last {
+                return if self.instructions < last { self.step(code) } else { None };
+            }
+            self.regs[RIP_BASE_REG as usize] = self.rip.wrapping_sub(linear & 0xfff);
+            let ops = &block.ops;
+            match (ops[0].run)(self, ops) {
+                Stop::Done => self.instructions += count,
+                Stop::Trapped => return if self.left(ops) { self.step(code) } else { None },
+            }
+            if self.attention != 0 || self.tlb.changes != changes {
+                return None;
+            }
+            linear = self.code_linear();
+            index = self.lookup_jump(linear)?;
+        }
+        None
+    }
+
     #[inline(always)]
-    fn lookup_jump(&self) -> Option<u32> {
-        let linear = self.code_linear();
+    fn lookup_jump(&self, linear: u64) -> Option<u32> {
         let jump = &self.jumps.entries[jump_slot(linear)];
         (jump.linear == linear && jump.tag == self.jumps.tag).then_some(jump.block)
     }
@@ -213,7 +213,7 @@ impl Cpu {
     fn find_block(&mut self, code: &mut CodeCache, single: bool) -> Exec<u32> {
         let linear = self.code_linear();
         self.regs[RIP_BASE_REG as usize] = self.rip.wrapping_sub(linear & 0xfff);
-        if !single && let Some(index) = self.lookup_jump() {
+        if !single && let Some(index) = self.lookup_jump(linear) {
             return Ok(index);
         }
         self.check_fetch(self.rip, 1)?;
@@ -274,29 +274,19 @@ impl Cpu {
         self.undefined_opcode()
     }
 
-    /// Runs one block. True when its last operation must be run again on its own.
-    #[inline(always)]
-    fn execute(&mut self, block: &Block) -> bool {
-        let linear = self.code_linear();
-        self.regs[RIP_BASE_REG as usize] = self.rip.wrapping_sub(linear & 0xfff);
-        let ops = &block.ops;
-        match (ops[0].run)(self, ops) {
-            Stop::Done => {
-                self.instructions += block.count as u64;
-                false
-            }
-            Stop::Trapped => {
-                let index = ops.len() - self.remaining;
-                self.instructions += index as u64;
-                let op = ops[index];
-                if self.trap == Trap::RetryExact && !self.exact {
-                    self.rip = self.rip_of(&op);
-                    return true;
-                }
-                self.after_trap(Some(&op));
-                false
-            }
+    /// Sees to a block that was left in the middle. True when its last operation must be run again on its own.
+    #[cold]
+    #[inline(never)]
+    fn left(&mut self, ops: &[Op]) -> bool {
+        let index = ops.len() - self.remaining;
+        self.instructions += index as u64;
+        let op = ops[index];
+        if self.trap == Trap::RetryExact && !self.exact {
+            self.rip = self.rip_of(&op);
+            return true;
         }
+        self.after_trap(Some(&op));
+        false
     }
 
     /// Runs exactly one instruction, with exact time and the board within reach.
@@ -307,7 +297,12 @@ impl Cpu {
             Ok(index) => {
                 self.exact = true;
                 if let Some(block) = code.block(index) {
-                    self.execute(block);
+                    match (block.ops[0].run)(self, &block.ops) {
+                        Stop::Done => self.instructions += 1,
+                        Stop::Trapped => {
+                            self.left(&block.ops);
+                        }
+                    }
                 }
                 self.exact = false;
             }

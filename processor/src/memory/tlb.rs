@@ -72,6 +72,8 @@ pub struct Tlb {
     writer_base: u16,
     /// Counts every change after which a cached (address, context) pair may be stale though the tag is the same.
     pub(crate) shootdowns: u64,
+    /// Counts every change of what [`Tlb::fetch_tag`] gives, of `shootdowns`, or of the processor's mode.
+    pub(crate) changes: u64,
 }
 
 impl Tlb {
@@ -88,10 +90,12 @@ impl Tlb {
             slow: false,
             writer_base: (index * CONTEXTS + 1) as u16,
             shootdowns: 0,
+            changes: 0,
         }
     }
 
     fn refresh(&mut self) {
+        self.changes += 1;
         self.base = (self.current * CLASSES + self.class) * SIZE;
         self.generation = if self.slow { NEVER } else { self.contexts[self.current].generation };
     }
@@ -151,6 +155,7 @@ impl Tlb {
             }
         }
         self.shootdowns += 1;
+        self.changes += 1;
     }
 
     /// The current context's key.
