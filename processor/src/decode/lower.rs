@@ -13,6 +13,8 @@ pub fn register_slot(register: Register) -> u8 {
         Register::AH | Register::CH | Register::DH | Register::BH => (register as u8 - Register::AH as u8) | HIGH_BYTE,
         Register::EIP | Register::RIP => RIP_BASE_REG,
         Register::None => ZERO_REG,
+        // iced numbers the byte registers 0..20: SPL, R8L and the like are not at their register's number.
+        _ if register.is_gpr8() => register.full_register().number() as u8,
         _ => register.number() as u8,
     }
 }

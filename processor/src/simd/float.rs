@@ -224,11 +224,13 @@ fn reciprocal(x: u32) -> u32 {
         (0, _) => sign | INFINITY,
         (0xff, 0) => sign,
         (0xff, _) => x | QUIET,
+        // Above 2^126 the exact result is tiny, though it might round to the smallest normal number.
+        _ if x & !SIGN > 0x7e80_0000 => sign,
         _ => {
             // x = m * 2^(e - 150), so 1/x = (2^62 / m) * 2^(150 - e - 62).
             let (fraction, power) = approximate((1 << 62) / u64::from(1 << 23 | fraction));
             let biased = power + 150 - exponent - 62 + 127;
-            if biased > 0 { sign | (biased as u32) << 23 | fraction } else { sign }
+            sign | (biased as u32) << 23 | fraction
         }
     }
 }
@@ -291,6 +293,8 @@ mod tests {
             (0xbf80_0000, 0xbf80_0000, 0xffc0_0000),
             (0x4080_0000, 0x3e80_0000, 0x3f00_0000),
             (0x7f7f_ffff, 0, 0x1f80_0000),
+            (0x7e80_0000, 0x0080_0000, 0x2000_0000),
+            (0xfe80_0001, SIGN, 0xffc0_0000),
         ] {
             assert_eq!((reciprocal(x), reciprocal_root(x)), (inverse, root), "{x:#x}");
         }

@@ -193,32 +193,39 @@ fn doubles_to_mmx_truncated<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec 
     convert_to_mmx::<16, MEMORY>(cpu, op, convert::doubles_to_dwords_truncated)
 }
 
+/// The source of CVTPI2PS and CVTPI2PD. The x87 state is touched only if the source is an MMX register (SDM volume 2, CVTPI2PD; processors
+/// do the same for CVTPI2PS).
+fn two_dwords<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec<u64> {
+    cpu.sse_ready()?;
+    if MEMORY {
+        return cpu.load_operand::<8>(op);
+    }
+    cpu.check_mmx()?;
+    Ok(cpu.x87.mmx(op.r[1]))
+}
+
 /// CVTPI2PS: two doublewords to the two low singles; the upper quadword stays.
 fn mmx_to_singles<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.sse_ready()?;
-    cpu.check_mmx()?;
-    let source = if MEMORY { cpu.load_operand::<8>(op)? } else { cpu.x87.mmx(op.r[1]) };
+    let source = two_dwords::<MEMORY>(cpu, op)?;
     let mut env = Env::from_mxcsr(cpu.mxcsr);
     let low = convert::low_dwords_to_singles(&Xmm::from_low(source), 0, &mut env).low();
     cpu.settle(&env)?;
     cpu.set_xmm(op.r[0], cpu.xmm(op.r[0]).with_low(low));
-    cpu.x87.enter_mmx();
+    if !MEMORY {
+        cpu.x87.enter_mmx();
+    }
     Ok(())
 }
 
-/// CVTPI2PD: exact, so no exceptions; a memory operand does not touch the x87 state (SDM volume 2, CVTPI2PD).
+/// CVTPI2PD: exact, so there are no exceptions.
 fn mmx_to_doubles<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.sse_ready()?;
-    let source = if MEMORY {
-        cpu.load_operand::<8>(op)?
-    } else {
-        cpu.check_mmx()?;
-        cpu.x87.enter_mmx();
-        cpu.x87.mmx(op.r[1])
-    };
+    let source = two_dwords::<MEMORY>(cpu, op)?;
     let mut env = Env::from_mxcsr(cpu.mxcsr);
     let lanes = [source as i32, (source >> 32) as i32];
     cpu.set_xmm(op.r[0], Xmm::from_f64s(lanes.map(|lane| F64::from_i64(lane.into(), &mut env))));
+    if !MEMORY {
+        cpu.x87.enter_mmx();
+    }
     Ok(())
 }
 
