@@ -1,0 +1,60 @@
+//! Debian's KVM on our VT-x.
+
+mod common;
+
+use common::{boot_arguments, cache, kernel, run};
+use guests::{images, programs};
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(600);
+
+#[test]
+fn the_kernel_sees_the_vmx_features_and_loads_kvm_intel() {
+    let script = "grep -m1 '^vmx flags' /proc/cpuinfo; grep -m1 -ow vmx /proc/cpuinfo; lsmod; ls -l /dev/kvm";
+    let run = run(&boot_arguments("vmx-flags", images::with_script(kernel(), script).unwrap()), LIMIT);
+    run.expect_success().expect("kvm_intel").expect("/dev/kvm");
+    let flags = run.console.lines().find(|line| line.starts_with("vmx flags")).expect("a line of VMX flags");
+    for flag in [
+        "vnmi",
+        "preemption_timer",
+        "invvpid",
+        "flexpriority",
+        "tsc_offset",
+        "vtpr",
+        "mtf",
+        "vapic",
+        "ept",
+        "ept_ad",
+        "vpid",
+        "unrestricted_guest",
+    ] {
+        assert!(flags.split_whitespace().any(|f| f == flag), "no {flag} in {flags}");
+    }
+}
+
+#[test]
+fn a_kvm_client_runs_real_mode_and_long_mode_guests() {
+    let mut image = images::with_script(kernel(), "kvm_client").unwrap();
+    image.file("bin/kvm_client", 0o755, &programs::build("kvm_client").unwrap());
+    let run = run(&boot_arguments("kvm-client", image), LIMIT);
+    for test in
+        ["real_mode", "long_mode", "interrupt_window", "single_step", "kernel_apic", "dirty_log", "triple_fault"]
+    {
+        run.expect(&format!("PASS {test}"));
+    }
+    run.expect("kvm_client: 0 failed").expect_success();
+}
+
+#[test]
+fn qemu_with_kvm_boots_the_same_kernel_as_l2() {
+    let script = "echo L2: $(uname -s) $(nproc) $(grep -c hypervisor /proc/cpuinfo); seq 1 1000 | sha256sum";
+    let image = images::nested(cache(), kernel(), script, "").unwrap();
+    let mut arguments = boot_arguments("nested", image);
+    arguments.extend(["--memory", "1G"].map(str::to_owned));
+    let run = run(&arguments, LIMIT);
+    run.expect("L2: Linux 1 1").expect("67d4ff71d43921d5739f387da09746f405e425b07d727e4c69d029461d1f051f");
+    // L2's init says so, QEMU ends with 0, and L1's init says so.
+    assert_eq!(run.console.matches("vanderpool: status 0").count(), 2, "{}", run.console);
+    assert_eq!(run.console.matches("reboot: Power down").count(), 2, "{}", run.console);
+    run.expect_status(0);
+}
