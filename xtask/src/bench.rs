@@ -1,9 +1,9 @@
 //! `cargo xtask bench`: our machine and QEMU's TCG, in turns, on the same kernel and initramfs. Times are the host's, between lines on the
 //! guest's console, so that a guest's idea of time plays no part.
 
+use crate::program;
 use guests::{images, programs};
 use std::ffi::OsStr;
-use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -78,10 +78,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
     }
     let initrd = images::write("bench", image)?;
     let append = format!("console=ttyS0 panic=-1 pti=on vp.run={}", images::SCRIPT);
-    let ours = match &arguments.vanderpool {
-        Some(path) => path.clone(),
-        None => build()?,
-    };
+    let ours = program::path(arguments.vanderpool.as_deref())?;
 
     let mut results = [Vec::new(), Vec::new()];
     for round in 1..=arguments.runs.max(1) {
@@ -135,18 +132,6 @@ fn qemu_command(cpu: &str) -> Command {
     command.args(["-accel", "tcg", "-machine", "q35", "-m", "1G", "-cpu", cpu]);
     command.args(["-nodefaults", "-nographic", "-serial", "stdio", "-no-reboot"]);
     command
-}
-
-fn build() -> Result<PathBuf, Error> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let status =
-        Command::new(env!("CARGO")).args(["build", "--release", "--package", "vanderpool"]).current_dir(&root).status();
-    if !status.is_ok_and(|status| status.success()) {
-        return Err(Error::new("the command does not build"));
-    }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let program = target.join("release/vanderpool");
-    fs::canonicalize(&program).map_err(|e| Error::file("find", &program, &e))
 }
 
 /// Runs `command` and gives each interval in seconds, as far as its lines came.

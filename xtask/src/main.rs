@@ -7,6 +7,8 @@ use std::process::ExitCode;
 mod bench;
 mod fuzz;
 mod image;
+mod kvm_unit_tests;
+mod program;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Developer commands")]
@@ -23,12 +25,15 @@ enum Command {
     Fuzz(fuzz::Arguments),
     /// Write the initramfs images of the tests below target/guests and print how to boot them.
     Image(image::Arguments),
+    /// Run the x86 tests of kvm-unit-tests, built in a directory, on our machine.
+    KvmUnitTests(kvm_unit_tests::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
+        Command::KvmUnitTests(arguments) => kvm_unit_tests::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
     };
     match result {
