@@ -74,7 +74,7 @@ pub struct Boot {
     /// Disk image, raw or qcow2, as a virtio-blk device; may be repeated. `,snapshot` keeps the file as it is and forgets what the guest writes
     #[arg(long, value_name = "FILE[,snapshot]")]
     pub disk: Vec<Disk>,
-    /// CD-ROM image
+    /// ISO image, as a read-only virtio-blk disk before the others
     #[arg(long, value_name = "FILE")]
     pub cdrom: Option<PathBuf>,
     /// Network device: `user` is a virtio-net device behind a user-mode network (the host's loopback is 10.0.2.2)
@@ -83,7 +83,7 @@ pub struct Boot {
     /// Where the first serial port goes
     #[arg(long, value_name = "stdio|file:PATH|none", default_value = "stdio")]
     pub serial: Serial,
-    /// Write what the guest sends to the debug port 0xe9 / 0x402 to FILE
+    /// Write what firmware sends to its debug port (0x402) to FILE
     #[arg(long, value_name = "FILE")]
     pub debug_port: Option<PathBuf>,
     /// Add isa-debug-exit, pc-testdev and pci-testdev

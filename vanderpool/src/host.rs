@@ -63,10 +63,26 @@ impl Keyboard {
     /// Reads standard input; `escape_key` looks for Ctrl-A, which belongs to a terminal.
     #[must_use]
     pub fn of_stdin(escape_key: bool) -> Self {
+        if !escape_key && stdin_is_all_there() {
+            return Self::of_bytes(io::stdin().lock());
+        }
         // Room for a few reads: input from a pipe waits there when the guest is slow to take it.
         let (sender, inputs) = sync_channel(4);
         thread::spawn(move || read(&mut io::stdin().lock(), escape_key, &sender));
         Self { inputs, ended: false }
+    }
+
+    /// All of `source` at once: a run with such input is the same every time.
+    fn of_bytes(mut source: impl Read) -> Self {
+        let mut bytes = Vec::new();
+        // What could be read before an error counts.
+        let _ = source.read_to_end(&mut bytes);
+        let (sender, inputs) = sync_channel(1);
+        if !bytes.is_empty() {
+            let _ = sender.send(Input::Bytes(bytes));
+        }
+        // Nobody has to be waited for.
+        Self { inputs, ended: true }
     }
 
     /// A keyboard on which nobody types.
@@ -110,6 +126,15 @@ impl Keyboard {
         self.ended = true;
         news.then_some(Input::End)
     }
+}
+
+/// Whether standard input is a file or the null device, which need not be waited for.
+fn stdin_is_all_there() -> bool {
+    let stdin = io::stdin();
+    let Ok(status) = rustix::fs::fstat(&stdin) else { return true };
+    let null = rustix::fs::stat("/dev/null")
+        .is_ok_and(|null| null.st_rdev == status.st_rdev && null.st_mode == status.st_mode);
+    null || rustix::fs::FileType::from_raw_mode(status.st_mode) == rustix::fs::FileType::RegularFile
 }
 
 fn read(source: &mut dyn Read, escape_key: bool, sender: &SyncSender<Input>) {

@@ -2,6 +2,7 @@
 //! benchmark use the same parts.
 #![forbid(unsafe_code)]
 
+pub mod boot;
 pub mod cli;
 pub mod cpio;
 pub mod cpus;

@@ -1,2 +1,26 @@
 //! The `vanderpool` command.
-fn main() {}
+#![forbid(unsafe_code)]
+
+use clap::Parser;
+use std::io::Write;
+use std::process::ExitCode;
+use vanderpool::cli::{Arguments, Command};
+use vanderpool::{boot, cpus, exit_status};
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Boot(arguments) => boot::run(&arguments),
+        Command::Cpus(arguments) => cpus::report(arguments.model.as_deref(), arguments.json).map(|text| {
+            // Whoever reads may have had enough (`| head`).
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            0
+        }),
+    };
+    match result {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("vanderpool: {error}");
+            ExitCode::from(exit_status::BAD_INPUT)
+        }
+    }
+}

@@ -38,6 +38,12 @@ impl RawMode {
         }
         Ok(Self(()))
     }
+
+    /// The terminal as it is, for a console that is not on it.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(())
+    }
 }
 
 impl Drop for RawMode {

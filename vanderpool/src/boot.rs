@@ -1,0 +1,245 @@
+//! `vanderpool boot`: from arguments to a running machine, and from its end to the exit status.
+
+use crate::cli::{self, Network, Serial};
+use crate::debian::Cache;
+use crate::host::{Input, Keyboard, Signals};
+use crate::initramfs::Initramfs;
+use crate::terminal::RawMode;
+use crate::{Error, exit_status};
+use devices::network::UserNetwork;
+use devices::ports::{Discard, Output};
+use devices::storage::image::{self, ImageOptions};
+use machine::boot::firmware::Firmware;
+use machine::{Boot, Config, Disk, Host, HostEvent, Machine, Outcome};
+use processor::models::Model;
+use std::fs::{self, File};
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Runs the machine to its end; gives the exit status.
+///
+/// # Errors
+/// When an argument, a file or a tool is not right, before the machine starts.
+pub fn run(arguments: &cli::Boot) -> Result<u8, Error> {
+    let mut machine = build(arguments)?;
+    let signals = Signals::watch()?;
+    let on_terminal = arguments.serial == Serial::Stdio && io::stdin().is_terminal();
+    let keyboard = if arguments.serial == Serial::Stdio { Keyboard::of_stdin(on_terminal) } else { Keyboard::none() };
+    if on_terminal {
+        eprintln!("vanderpool: Ctrl-A x ends the machine, Ctrl-A h helps");
+    }
+    let mut console = HostConsole { keyboard, signals, quit: false };
+    let start = Instant::now();
+    let outcome = {
+        let raw_mode = if on_terminal { RawMode::enter() } else { Ok(RawMode::none()) };
+        let _raw_mode = raw_mode.map_err(|e| Error::new(format!("cannot use the terminal: {e}")))?;
+        machine.run(&mut console, arguments.max_instructions)
+    };
+    let elapsed = start.elapsed();
+    if arguments.stats {
+        report(&machine, elapsed);
+    }
+    if arguments.digest {
+        eprintln!("digest: {}", machine.digest());
+    }
+    Ok(status(&outcome, &console))
+}
+
+/// The machine that `arguments` describe.
+fn build(arguments: &cli::Boot) -> Result<Machine, Error> {
+    let model = arguments.cpu.as_deref().map(Model::named).transpose().map_err(Error::new)?;
+    let memory = arguments.memory.0;
+    let boot = source(arguments, memory)?;
+    let mut config = Config::new(boot);
+    config.processors = arguments.cpus;
+    config.memory = memory;
+    config.model = model.unwrap_or_else(Model::default_model);
+    config.test_devices = arguments.test_devices;
+    config.reboot = !arguments.no_reboot;
+    if let Some(path) = &arguments.cdrom {
+        config.disks.push(disk(path, ImageOptions { read_only: true, ..ImageOptions::default() }, "cdrom")?);
+    }
+    for (index, choice) in arguments.disk.iter().enumerate() {
+        let options = ImageOptions { snapshot: choice.snapshot, ..ImageOptions::default() };
+        config.disks.push(disk(&choice.path, options, &format!("disk{index}"))?);
+    }
+    if let Some(Network::User) = arguments.net {
+        config.network = Some(Box::new(UserNetwork::new()));
+    }
+    config.serial = vec![match &arguments.serial {
+        Serial::Stdio => Box::new(Stdout),
+        Serial::File(path) => Box::new(FileOutput::create(path)?),
+        Serial::None => Box::new(Discard),
+    }];
+    if let Some(path) = &arguments.debug_port {
+        config.debug_port = Box::new(FileOutput::create(path)?);
+    }
+    Machine::new(config).map_err(|error| explain(&error, arguments))
+}
+
+/// What the machine boots.
+fn source(arguments: &cli::Boot, memory: u64) -> Result<Boot, Error> {
+    if let Some(firmware) = &arguments.firmware {
+        let path = if firmware.as_os_str() == "seabios" {
+            Firmware::find_seabios().map_err(|e| Error::new(e.to_string()))?
+        } else {
+            firmware.clone()
+        };
+        let image = read("firmware image", &path, 16 << 20)?;
+        let firmware = Firmware::new(image).map_err(|e| Error::new(format!("{}: {e}", path.display())))?;
+        return Ok(Boot::Firmware(firmware));
+    }
+    let given = arguments.append.as_deref().unwrap_or_default();
+    let (kernel, initrd, command_line) = if arguments.debian {
+        let kernel = Cache::of_user(|line| eprintln!("vanderpool: {line}"))?.kernel()?;
+        let initrd = if arguments.initrd.is_none() { Some(Initramfs::new(&kernel)?.finish()) } else { None };
+        (kernel.image, initrd, format!("console=ttyS0 {given}").trim_end().to_owned())
+    } else {
+        let kernel = arguments
+            .kernel
+            .clone()
+            .ok_or_else(|| Error::new("name something to boot: --kernel, --firmware or --debian"))?;
+        (kernel, None, given.to_owned())
+    };
+    let initrd = match &arguments.initrd {
+        Some(path) => Some(read("initrd", path, memory)?),
+        None => initrd,
+    };
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(Boot::Direct {
+        name: name(&kernel),
+        kernel: read("kernel", &kernel, memory)?,
+        initrd_name: arguments.initrd.as_deref().map(name).unwrap_or_default(),
+        initrd,
+        command_line,
+    })
+}
+
+/// A whole file that must fit in `limit` bytes.
+fn read(what: &str, path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
+    let size = fs::metadata(path).map_err(|e| Error::file("read", path, &e))?.len();
+    if size > limit {
+        let why =
+            format!("the {what} {} has {size} bytes, more than there is memory for it ({limit} bytes)", path.display());
+        return Err(Error::new(why));
+    }
+    fs::read(path).map_err(|e| Error::file("read", path, &e))
+}
+
+fn disk(path: &Path, options: ImageOptions, serial: &str) -> Result<Disk, Error> {
+    let storage = image::open(path, options).map_err(Error::new)?;
+    Ok(Disk { storage, serial: serial.to_owned() })
+}
+
+/// The error of a machine that cannot be, with the file that it is about.
+fn explain(error: &machine::Error, arguments: &cli::Boot) -> Error {
+    match (error, &arguments.kernel) {
+        (machine::Error::Boot(_), Some(kernel)) => Error::new(format!("{}: {error}", kernel.display())),
+        _ => Error::new(error.to_string()),
+    }
+}
+
+fn report(machine: &Machine, elapsed: Duration) {
+    let instructions = machine.instructions();
+    let seconds = elapsed.as_secs_f64();
+    eprintln!("instructions: {instructions}");
+    eprintln!("virtual time: {:.6} s", machine.now() as f64 / 1e9);
+    eprintln!("host time: {seconds:.3} s, {:.1} million instructions a second", instructions as f64 / seconds / 1e6);
+}
+
+fn status(outcome: &Outcome, console: &HostConsole) -> u8 {
+    match outcome {
+        Outcome::PowerOff => exit_status::POWER_OFF,
+        Outcome::Reset => exit_status::RESET,
+        // A process has 8 bits for its status.
+        Outcome::DebugExit(status) => (status & 0xff) as u8,
+        Outcome::TripleFault { processor, state } => {
+            eprintln!("\nvanderpool: triple fault on processor {processor}\n{state}");
+            exit_status::TRIPLE_FAULT
+        }
+        Outcome::Interrupted => match console.signals.pending() {
+            Some(signal) if !console.quit => exit_status::SIGNAL.saturating_add(signal),
+            _ => exit_status::POWER_OFF,
+        },
+        Outcome::InstructionLimit => {
+            eprintln!("vanderpool: the limit of instructions is reached");
+            exit_status::INSTRUCTION_LIMIT
+        }
+        Outcome::Idle => {
+            eprintln!("vanderpool: every processor is halted and nothing can wake one");
+            exit_status::IDLE
+        }
+    }
+}
+
+/// The keyboard and signals as the machine's host.
+struct HostConsole {
+    keyboard: Keyboard,
+    signals: Signals,
+    quit: bool,
+}
+
+impl HostConsole {
+    fn event(&mut self, input: Option<Input>) -> Option<HostEvent> {
+        if self.signals.pending().is_some() {
+            return Some(HostEvent::Stop);
+        }
+        match input? {
+            Input::Bytes(bytes) => Some(HostEvent::Serial(bytes)),
+            Input::Quit => {
+                self.quit = true;
+                Some(HostEvent::Stop)
+            }
+            Input::End => None,
+        }
+    }
+}
+
+impl Host for HostConsole {
+    fn poll(&mut self) -> Option<HostEvent> {
+        let input = self.keyboard.poll();
+        self.event(input)
+    }
+
+    fn wait(&mut self, limit: Duration) -> Option<HostEvent> {
+        let input = if self.keyboard.ended() {
+            thread::sleep(limit);
+            None
+        } else {
+            self.keyboard.wait(limit)
+        };
+        self.event(input)
+    }
+
+    fn interactive(&self) -> bool {
+        !self.keyboard.ended()
+    }
+}
+
+/// Standard output as a serial line. Whoever listens there may have gone: the guest does not care.
+struct Stdout;
+
+impl Output for Stdout {
+    fn write(&mut self, bytes: &[u8]) {
+        let mut stdout = io::stdout().lock();
+        let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
+    }
+}
+
+/// A file as a serial line.
+struct FileOutput(File);
+
+impl FileOutput {
+    fn create(path: &Path) -> Result<Self, Error> {
+        File::create(path).map(Self).map_err(|e| Error::file("write", path, &e))
+    }
+}
+
+impl Output for FileOutput {
+    fn write(&mut self, bytes: &[u8]) {
+        // A full disk must not stop the guest.
+        let _ = self.0.write_all(bytes);
+    }
+}
