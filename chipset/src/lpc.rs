@@ -200,9 +200,9 @@ impl PciFunction for LpcBridge {
     }
 
     fn config_write(&mut self, offset: u16, size: u8, value: u32) -> bool {
-        let before = (self.pm_base(), self.rcba());
+        let before = (self.pm_base(), self.rcba(), self.interrupt_levels());
         self.config.write(offset, size, value);
-        before != (self.pm_base(), self.rcba())
+        before != (self.pm_base(), self.rcba(), self.interrupt_levels())
     }
 
     fn windows(&self) -> Vec<Window> {
@@ -237,6 +237,7 @@ mod tests {
         lpc.set_interrupt(2, 0, true);
         lpc.set_interrupt(6, 0, true);
         assert_eq!(lpc.interrupt_levels(), InterruptLevels { pirq: 1 << 6, isa: 0 }, "routing to the PIC is disabled");
+        assert!(lpc.config_write(PIRQE_ROUT + 2, 1, 11), "the board has to look at the levels again");
         lpc.configure();
         lpc.set_interrupt(2, 0, false);
         assert_eq!(lpc.interrupt_levels(), InterruptLevels { pirq: 1 << 6, isa: 1 << 11 });

@@ -204,7 +204,8 @@ impl RootComplex {
         }
     }
 
-    /// Writes ports 0xcf8-0xcff. True when [`decoded`](Self::decoded) may have changed.
+    /// Writes ports 0xcf8-0xcff. True when [`decoded`](Self::decoded) or the interrupt levels may have
+    /// changed.
     pub fn port_write(&mut self, port: u16, size: u8, value: u32) -> bool {
         match port {
             CONFIG_ADDRESS if size == 4 => self.address = value & 0x80ff_fffc,
@@ -230,7 +231,8 @@ impl RootComplex {
         }
     }
 
-    /// Writes `size` bytes at `offset` in the ECAM window. True when [`decoded`](Self::decoded) may have changed.
+    /// Writes `size` bytes at `offset` in the ECAM window. True when [`decoded`](Self::decoded) or the interrupt levels may have
+    /// changed.
     pub fn ecam_write(&mut self, offset: u64, size: u8, value: u64) -> bool {
         if size == 8 {
             let low = self.ecam_write(offset, 4, value & 0xffff_ffff);
@@ -263,7 +265,8 @@ impl RootComplex {
         value & all_ones(size)
     }
 
-    /// Writes 1, 2 or 4 bytes of configuration space. True when [`decoded`](Self::decoded) may have changed.
+    /// Writes 1, 2 or 4 bytes of configuration space. True when [`decoded`](Self::decoded) or the interrupt levels may have
+    /// changed.
     pub fn config_write(&mut self, slot: Slot, offset: u16, size: u8, value: u32) -> bool {
         if size > 1 && offset & u16::from(size - 1) != 0 {
             let mut changed = false;

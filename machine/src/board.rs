@@ -335,7 +335,7 @@ impl Board {
                 if let Some(n) = (0..self.serial.len()).find(|&n| port & !7 == SERIAL_PORTS[n].0) {
                     return Some((&mut self.serial[n], 0, SERIAL_PORTS[n].0));
                 }
-                if let Some(base) = self.decoded.pm_base.filter(|base| (*base..base + PM_SIZE).contains(&port)) {
+                if let Some(base) = self.decoded.pm_base.filter(|base| port.wrapping_sub(*base) < PM_SIZE) {
                     return Some((&mut self.power, REGION_PM, base));
                 }
                 let (slot, bar, base) = self.find_window(WindowKind::Io, port.into())?;
