@@ -10,7 +10,9 @@ pub mod chipset;
 pub mod devices;
 pub mod exercise;
 pub mod generate;
+pub mod images;
 pub mod input;
+pub mod loaders;
 pub mod virtio;
 
 /// A fuzz target.
