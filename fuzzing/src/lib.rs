@@ -47,6 +47,18 @@ pub const TARGETS: &[Target] = &[
         seeds: no_seeds,
     },
     Target { name: "chipset", about: "root complex, power management and fw_cfg", run: chipset::run, seeds: no_seeds },
+    Target {
+        name: "loaders",
+        about: "bzImage, PVH and multiboot kernels from strangers",
+        run: loaders::run,
+        seeds: loaders::seeds,
+    },
+    Target {
+        name: "images",
+        about: "qcow2 and raw disk images from strangers, and a guest that uses them",
+        run: images::run,
+        seeds: images::seeds,
+    },
 ];
 
 /// The target called `name`.
