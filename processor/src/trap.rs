@@ -8,6 +8,11 @@ use crate::cpu::Cpu;
 #[must_use]
 pub struct Trapped(());
 
+impl Trapped {
+    /// What the fast form of a body returns when it would have to take a slow path: the slow form is run instead, from the start.
+    pub(crate) const MISS: Self = Self(());
+}
+
 /// The result of an instruction's body.
 pub type Exec<T = ()> = Result<T, Trapped>;
 

@@ -138,6 +138,18 @@ impl Cpu {
         self.linear_legacy(op, size, write)
     }
 
+    /// As [`Cpu::linear`]; the fast form of a body (`FAST`) misses where a segment would have to be checked.
+    #[inline(always)]
+    pub(crate) fn linear_in<const FAST: bool>(&mut self, op: &Op, size: u64, write: bool) -> Exec<u64> {
+        if !FAST {
+            return self.linear(op, size, write);
+        }
+        if op.has(LEGACY_ADDRESS) {
+            return Err(Trapped::MISS);
+        }
+        Ok(self.offset_of(op).wrapping_add(self.segs[(op.seg & 7) as usize].base))
+    }
+
     #[inline(never)]
     fn linear_legacy(&mut self, op: &Op, size: u64, write: bool) -> Exec<u64> {
         let offset = self.effective_address(op);
@@ -189,6 +201,49 @@ macro_rules! op {
             match $body(cpu, &ops[0]) {
                 Ok(()) => $crate::decode::op::next(cpu, ops),
                 Err(why) => cpu.leave(ops, why),
+            }
+        }
+        handler as $crate::decode::Handler
+    }};
+}
+
+/// Makes a [`Handler`] of a body `f::<FAST, …>` in two forms: the fast one makes no calls and misses where it would have to; then the slow one
+/// runs, from the start. So the fast path keeps everything in registers.
+#[macro_export]
+macro_rules! fast {
+    ($body:ident $(, $parameter:tt)*) => {{
+        #[inline(never)]
+        fn slow(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
+            match $body::<false $(, $parameter)*>(cpu, &ops[0]) {
+                Ok(()) => $crate::decode::op::next(cpu, ops),
+                Err(why) => cpu.leave(ops, why),
+            }
+        }
+        fn handler(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
+            match $body::<true $(, $parameter)*>(cpu, &ops[0]) {
+                Ok(()) => $crate::decode::op::next(cpu, ops),
+                Err(_) => slow(cpu, ops),
+            }
+        }
+        handler as $crate::decode::Handler
+    }};
+}
+
+/// [`fast!`] for a body that ends the block and sets `cpu.rip` itself.
+#[macro_export]
+macro_rules! fast_branch {
+    ($body:ident $(, $parameter:tt)*) => {{
+        #[inline(never)]
+        fn slow(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
+            match $body::<false $(, $parameter)*>(cpu, &ops[0]) {
+                Ok(()) => $crate::decode::Stop::Done,
+                Err(why) => cpu.leave(ops, why),
+            }
+        }
+        fn handler(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
+            match $body::<true $(, $parameter)*>(cpu, &ops[0]) {
+                Ok(()) => $crate::decode::Stop::Done,
+                Err(_) => slow(cpu, ops),
             }
         }
         handler as $crate::decode::Handler

@@ -4,8 +4,8 @@ use super::operand::{read, write};
 use crate::cpu::Cpu;
 use crate::decode::{Op, Table};
 use crate::flags::LateFlags;
-use crate::op;
 use crate::trap::Exec;
+use crate::{fast, op};
 use iced_x86::Code;
 
 /// A two-operand operation: the result and, if wanted, the flags.
@@ -127,9 +127,9 @@ fn ri<B: Binary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op) -> E
 
 /// Register with memory.
 #[inline(always)]
-fn rm<B: Binary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.linear(op, N as u64, false)?;
-    let b = cpu.load::<N>(address)?;
+fn rm<const FAST: bool, B: Binary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear_in::<FAST>(op, N as u64, false)?;
+    let b = cpu.load_in::<FAST, N>(address)?;
     let a = read::<N>(cpu, op.r[0]);
     let result = B::compute::<N, FLAGS>(a, b, &mut cpu.flags);
     if B::STORES {
@@ -139,17 +139,17 @@ fn rm<B: Binary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op) -> E
 }
 
 #[inline(always)]
-fn memory_with<B: Binary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op, b: u64) -> Exec {
-    let address = cpu.linear(op, N as u64, B::STORES)?;
+fn memory_with<const FAST: bool, B: Binary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op, b: u64) -> Exec {
+    let address = cpu.linear_in::<FAST>(op, N as u64, B::STORES)?;
     if B::STORES {
-        let slot = cpu.locate_write::<N>(address)?;
-        let a = cpu.load_at::<N>(slot)?;
+        let slot = cpu.locate_write_in::<FAST, N>(address)?;
+        let a = cpu.load_at_in::<FAST, N>(slot)?;
         let mut flags = cpu.flags;
         let result = B::compute::<N, FLAGS>(a, b, &mut flags);
-        cpu.store_at::<N>(slot, result)?;
+        cpu.store_at_in::<FAST, N>(slot, result)?;
         cpu.flags = flags;
     } else {
-        let a = cpu.load::<N>(address)?;
+        let a = cpu.load_in::<FAST, N>(address)?;
         B::compute::<N, FLAGS>(a, b, &mut cpu.flags);
     }
     Ok(())
@@ -157,15 +157,15 @@ fn memory_with<B: Binary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: 
 
 /// Memory with register.
 #[inline(always)]
-fn mr<B: Binary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+fn mr<const FAST: bool, B: Binary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let b = read::<N>(cpu, op.r[1]);
-    memory_with::<B, N, FLAGS>(cpu, op, b)
+    memory_with::<FAST, B, N, FLAGS>(cpu, op, b)
 }
 
 /// Memory with immediate.
 #[inline(always)]
-fn mi<B: Binary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
-    memory_with::<B, N, FLAGS>(cpu, op, super::operand::cut::<N>(op.imm))
+fn mi<const FAST: bool, B: Binary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    memory_with::<FAST, B, N, FLAGS>(cpu, op, super::operand::cut::<N>(op.imm))
 }
 
 /// A one-operand operation.
@@ -230,25 +230,25 @@ fn unary_r<U: Unary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op) 
 }
 
 #[inline(always)]
-fn unary_m<U: Unary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.linear(op, N as u64, true)?;
-    let slot = cpu.locate_write::<N>(address)?;
-    let a = cpu.load_at::<N>(slot)?;
+fn unary_m<const FAST: bool, U: Unary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear_in::<FAST>(op, N as u64, true)?;
+    let slot = cpu.locate_write_in::<FAST, N>(address)?;
+    let a = cpu.load_at_in::<FAST, N>(slot)?;
     let mut flags = cpu.flags;
     let result = U::compute::<N, FLAGS>(a, &mut flags);
-    cpu.store_at::<N>(slot, result)?;
+    cpu.store_at_in::<FAST, N>(slot, result)?;
     cpu.flags = flags;
     Ok(())
 }
 
 macro_rules! forms {
     ($table:ident, $name:ident, $n:literal, rm_r: [$($rm_r:ident),*], r_rm: [$($r_rm:ident),*], rm_i: [$($rm_i:ident),*]) => {
-        $($table.set(Code::$rm_r, op!(rr::<$name, $n, true>), op!(mr::<$name, $n, true>))
-            .dead(op!(rr::<$name, $n, false>), op!(mr::<$name, $n, false>)).safe();)*
-        $($table.set(Code::$r_rm, op!(rr::<$name, $n, true>), op!(rm::<$name, $n, true>))
-            .dead(op!(rr::<$name, $n, false>), op!(rm::<$name, $n, false>)).safe();)*
-        $($table.set(Code::$rm_i, op!(ri::<$name, $n, true>), op!(mi::<$name, $n, true>))
-            .dead(op!(ri::<$name, $n, false>), op!(mi::<$name, $n, false>)).safe();)*
+        $($table.set(Code::$rm_r, op!(rr::<$name, $n, true>), fast!(mr, $name, $n, true))
+            .dead(op!(rr::<$name, $n, false>), fast!(mr, $name, $n, false)).safe();)*
+        $($table.set(Code::$r_rm, op!(rr::<$name, $n, true>), fast!(rm, $name, $n, true))
+            .dead(op!(rr::<$name, $n, false>), fast!(rm, $name, $n, false)).safe();)*
+        $($table.set(Code::$rm_i, op!(ri::<$name, $n, true>), fast!(mi, $name, $n, true))
+            .dead(op!(ri::<$name, $n, false>), fast!(mi, $name, $n, false)).safe();)*
     };
 }
 
@@ -263,8 +263,8 @@ macro_rules! all_forms {
 
 macro_rules! unary_forms {
     ($table:ident, $name:ident, $n:literal, [$($code:ident),*]) => {
-        $($table.set(Code::$code, op!(unary_r::<$name, $n, true>), op!(unary_m::<$name, $n, true>))
-            .dead(op!(unary_r::<$name, $n, false>), op!(unary_m::<$name, $n, false>)).safe();)*
+        $($table.set(Code::$code, op!(unary_r::<$name, $n, true>), fast!(unary_m, $name, $n, true))
+            .dead(op!(unary_r::<$name, $n, false>), fast!(unary_m, $name, $n, false)).safe();)*
     };
 }
 

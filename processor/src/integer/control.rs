@@ -1,12 +1,12 @@
 //! Near control transfers: JMP, Jcc, CALL, RET, LOOP, JrCXZ.
 
 use super::operand::{cut, read};
-use crate::branch;
 use crate::cpu::{Cpu, Mode, RCX, RIP_BASE_REG};
 use crate::decode::op::{ADDRESS_16, ADDRESS_32};
 use crate::decode::{Op, Table};
 use crate::segment::CS;
-use crate::trap::Exec;
+use crate::trap::{Exec, Trapped};
+use crate::{branch, fast_branch};
 use iced_x86::Code;
 
 impl Cpu {
@@ -17,6 +17,15 @@ impl Cpu {
             if self.mode == Mode::Long64 { self.is_canonical(target) } else { target <= self.segs[CS].limit as u64 };
         if fits { Ok(()) } else { Err(self.general_protection(0)) }
     }
+
+    /// As [`Cpu::check_target`]; the fast form of a body (`FAST`) misses.
+    #[inline(always)]
+    fn check_target_in<const FAST: bool>(&mut self, target: u64) -> Exec {
+        if !FAST {
+            return self.check_target(target);
+        }
+        if self.mode == Mode::Long64 && self.is_canonical(target) { Ok(()) } else { Err(Trapped::MISS) }
+    }
 }
 
 /// The target of a relative branch with operand size `N`.
@@ -26,16 +35,16 @@ fn relative<const N: usize>(cpu: &Cpu, op: &Op) -> u64 {
 }
 
 #[inline(always)]
-fn jmp<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+fn jmp<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     let target = relative::<N>(cpu, op);
-    cpu.check_target(target)?;
+    cpu.check_target_in::<FAST>(target)?;
     cpu.rip = target;
     Ok(())
 }
 
 #[inline(always)]
-fn jcc<const CC: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    if cpu.flags.condition(CC) { jmp::<N>(cpu, op) } else { fall(cpu, op) }
+fn jcc<const FAST: bool, const CC: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    if cpu.flags.condition(CC) { jmp::<FAST, N>(cpu, op) } else { fall(cpu, op) }
 }
 
 #[inline(always)]
@@ -45,55 +54,55 @@ fn fall(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 #[inline(always)]
-fn jmp_r<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+fn jmp_r<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     let target = read::<N>(cpu, op.r[0]);
-    cpu.check_target(target)?;
+    cpu.check_target_in::<FAST>(target)?;
     cpu.rip = target;
     Ok(())
 }
 
 #[inline(always)]
-fn jmp_m<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.linear(op, N as u64, false)?;
-    let target = cpu.load::<N>(address)?;
-    cpu.check_target(target)?;
+fn jmp_m<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear_in::<FAST>(op, N as u64, false)?;
+    let target = cpu.load_in::<FAST, N>(address)?;
+    cpu.check_target_in::<FAST>(target)?;
     cpu.rip = target;
     Ok(())
 }
 
 #[inline(always)]
-fn call_to<const N: usize>(cpu: &mut Cpu, op: &Op, target: u64) -> Exec {
-    cpu.check_target(target)?;
+fn call_to<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op, target: u64) -> Exec {
+    cpu.check_target_in::<FAST>(target)?;
     let back = cpu.next_rip(op);
-    cpu.push::<N>(cut::<N>(back))?;
+    cpu.push_in::<FAST, N>(cut::<N>(back))?;
     cpu.rip = target;
     Ok(())
 }
 
 #[inline(always)]
-fn call<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+fn call<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     let target = relative::<N>(cpu, op);
-    call_to::<N>(cpu, op, target)
+    call_to::<FAST, N>(cpu, op, target)
 }
 
 #[inline(always)]
-fn call_r<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+fn call_r<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     let target = read::<N>(cpu, op.r[0]);
-    call_to::<N>(cpu, op, target)
+    call_to::<FAST, N>(cpu, op, target)
 }
 
 #[inline(always)]
-fn call_m<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.linear(op, N as u64, false)?;
-    let target = cpu.load::<N>(address)?;
-    call_to::<N>(cpu, op, target)
+fn call_m<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear_in::<FAST>(op, N as u64, false)?;
+    let target = cpu.load_in::<FAST, N>(address)?;
+    call_to::<FAST, N>(cpu, op, target)
 }
 
 /// RET, with the number of bytes to release in `imm` (0 for the plain form).
 #[inline(always)]
-fn ret<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let target = cpu.peek_stack::<N>(0)?;
-    cpu.check_target(target)?;
+fn ret<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let target = cpu.peek_stack_in::<FAST, N>(0)?;
+    cpu.check_target_in::<FAST>(target)?;
     let offset = cpu.stack_offset((N as u64).wrapping_add(op.imm & 0xffff));
     cpu.set_stack_offset(offset);
     cpu.rip = target;
@@ -137,7 +146,7 @@ fn loop_<const KIND: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     if !taken {
         return fall(cpu, op);
     }
-    let done = jmp::<N>(cpu, op);
+    let done = jmp::<false, N>(cpu, op);
     if done.is_err() {
         cpu.regs[RCX] = old;
     }
@@ -146,12 +155,12 @@ fn loop_<const KIND: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
 
 macro_rules! conditions {
     ($t:ident, $($name:ident = $cc:literal),*) => { paste::paste! { $(
-        $t.end(Code::[<J $name _rel8_16>], branch!(jcc::<$cc, 2>));
-        $t.end(Code::[<J $name _rel16>], branch!(jcc::<$cc, 2>));
-        $t.end(Code::[<J $name _rel8_32>], branch!(jcc::<$cc, 4>));
-        $t.end(Code::[<J $name _rel32_32>], branch!(jcc::<$cc, 4>));
-        $t.end(Code::[<J $name _rel8_64>], branch!(jcc::<$cc, 8>));
-        $t.end(Code::[<J $name _rel32_64>], branch!(jcc::<$cc, 8>));
+        $t.end(Code::[<J $name _rel8_16>], fast_branch!(jcc, $cc, 2));
+        $t.end(Code::[<J $name _rel16>], fast_branch!(jcc, $cc, 2));
+        $t.end(Code::[<J $name _rel8_32>], fast_branch!(jcc, $cc, 4));
+        $t.end(Code::[<J $name _rel32_32>], fast_branch!(jcc, $cc, 4));
+        $t.end(Code::[<J $name _rel8_64>], fast_branch!(jcc, $cc, 8));
+        $t.end(Code::[<J $name _rel32_64>], fast_branch!(jcc, $cc, 8));
     )* }};
 }
 
@@ -202,30 +211,30 @@ pub fn register(table: &mut Table) {
     table.end(Code::Jrcxz_rel8_16, branch!(loop_::<3, 2>)).sized(8);
     table.end(Code::Jrcxz_rel8_64, branch!(loop_::<3, 8>)).sized(8);
     for code in [Code::Jmp_rel8_16, Code::Jmp_rel16] {
-        table.end(code, branch!(jmp::<2>));
+        table.end(code, fast_branch!(jmp, 2));
     }
     for code in [Code::Jmp_rel8_32, Code::Jmp_rel32_32] {
-        table.end(code, branch!(jmp::<4>));
+        table.end(code, fast_branch!(jmp, 4));
     }
     for code in [Code::Jmp_rel8_64, Code::Jmp_rel32_64] {
-        table.end(code, branch!(jmp::<8>));
+        table.end(code, fast_branch!(jmp, 8));
     }
-    table.end(Code::Call_rel16, branch!(call::<2>));
-    table.end(Code::Call_rel32_32, branch!(call::<4>));
-    table.end(Code::Call_rel32_64, branch!(call::<8>));
-    both(table, Code::Jmp_rm16, branch!(jmp_r::<2>), branch!(jmp_m::<2>));
-    both(table, Code::Jmp_rm32, branch!(jmp_r::<4>), branch!(jmp_m::<4>));
-    both(table, Code::Jmp_rm64, branch!(jmp_r::<8>), branch!(jmp_m::<8>));
-    both(table, Code::Call_rm16, branch!(call_r::<2>), branch!(call_m::<2>));
-    both(table, Code::Call_rm32, branch!(call_r::<4>), branch!(call_m::<4>));
-    both(table, Code::Call_rm64, branch!(call_r::<8>), branch!(call_m::<8>));
+    table.end(Code::Call_rel16, fast_branch!(call, 2));
+    table.end(Code::Call_rel32_32, fast_branch!(call, 4));
+    table.end(Code::Call_rel32_64, fast_branch!(call, 8));
+    both(table, Code::Jmp_rm16, fast_branch!(jmp_r, 2), fast_branch!(jmp_m, 2));
+    both(table, Code::Jmp_rm32, fast_branch!(jmp_r, 4), fast_branch!(jmp_m, 4));
+    both(table, Code::Jmp_rm64, fast_branch!(jmp_r, 8), fast_branch!(jmp_m, 8));
+    both(table, Code::Call_rm16, fast_branch!(call_r, 2), fast_branch!(call_m, 2));
+    both(table, Code::Call_rm32, fast_branch!(call_r, 4), fast_branch!(call_m, 4));
+    both(table, Code::Call_rm64, fast_branch!(call_r, 8), fast_branch!(call_m, 8));
     for code in [Code::Retnw, Code::Retnw_imm16] {
-        table.end(code, branch!(ret::<2>));
+        table.end(code, fast_branch!(ret, 2));
     }
     for code in [Code::Retnd, Code::Retnd_imm16] {
-        table.end(code, branch!(ret::<4>));
+        table.end(code, fast_branch!(ret, 4));
     }
     for code in [Code::Retnq, Code::Retnq_imm16] {
-        table.end(code, branch!(ret::<8>));
+        table.end(code, fast_branch!(ret, 8));
     }
 }

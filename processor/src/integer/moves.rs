@@ -4,8 +4,8 @@ use super::operand::{cut, read, write};
 use crate::cpu::{Cpu, RAX, RBX, RCX, RDX};
 use crate::decode::{Op, Table};
 use crate::flags::{LateFlags, ZF, sign_extend};
-use crate::op;
 use crate::trap::Exec;
+use crate::{fast, op};
 use iced_x86::Code;
 
 #[inline(always)]
@@ -16,17 +16,17 @@ fn mov_rr<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 #[inline(always)]
-fn mov_rm<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.linear(op, N as u64, false)?;
-    let value = cpu.load::<N>(address)?;
+fn mov_rm<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear_in::<FAST>(op, N as u64, false)?;
+    let value = cpu.load_in::<FAST, N>(address)?;
     write::<N>(cpu, op.r[0], value);
     Ok(())
 }
 
 #[inline(always)]
-fn mov_mr<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.linear(op, N as u64, true)?;
-    cpu.store::<N>(address, read::<N>(cpu, op.r[1]))
+fn mov_mr<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear_in::<FAST>(op, N as u64, true)?;
+    cpu.store_in::<FAST, N>(address, read::<N>(cpu, op.r[1]))
 }
 
 #[inline(always)]
@@ -36,9 +36,9 @@ fn mov_ri<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 #[inline(always)]
-fn mov_mi<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.linear(op, N as u64, true)?;
-    cpu.store::<N>(address, cut::<N>(op.imm))
+fn mov_mi<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear_in::<FAST>(op, N as u64, true)?;
+    cpu.store_in::<FAST, N>(address, cut::<N>(op.imm))
 }
 
 /// Zero- or sign-extends from `S` to `N` bytes.
@@ -55,9 +55,9 @@ fn movx_rr<const SIGNED: bool, const N: usize, const S: usize>(cpu: &mut Cpu, op
 }
 
 #[inline(always)]
-fn movx_rm<const SIGNED: bool, const N: usize, const S: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.linear(op, S as u64, false)?;
-    let value = cpu.load::<S>(address)?;
+fn movx_rm<const FAST: bool, const SIGNED: bool, const N: usize, const S: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear_in::<FAST>(op, S as u64, false)?;
+    let value = cpu.load_in::<FAST, S>(address)?;
     write::<N>(cpu, op.r[0], extend::<SIGNED, S>(value));
     Ok(())
 }
@@ -78,11 +78,11 @@ fn xchg_rr<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 #[inline(always)]
-fn xchg_mr<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.linear(op, N as u64, true)?;
-    let slot = cpu.locate_write::<N>(address)?;
-    let old = cpu.load_at::<N>(slot)?;
-    cpu.store_at::<N>(slot, read::<N>(cpu, op.r[1]))?;
+fn xchg_mr<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear_in::<FAST>(op, N as u64, true)?;
+    let slot = cpu.locate_write_in::<FAST, N>(address)?;
+    let old = cpu.load_at_in::<FAST, N>(slot)?;
+    cpu.store_at_in::<FAST, N>(slot, read::<N>(cpu, op.r[1]))?;
     write::<N>(cpu, op.r[1], old);
     Ok(())
 }
@@ -97,9 +97,9 @@ fn cmov_rr<const CC: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 #[inline(always)]
-fn cmov_rm<const CC: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.linear(op, N as u64, false)?;
-    let loaded = cpu.load::<N>(address)?;
+fn cmov_rm<const FAST: bool, const CC: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear_in::<FAST>(op, N as u64, false)?;
+    let loaded = cpu.load_in::<FAST, N>(address)?;
     let value = if cpu.flags.condition(CC) { loaded } else { read::<N>(cpu, op.r[0]) };
     write::<N>(cpu, op.r[0], value);
     Ok(())
@@ -113,9 +113,9 @@ fn set_r<const CC: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 #[inline(always)]
-fn set_m<const CC: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.linear(op, 1, true)?;
-    cpu.store::<1>(address, cpu.flags.condition(CC) as u64)
+fn set_m<const FAST: bool, const CC: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear_in::<FAST>(op, 1, true)?;
+    cpu.store_in::<FAST, 1>(address, cpu.flags.condition(CC) as u64)
 }
 
 fn bswap<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
@@ -164,14 +164,14 @@ fn cmpxchg_rr<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn cmpxchg_mr<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.linear(op, N as u64, true)?;
-    let slot = cpu.locate_write::<N>(address)?;
-    let old = cpu.load_at::<N>(slot)?;
+fn cmpxchg_mr<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear_in::<FAST>(op, N as u64, true)?;
+    let slot = cpu.locate_write_in::<FAST, N>(address)?;
+    let old = cpu.load_at_in::<FAST, N>(slot)?;
     let accumulator = read::<N>(cpu, RAX as u8);
     // Memory is written in either case: with what was there if the values differ.
     let new = if accumulator == old { read::<N>(cpu, op.r[1]) } else { old };
-    cpu.store_at::<N>(slot, new)?;
+    cpu.store_at_in::<FAST, N>(slot, new)?;
     cpu.flags = compare::<N>(accumulator, old);
     if accumulator != old {
         write::<N>(cpu, RAX as u8, old);
@@ -233,12 +233,12 @@ fn xadd_rr<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn xadd_mr<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.linear(op, N as u64, true)?;
-    let slot = cpu.locate_write::<N>(address)?;
-    let old = cpu.load_at::<N>(slot)?;
+fn xadd_mr<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear_in::<FAST>(op, N as u64, true)?;
+    let slot = cpu.locate_write_in::<FAST, N>(address)?;
+    let old = cpu.load_at_in::<FAST, N>(slot)?;
     let (sum, flags) = add_flags::<N>(old, read::<N>(cpu, op.r[1]));
-    cpu.store_at::<N>(slot, sum)?;
+    cpu.store_at_in::<FAST, N>(slot, sum)?;
     write::<N>(cpu, op.r[1], old);
     cpu.flags = flags;
     Ok(())
@@ -284,15 +284,15 @@ fn xlat(cpu: &mut Cpu, op: &Op) -> Exec {
 macro_rules! mov {
     ($t:ident, $n:literal, $bits:literal, $acc:ident, $wide:literal) => {
         paste::paste! {
-            $t.set(Code::[<Mov_rm $bits _r $bits>], op!(mov_rr::<$n>), op!(mov_mr::<$n>)).safe();
-            $t.set(Code::[<Mov_r $bits _rm $bits>], op!(mov_rr::<$n>), op!(mov_rm::<$n>)).safe();
-            $t.set(Code::[<Mov_rm $bits _imm $wide>], op!(mov_ri::<$n>), op!(mov_mi::<$n>)).safe();
+            $t.set(Code::[<Mov_rm $bits _r $bits>], op!(mov_rr::<$n>), fast!(mov_mr, $n)).safe();
+            $t.set(Code::[<Mov_r $bits _rm $bits>], op!(mov_rr::<$n>), fast!(mov_rm, $n)).safe();
+            $t.set(Code::[<Mov_rm $bits _imm $wide>], op!(mov_ri::<$n>), fast!(mov_mi, $n)).safe();
             $t.set(Code::[<Mov_r $bits _imm $bits>], op!(mov_ri::<$n>), op!(mov_ri::<$n>)).safe();
-            $t.one(Code::[<Mov_ $acc _moffs $bits>], op!(mov_rm::<$n>));
-            $t.one(Code::[<Mov_moffs $bits _ $acc>], op!(mov_mr::<$n>));
-            $t.set(Code::[<Xchg_rm $bits _r $bits>], op!(xchg_rr::<$n>), op!(xchg_mr::<$n>)).safe();
-            $t.set(Code::[<Cmpxchg_rm $bits _r $bits>], op!(cmpxchg_rr::<$n>), op!(cmpxchg_mr::<$n>)).safe();
-            $t.set(Code::[<Xadd_rm $bits _r $bits>], op!(xadd_rr::<$n>), op!(xadd_mr::<$n>)).safe();
+            $t.one(Code::[<Mov_ $acc _moffs $bits>], fast!(mov_rm, $n));
+            $t.one(Code::[<Mov_moffs $bits _ $acc>], fast!(mov_mr, $n));
+            $t.set(Code::[<Xchg_rm $bits _r $bits>], op!(xchg_rr::<$n>), fast!(xchg_mr, $n)).safe();
+            $t.set(Code::[<Cmpxchg_rm $bits _r $bits>], op!(cmpxchg_rr::<$n>), fast!(cmpxchg_mr, $n)).safe();
+            $t.set(Code::[<Xadd_rm $bits _r $bits>], op!(xadd_rr::<$n>), fast!(xadd_mr, $n)).safe();
         }
     };
 }
@@ -304,10 +304,10 @@ macro_rules! wide_moves {
         $t.one(Code::[<Bswap_r $bits>], op!(bswap::<$n>)).safe();
         $t.one(Code::[<Movbe_r $bits _m $bits>], op!(movbe_rm::<$n>));
         $t.one(Code::[<Movbe_m $bits _r $bits>], op!(movbe_mr::<$n>));
-        $t.set(Code::[<Movzx_r $bits _rm8>], op!(movx_rr::<false, $n, 1>), op!(movx_rm::<false, $n, 1>)).safe();
-        $t.set(Code::[<Movzx_r $bits _rm16>], op!(movx_rr::<false, $n, 2>), op!(movx_rm::<false, $n, 2>)).safe();
-        $t.set(Code::[<Movsx_r $bits _rm8>], op!(movx_rr::<true, $n, 1>), op!(movx_rm::<true, $n, 1>)).safe();
-        $t.set(Code::[<Movsx_r $bits _rm16>], op!(movx_rr::<true, $n, 2>), op!(movx_rm::<true, $n, 2>)).safe();
+        $t.set(Code::[<Movzx_r $bits _rm8>], op!(movx_rr::<false, $n, 1>), fast!(movx_rm, false, $n, 1)).safe();
+        $t.set(Code::[<Movzx_r $bits _rm16>], op!(movx_rr::<false, $n, 2>), fast!(movx_rm, false, $n, 2)).safe();
+        $t.set(Code::[<Movsx_r $bits _rm8>], op!(movx_rr::<true, $n, 1>), fast!(movx_rm, true, $n, 1)).safe();
+        $t.set(Code::[<Movsx_r $bits _rm16>], op!(movx_rr::<true, $n, 2>), fast!(movx_rm, true, $n, 2)).safe();
         $t.set(Code::[<Nop_rm $bits>], op!(nop), op!(nop_memory)).safe();
         for code in [Code::[<Reservednop_rm $bits _r $bits _0F0D>], Code::[<Reservednop_rm $bits _r $bits _0F18>], Code::[<Reservednop_rm $bits _r $bits _0F19>],
             Code::[<Reservednop_rm $bits _r $bits _0F1A>], Code::[<Reservednop_rm $bits _r $bits _0F1B>], Code::[<Reservednop_rm $bits _r $bits _0F1C>],
@@ -319,10 +319,10 @@ macro_rules! wide_moves {
 
 macro_rules! conditional {
     ($t:ident, $($name:ident = $cc:literal),*) => { paste::paste! { $(
-        $t.set(Code::[<Cmov $name _r16_rm16>], op!(cmov_rr::<$cc, 2>), op!(cmov_rm::<$cc, 2>)).safe();
-        $t.set(Code::[<Cmov $name _r32_rm32>], op!(cmov_rr::<$cc, 4>), op!(cmov_rm::<$cc, 4>)).safe();
-        $t.set(Code::[<Cmov $name _r64_rm64>], op!(cmov_rr::<$cc, 8>), op!(cmov_rm::<$cc, 8>)).safe();
-        $t.set(Code::[<Set $name _rm8>], op!(set_r::<$cc>), op!(set_m::<$cc>)).safe();
+        $t.set(Code::[<Cmov $name _r16_rm16>], op!(cmov_rr::<$cc, 2>), fast!(cmov_rm, $cc, 2)).safe();
+        $t.set(Code::[<Cmov $name _r32_rm32>], op!(cmov_rr::<$cc, 4>), fast!(cmov_rm, $cc, 4)).safe();
+        $t.set(Code::[<Cmov $name _r64_rm64>], op!(cmov_rr::<$cc, 8>), fast!(cmov_rm, $cc, 8)).safe();
+        $t.set(Code::[<Set $name _rm8>], op!(set_r::<$cc>), fast!(set_m, $cc)).safe();
     )* }};
 }
 
@@ -354,11 +354,11 @@ pub fn register(table: &mut Table) {
         le = 14,
         g = 15
     );
-    table.set(Code::Movsxd_r16_rm16, op!(mov_rr::<2>), op!(mov_rm::<2>)).safe();
-    table.set(Code::Movsxd_r32_rm32, op!(mov_rr::<4>), op!(mov_rm::<4>)).safe();
-    table.set(Code::Movsxd_r64_rm32, op!(movx_rr::<true, 8, 4>), op!(movx_rm::<true, 8, 4>)).safe();
-    table.one(Code::Movnti_m32_r32, op!(mov_mr::<4>));
-    table.one(Code::Movnti_m64_r64, op!(mov_mr::<8>));
+    table.set(Code::Movsxd_r16_rm16, op!(mov_rr::<2>), fast!(mov_rm, 2)).safe();
+    table.set(Code::Movsxd_r32_rm32, op!(mov_rr::<4>), fast!(mov_rm, 4)).safe();
+    table.set(Code::Movsxd_r64_rm32, op!(movx_rr::<true, 8, 4>), fast!(movx_rm, true, 8, 4)).safe();
+    table.one(Code::Movnti_m32_r32, fast!(mov_mr, 4));
+    table.one(Code::Movnti_m64_r64, fast!(mov_mr, 8));
     table.one(Code::Cmpxchg8b_m64, op!(cmpxchg8b));
     table.one(Code::Cmpxchg16b_m128, op!(cmpxchg16b));
     table.one(Code::Cbw, op!(extend_accumulator::<2>)).safe();

@@ -3,9 +3,9 @@
 use super::operand::{cut, read, write};
 use crate::cpu::{Cpu, Mode, RBP, RSP};
 use crate::decode::{Op, Table};
-use crate::op;
 use crate::segment::SS;
-use crate::trap::Exec;
+use crate::trap::{Exec, Trapped};
+use crate::{fast, op};
 use iced_x86::Code;
 
 impl Cpu {
@@ -29,12 +29,26 @@ impl Cpu {
         self.regs[RSP] = offset & mask | kept;
     }
 
+    /// As [`Cpu::stack_linear`]; the fast form of a body (`FAST`) misses where a segment would have to be checked.
+    #[inline(always)]
+    pub(crate) fn stack_linear_in<const FAST: bool>(&mut self, offset: u64, size: u64, write: bool) -> Exec<u64> {
+        if FAST {
+            return if self.mode == Mode::Long64 { Ok(offset) } else { Err(Trapped::MISS) };
+        }
+        self.stack_linear(offset, size, write)
+    }
+
     /// Pushes `N` bytes.
     #[inline(always)]
     pub fn push<const N: usize>(&mut self, value: u64) -> Exec {
+        self.push_in::<false, N>(value)
+    }
+
+    #[inline(always)]
+    pub(crate) fn push_in<const FAST: bool, const N: usize>(&mut self, value: u64) -> Exec {
         let offset = self.stack_offset((N as u64).wrapping_neg());
-        let address = self.stack_linear(offset, N as u64, true)?;
-        self.store::<N>(address, value)?;
+        let address = self.stack_linear_in::<FAST>(offset, N as u64, true)?;
+        self.store_in::<FAST, N>(address, value)?;
         self.set_stack_offset(offset);
         Ok(())
     }
@@ -42,9 +56,14 @@ impl Cpu {
     /// Pops `N` bytes.
     #[inline(always)]
     pub fn pop<const N: usize>(&mut self) -> Exec<u64> {
+        self.pop_in::<false, N>()
+    }
+
+    #[inline(always)]
+    pub(crate) fn pop_in<const FAST: bool, const N: usize>(&mut self) -> Exec<u64> {
         let offset = self.stack_offset(0);
-        let address = self.stack_linear(offset, N as u64, false)?;
-        let value = self.load::<N>(address)?;
+        let address = self.stack_linear_in::<FAST>(offset, N as u64, false)?;
+        let value = self.load_in::<FAST, N>(address)?;
         self.set_stack_offset(offset.wrapping_add(N as u64));
         Ok(value)
     }
@@ -52,33 +71,38 @@ impl Cpu {
     /// Reads `N` bytes at stack offset RSP + `delta`, popping nothing.
     #[inline(always)]
     pub fn peek_stack<const N: usize>(&mut self, delta: u64) -> Exec<u64> {
+        self.peek_stack_in::<false, N>(delta)
+    }
+
+    #[inline(always)]
+    pub(crate) fn peek_stack_in<const FAST: bool, const N: usize>(&mut self, delta: u64) -> Exec<u64> {
         let offset = self.stack_offset(delta);
-        let address = self.stack_linear(offset, N as u64, false)?;
-        self.load::<N>(address)
+        let address = self.stack_linear_in::<FAST>(offset, N as u64, false)?;
+        self.load_in::<FAST, N>(address)
     }
 }
 
 #[inline(always)]
-fn push_r<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+fn push_r<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     let value = read::<N>(cpu, op.r[0]);
-    cpu.push::<N>(value)
+    cpu.push_in::<FAST, N>(value)
 }
 
 #[inline(always)]
-fn push_m<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.linear(op, N as u64, false)?;
-    let value = cpu.load::<N>(address)?;
-    cpu.push::<N>(value)
+fn push_m<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear_in::<FAST>(op, N as u64, false)?;
+    let value = cpu.load_in::<FAST, N>(address)?;
+    cpu.push_in::<FAST, N>(value)
 }
 
 #[inline(always)]
-fn push_i<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.push::<N>(cut::<N>(op.imm))
+fn push_i<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.push_in::<FAST, N>(cut::<N>(op.imm))
 }
 
 #[inline(always)]
-fn pop_r<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let value = cpu.pop::<N>()?;
+fn pop_r<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let value = cpu.pop_in::<FAST, N>()?;
     write::<N>(cpu, op.r[0], value);
     Ok(())
 }
@@ -157,10 +181,10 @@ fn enter_frame<const N: usize>(cpu: &mut Cpu, size: u64, level: u8) -> Exec {
 }
 
 #[inline(always)]
-fn leave<const N: usize>(cpu: &mut Cpu, _op: &Op) -> Exec {
+fn leave<const FAST: bool, const N: usize>(cpu: &mut Cpu, _op: &Op) -> Exec {
     let offset = cpu.regs[RBP] & cpu.stack_mask();
-    let address = cpu.stack_linear(offset, N as u64, false)?;
-    let value = cpu.load::<N>(address)?;
+    let address = cpu.stack_linear_in::<FAST>(offset, N as u64, false)?;
+    let value = cpu.load_in::<FAST, N>(address)?;
     cpu.set_stack_offset(offset.wrapping_add(N as u64));
     write::<N>(cpu, RBP as u8, value);
     Ok(())
@@ -169,10 +193,10 @@ fn leave<const N: usize>(cpu: &mut Cpu, _op: &Op) -> Exec {
 macro_rules! sizes {
     ($t:ident, $n:literal, $bits:literal) => {
         paste::paste! {
-            $t.one(Code::[<Push_r $bits>], op!(push_r::<$n>));
-            $t.one(Code::[<Pop_r $bits>], op!(pop_r::<$n>));
-            $t.set(Code::[<Push_rm $bits>], op!(push_r::<$n>), op!(push_m::<$n>));
-            $t.set(Code::[<Pop_rm $bits>], op!(pop_r::<$n>), op!(pop_m::<$n>));
+            $t.one(Code::[<Push_r $bits>], fast!(push_r, $n));
+            $t.one(Code::[<Pop_r $bits>], fast!(pop_r, $n));
+            $t.set(Code::[<Push_rm $bits>], fast!(push_r, $n), fast!(push_m, $n));
+            $t.set(Code::[<Pop_rm $bits>], fast!(pop_r, $n), op!(pop_m::<$n>));
         }
     };
 }
@@ -182,12 +206,12 @@ pub fn register(table: &mut Table) {
     sizes!(table, 2, 16);
     sizes!(table, 4, 32);
     sizes!(table, 8, 64);
-    table.one(Code::Push_imm16, op!(push_i::<2>));
-    table.one(Code::Pushd_imm32, op!(push_i::<4>));
-    table.one(Code::Pushq_imm32, op!(push_i::<8>));
-    table.one(Code::Pushw_imm8, op!(push_i::<2>));
-    table.one(Code::Pushd_imm8, op!(push_i::<4>));
-    table.one(Code::Pushq_imm8, op!(push_i::<8>));
+    table.one(Code::Push_imm16, fast!(push_i, 2));
+    table.one(Code::Pushd_imm32, fast!(push_i, 4));
+    table.one(Code::Pushq_imm32, fast!(push_i, 8));
+    table.one(Code::Pushw_imm8, fast!(push_i, 2));
+    table.one(Code::Pushd_imm8, fast!(push_i, 4));
+    table.one(Code::Pushq_imm8, fast!(push_i, 8));
     table.one(Code::Pushaw, op!(pusha::<2>));
     table.one(Code::Pushad, op!(pusha::<4>));
     table.one(Code::Popaw, op!(popa::<2>));
@@ -195,7 +219,7 @@ pub fn register(table: &mut Table) {
     table.one(Code::Enterw_imm16_imm8, op!(enter::<2>));
     table.one(Code::Enterd_imm16_imm8, op!(enter::<4>));
     table.one(Code::Enterq_imm16_imm8, op!(enter::<8>));
-    table.one(Code::Leavew, op!(leave::<2>));
-    table.one(Code::Leaved, op!(leave::<4>));
-    table.one(Code::Leaveq, op!(leave::<8>));
+    table.one(Code::Leavew, fast!(leave, 2));
+    table.one(Code::Leaved, fast!(leave, 4));
+    table.one(Code::Leaveq, fast!(leave, 8));
 }

@@ -6,7 +6,7 @@ use super::tlb;
 use crate::cpu::{Cpu, Mode};
 use crate::flags;
 use crate::run::attention;
-use crate::trap::{Exec, Trap};
+use crate::trap::{Exec, Trap, Trapped};
 
 /// Where a read-modify-write goes; made by [`Cpu::locate_write`].
 #[derive(Clone, Copy, Debug)]
@@ -28,22 +28,65 @@ impl Cpu {
     /// Loads `N` bytes (1, 2, 4, 8) at a linear address, zero-extended.
     #[inline(always)]
     pub fn load<const N: usize>(&mut self, linear: u64) -> Exec<u64> {
-        match self.tlb.find_read(linear, N) {
-            Some(offset) => Ok(self.ram.load::<N>(offset)),
-            None => self.load_slow(linear, N, self.tlb.class()),
-        }
+        self.load_in::<false, N>(linear)
     }
 
     /// Stores the low `N` bytes (1, 2, 4, 8) of `value`.
     #[inline(always)]
     pub fn store<const N: usize>(&mut self, linear: u64, value: u64) -> Exec {
+        self.store_in::<false, N>(linear, value)
+    }
+
+    /// As [`Cpu::load`]; the fast form of a body (`FAST`) misses where the TLB does.
+    #[inline(always)]
+    pub(crate) fn load_in<const FAST: bool, const N: usize>(&mut self, linear: u64) -> Exec<u64> {
+        match self.tlb.find_read(linear, N) {
+            Some(offset) => Ok(self.ram.load::<N>(offset)),
+            None if FAST => Err(Trapped::MISS),
+            None => self.load_slow(linear, N, self.tlb.class()),
+        }
+    }
+
+    /// As [`Cpu::store`], in the manner of [`Cpu::load_in`].
+    #[inline(always)]
+    pub(crate) fn store_in<const FAST: bool, const N: usize>(&mut self, linear: u64, value: u64) -> Exec {
         match self.tlb.find_write(linear, N) {
             Some(offset) => {
                 self.ram.store::<N>(offset, value);
                 Ok(())
             }
+            None if FAST => Err(Trapped::MISS),
             None => self.store_slow(linear, N, value, self.tlb.class()),
         }
+    }
+
+    /// As [`Cpu::locate_write`], in the manner of [`Cpu::load_in`].
+    #[inline(always)]
+    pub(crate) fn locate_write_in<const FAST: bool, const N: usize>(&mut self, linear: u64) -> Exec<Slot> {
+        match self.tlb.find_write(linear, N) {
+            Some(offset) => Ok(Slot { offset, linear }),
+            None if FAST => Err(Trapped::MISS),
+            None => self.locate_write_slow(linear, N),
+        }
+    }
+
+    /// As [`Cpu::load_at`], in the manner of [`Cpu::load_in`].
+    #[inline(always)]
+    pub(crate) fn load_at_in<const FAST: bool, const N: usize>(&mut self, slot: Slot) -> Exec<u64> {
+        if FAST || slot.offset != SLOW {
+            return Ok(self.ram.load::<N>(slot.offset));
+        }
+        self.load_slow(slot.linear, N, self.tlb.class())
+    }
+
+    /// As [`Cpu::store_at`], in the manner of [`Cpu::load_in`].
+    #[inline(always)]
+    pub(crate) fn store_at_in<const FAST: bool, const N: usize>(&mut self, slot: Slot, value: u64) -> Exec {
+        if FAST || slot.offset != SLOW {
+            self.ram.store::<N>(slot.offset, value);
+            return Ok(());
+        }
+        self.store_slow(slot.linear, N, value, self.tlb.class())
     }
 
     /// Loads `N` bytes of any number (16, 32, 10, 512, …) that need not be one access.
@@ -143,10 +186,7 @@ impl Cpu {
     /// Finds where a read-modify-write of `N` bytes will store; faults as the store would.
     #[inline(always)]
     pub fn locate_write<const N: usize>(&mut self, linear: u64) -> Exec<Slot> {
-        match self.tlb.find_write(linear, N) {
-            Some(offset) => Ok(Slot { offset, linear }),
-            None => self.locate_write_slow(linear, N),
-        }
+        self.locate_write_in::<false, N>(linear)
     }
 
     #[cold]
@@ -167,22 +207,13 @@ impl Cpu {
     /// The load half of a read-modify-write.
     #[inline(always)]
     pub fn load_at<const N: usize>(&mut self, slot: Slot) -> Exec<u64> {
-        if slot.offset != SLOW {
-            Ok(self.ram.load::<N>(slot.offset))
-        } else {
-            self.load_slow(slot.linear, N, self.tlb.class())
-        }
+        self.load_at_in::<false, N>(slot)
     }
 
     /// The store half of a read-modify-write.
     #[inline(always)]
     pub fn store_at<const N: usize>(&mut self, slot: Slot, value: u64) -> Exec {
-        if slot.offset != SLOW {
-            self.ram.store::<N>(slot.offset, value);
-            Ok(())
-        } else {
-            self.store_slow(slot.linear, N, value, self.tlb.class())
-        }
+        self.store_at_in::<false, N>(slot, value)
     }
 
     /// A supervisor load made by the processor itself (descriptor tables, task state), whatever CPL is.
@@ -428,7 +459,7 @@ impl Cpu {
 
     /// Leaves the block before an instruction that must run on its own.
     #[cold]
-    pub fn retry_exact(&mut self) -> crate::trap::Trapped {
+    pub fn retry_exact(&mut self) -> Trapped {
         self.trapped(Trap::RetryExact)
     }
 }
