@@ -24,6 +24,8 @@ mod vector;
 
 pub use control::MXCSR_MASK;
 
+#[cfg(test)]
+mod handler_tests;
 #[cfg(all(test, target_arch = "x86_64"))]
 mod native_float_tests;
 #[cfg(all(test, target_arch = "x86_64"))]
