@@ -1,47 +1,322 @@
-//! Between instructions: interrupts, NMI, INIT, SIPI, debug traps, timers, in the architecture's order (SDM Vol 3A, 6.9, table 6-2).
+//! Between instructions: interrupts, NMI, INIT, start-up, debug traps, timers, in the architecture's order (SDM Vol 3A, 6.9, table 6-2).
 
 use crate::cpu::Cpu;
 use crate::decode::cache::CodeCache;
+use crate::flags::{self, LateFlags};
 use crate::run::{Activity, Boundary, RunExit, attention};
+use crate::segment::{self, CS, Segment};
+use crate::system::delivery::{Escalation, escalate};
+use crate::system::event::{Event, Shadow};
+use crate::trap::Trap;
+use spec::x86::control_registers::Cr0;
+use spec::x86::debug::{BreakCondition, Dr6, Dr7};
+use spec::x86::exceptions::Vector;
 
 impl Cpu {
     /// The earliest virtual time at which this processor's own timers want attention.
     pub fn next_deadline(&self) -> u64 {
-        u64::MAX
+        let apic = self.apic.next_deadline(self.moment()).unwrap_or(u64::MAX);
+        apic.min(self.vmx_deadline())
     }
 
     /// Time `now` is not before `next_deadline`: timers act. True when one did.
     pub(crate) fn deadline_reached(&mut self, now: u64) -> bool {
-        let _ = now;
-        false
+        if self.next_deadline() > now {
+            return false;
+        }
+        self.apic.advance(self.moment());
+        self.vmx_deadline_reached();
+        self.attention |= attention::EVENT | attention::DEADLINE;
+        true
     }
 
     /// Sees to everything in [`Cpu::attention`] but code and the bus.
     pub(crate) fn between_instructions(&mut self, code: &mut CodeCache) -> Boundary {
         self.attention &= !attention::EVENT;
-        match self.activity {
-            Activity::Active => {}
-            Activity::Shutdown => return Boundary::Leave(RunExit::TripleFault),
-            Activity::Halted | Activity::WaitForSipi => return Boundary::Leave(RunExit::Idle),
+        if self.events.next_shadow != Shadow::None {
+            self.events.shadow = std::mem::take(&mut self.events.next_shadow);
         }
-        if self.attention & (attention::DEBUG | attention::SHADOW) != 0 {
-            self.attention &= !attention::SHADOW;
-            if let Some(exit) = self.step(code) {
-                return Boundary::Leave(exit);
-            }
+        self.apic.advance(self.moment());
+        if self.activity == Activity::Shutdown {
+            return Boundary::Leave(RunExit::TripleFault);
+        }
+        if self.see_to_init() || self.see_to_debug_trap() || self.see_to_interrupts() {
+            self.attention |= attention::EVENT;
             return Boundary::Again;
         }
-        Boundary::Go
+        if self.activity != Activity::Active {
+            return Boundary::Leave(RunExit::Idle);
+        }
+        if !self.runs_one_by_one() {
+            self.attention &= !(attention::DEBUG | attention::SHADOW);
+            return Boundary::Go;
+        }
+        match self.single_step(code) {
+            Some(exit) => Boundary::Leave(exit),
+            None => Boundary::Again,
+        }
+    }
+
+    /// Whether the next instruction needs care before or after it.
+    fn runs_one_by_one(&self) -> bool {
+        self.events.shadow != Shadow::None
+            || self.rflags & (flags::TF | flags::RF) != 0
+            || self.attention & attention::VMX != 0
+            || self.code_breakpoints_enabled()
+    }
+
+    /// DR7 enables an instruction breakpoint.
+    fn code_breakpoints_enabled(&self) -> bool {
+        let dr7 = Dr7(self.dr[7]);
+        (0..4).any(|n| dr7.enabled(n) && dr7.condition(n) == BreakCondition::Execute)
+    }
+
+    /// The DR6 bits of the instruction breakpoints at RIP.
+    fn code_breakpoint_hits(&self) -> u64 {
+        let (dr7, linear) = (Dr7(self.dr[7]), self.code_linear());
+        (0..4)
+            .filter(|&n| dr7.enabled(n) && dr7.condition(n) == BreakCondition::Execute && self.dr[n as usize] == linear)
+            .fold(0, |hits, n| hits | 1 << n)
+    }
+
+    /// Runs one instruction with its breakpoints, its single-step trap and the interrupt shadow.
+    fn single_step(&mut self, code: &mut CodeCache) -> Option<RunExit> {
+        let resume = self.rflags & flags::RF != 0;
+        if !resume && self.events.shadow != Shadow::MovSs {
+            let hits = self.code_breakpoint_hits();
+            if hits != 0 {
+                self.debug_fault(hits);
+                return None;
+            }
+        }
+        let traced = self.rflags & flags::TF != 0;
+        self.events.interrupted = false;
+        self.events.trace_late = false;
+        let exit = self.step(code);
+        self.instruction_done(traced, resume);
+        self.attention |= attention::EVENT;
+        if self.runs_one_by_one() {
+            self.attention |= attention::DEBUG;
+        }
+        exit
+    }
+
+    /// After an instruction that ran on its own, with TF (`traced`) and RF (`resume`) as they were before it.
+    fn instruction_done(&mut self, traced: bool, resume: bool) {
+        let interrupted = self.events.interrupted;
+        let asked = std::mem::take(&mut self.events.next_shadow);
+        if !interrupted {
+            // An instruction that loads RFLAGS (IRET) may have set RF for the next one.
+            if resume && !self.events.loaded_rf {
+                self.rflags &= !flags::RF;
+            }
+            let traced = if self.events.trace_late { self.rflags & flags::TF != 0 } else { traced };
+            if traced && asked != Shadow::MovSs {
+                self.events.debug_trap |= Dr6::BS;
+            }
+        }
+        self.events.loaded_rf = false;
+        self.events.shadow = asked;
+        self.collect_breakpoints();
+    }
+
+    /// Data and I/O breakpoints that the last instruction hit become a pending debug trap.
+    fn collect_breakpoints(&mut self) {
+        self.events.debug_trap |= std::mem::take(&mut self.pending_breakpoints);
+    }
+
+    /// A debug exception that is a fault: instruction breakpoint, or general detect.
+    pub(crate) fn debug_fault(&mut self, bits: u64) {
+        self.events.debug_bits = bits;
+        self.exception(Vector::Debug as u8, None);
+    }
+
+    fn see_to_debug_trap(&mut self) -> bool {
+        self.collect_breakpoints();
+        if self.events.debug_trap == 0 || self.events.shadow == Shadow::MovSs || self.activity == Activity::WaitForSipi {
+            return false;
+        }
+        self.events.debug_bits = std::mem::take(&mut self.events.debug_trap);
+        self.activity_resumes();
+        self.exception(Vector::Debug as u8, None);
+        true
+    }
+
+    /// INIT and start-up. True when something happened.
+    fn see_to_init(&mut self) -> bool {
+        if self.events.init {
+            if self.vmx_blocks_init() {
+                return false;
+            }
+            self.events.init = false;
+            if !self.vmx_init_exit() {
+                self.init();
+            }
+            return true;
+        }
+        if self.activity == Activity::WaitForSipi
+            && let Some(vector) = self.events.startup.take()
+        {
+            if !self.vmx_startup_exit(vector) {
+                self.start_up(vector);
+            }
+            return true;
+        }
+        false
+    }
+
+    /// INIT: registers as after power-up, but for the state that SDM vol. 3A, table 10-1 keeps.
+    pub fn init(&mut self) {
+        let (xcr0, ymm, mxcsr, cr0) = (self.xcr0, self.ymm, self.mxcsr, self.cr0);
+        let startup = self.events.startup.take();
+        self.apic.init();
+        self.reset_registers();
+        (self.xcr0, self.ymm, self.mxcsr) = (xcr0, ymm, mxcsr);
+        self.cr0 = self.cr0 & !(Cr0::CD | Cr0::NW) | cr0 & (Cr0::CD | Cr0::NW);
+        self.events = crate::system::event::PendingEvents::default();
+        self.attention &= !attention::INACTIVE;
+        if !self.apic.is_bootstrap() {
+            self.events.startup = startup;
+            self.activity = Activity::WaitForSipi;
+            self.attention |= attention::INACTIVE;
+        }
+        self.mode_changed();
+    }
+
+    /// Start-up at page `vector`.
+    pub(crate) fn start_up(&mut self, vector: u8) {
+        self.segs[CS] = Segment {
+            selector: u16::from(vector) << 8,
+            base: u64::from(vector) << 12,
+            access: Segment::real(0).access | segment::CODE,
+            ..Segment::real(0)
+        };
+        self.rip = 0;
+        self.flags = LateFlags::from_bits(0);
+        self.activity_resumes();
+        self.mode_changed();
+    }
+
+    /// The processor executes instructions again.
+    pub(crate) fn activity_resumes(&mut self) {
+        self.activity = Activity::Active;
+        self.events.wake_if_masked = false;
+        self.monitor.armed = false;
+        self.attention &= !attention::INACTIVE;
+    }
+
+    /// VT-x's own events, NMI and interrupts. True when something happened.
+    fn see_to_interrupts(&mut self) -> bool {
+        if self.activity == Activity::WaitForSipi {
+            return false;
+        }
+        if self.see_to_monitor() {
+            return true;
+        }
+        if self.vmx_see_to_events() {
+            return true;
+        }
+        let shadow = self.events.shadow;
+        if self.events.nmi && !self.nmis_blocked() && shadow == Shadow::None {
+            self.events.nmi = false;
+            self.activity_resumes();
+            if !self.vmx_nmi_exit() {
+                self.events.nmi_blocked = true;
+                self.deliver_or_escalate(Event::nmi());
+            }
+            return true;
+        }
+        if shadow != Shadow::None || self.apic.pending().is_none() {
+            return false;
+        }
+        if self.vmx_interrupt_exit() {
+            return true;
+        }
+        if self.rflags & flags::IF == 0 {
+            if self.events.wake_if_masked && self.activity == Activity::Halted {
+                self.activity_resumes();
+                return true;
+            }
+            return false;
+        }
+        let vector = self.acknowledge_interrupt();
+        self.activity_resumes();
+        self.deliver_or_escalate(Event::external(vector));
+        true
+    }
+
+    /// NMIs wait: one is being handled.
+    fn nmis_blocked(&self) -> bool {
+        self.events.nmi_blocked && !self.vmx_ignores_nmi_blocking()
+    }
+
+    /// Takes the vector of the pending interrupt from the local APIC or the 8259 pair.
+    pub(crate) fn acknowledge_interrupt(&mut self) -> u8 {
+        if self.apic.external_pending() {
+            let now = self.now();
+            self.apic.acknowledge_external();
+            self.attention |= attention::BUS_TOUCHED;
+            return self.bus.acknowledge_external(now);
+        }
+        self.apic.acknowledge()
     }
 
     /// Raises an exception at the current RIP: VT-x may intercept it, else it is delivered through the IDT; a fault while delivering makes a
     /// double, then a triple fault.
     pub(crate) fn exception(&mut self, vector: u8, error: Option<u32>) {
-        let _ = (vector, error);
+        self.deliver_or_escalate(Event::exception(vector, error));
+    }
+
+    /// Delivers `event`, and what comes of faults on the way.
+    pub(crate) fn deliver_or_escalate(&mut self, first: Event) {
+        let mut event = first;
+        loop {
+            self.events.interrupted = true;
+            if self.vmx_exception_exit(event) {
+                return;
+            }
+            self.note_exception(event);
+            if self.deliver(event).is_ok() {
+                return;
+            }
+            match self.trap {
+                Trap::Exception { vector, error } => match escalate(event, vector) {
+                    Escalation::Serial => event = Event::exception(vector, error),
+                    Escalation::Double => event = Event::exception(Vector::DoubleFault as u8, Some(0)),
+                    Escalation::Triple => return self.shut_down(),
+                },
+                Trap::VmExit => return self.vm_exit_pending(),
+                Trap::Shutdown => return self.shut_down(),
+                Trap::RetryExact | Trap::Continue => return,
+            }
+        }
+    }
+
+    /// The registers that an exception sets when it is not intercepted: CR2, DR6 and DR7.
+    fn note_exception(&mut self, event: Event) {
+        use crate::system::event::EventKind::HardwareException;
+        if event.kind != HardwareException {
+            return;
+        }
+        if event.vector == Vector::PageFault as u8 {
+            self.cr2 = self.fault_address;
+        } else if event.vector == Vector::Debug as u8 {
+            let bits = std::mem::take(&mut self.events.debug_bits);
+            self.dr[6] = self.dr[6] & !Dr6::HIT | bits;
+            self.dr[7] &= !Dr7::GD;
+        }
+    }
+
+    fn shut_down(&mut self) {
+        if self.vmx_triple_fault_exit() {
+            return;
+        }
         self.activity = Activity::Shutdown;
         self.attention |= attention::INACTIVE;
     }
 
     /// Makes the VM exit that the last instruction asked for.
-    pub(crate) fn vm_exit_pending(&mut self) {}
+    pub(crate) fn vm_exit_pending(&mut self) {
+        self.events.interrupted = true;
+    }
 }

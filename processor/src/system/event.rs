@@ -88,6 +88,17 @@ pub struct PendingEvents {
     pub next_shadow: Shadow,
     /// DR6 bits (B0 to B3, BS, BT) of a debug trap that waits for the instruction boundary.
     pub debug_trap: u64,
+    /// DR6 bits of the debug exception being raised.
+    pub debug_bits: u64,
+    /// The instruction's single-step trap goes by TF as it is after it (SYSCALL, SYSRET).
+    pub trace_late: bool,
+    /// The instruction loaded RFLAGS.RF for the next one.
+    pub loaded_rf: bool,
+    /// An event was delivered, or a VM exit made, since this was last cleared: the running instruction did not complete, or its
+    /// debug trap is lost.
+    pub interrupted: bool,
+    /// An interrupt ends MWAIT even if RFLAGS.IF is clear.
+    pub wake_if_masked: bool,
     /// The event being delivered, while it is.
     pub delivering: Option<Event>,
 }

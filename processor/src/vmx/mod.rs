@@ -8,11 +8,13 @@
 //! | `msr_bitmap` | where the bit of an MSR or a port is |
 //! | `pause_loop` | PAUSE-loop exiting |
 //! | `tpr` | the TPR shadow |
+//! | `events` | what the event loop between instructions asks |
 //! | `exit` | making a VM exit: why, what is recorded, saving the guest, loading the host |
 
 pub mod capabilities;
 pub mod entry;
 pub mod ept;
+mod events;
 pub mod exit;
 pub mod intercept;
 pub mod msr_bitmap;
