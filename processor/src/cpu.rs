@@ -10,6 +10,7 @@ use crate::models::Model;
 use crate::run::{Activity, JumpCache};
 use crate::segment::{self, BIG, CS, LONG, SS, Segment};
 use crate::system::event::PendingEvents;
+use crate::system::halt::Monitor;
 use crate::system::msrs::Msrs;
 use crate::trap::Trap;
 use crate::vmx::{Vmx, VmxCapabilities};
@@ -155,6 +156,8 @@ pub struct Cpu {
     pub msrs: Msrs,
     /// Events that wait for an instruction boundary.
     pub events: PendingEvents,
+    /// What MONITOR set up.
+    pub monitor: Monitor,
     /// VT-x.
     pub vmx: Vmx,
     /// Blocks by linear address.
@@ -210,6 +213,7 @@ impl Cpu {
             apic: LocalApic::new(index as u32, index == 0),
             msrs: Msrs::default(),
             events: PendingEvents::default(),
+            monitor: Monitor::default(),
             model: Arc::new(Model::default_model()),
             vmx: Vmx::new(VmxCapabilities::new(&Model::default_model())),
             jumps: JumpCache::new(),
@@ -234,6 +238,7 @@ impl Cpu {
         self.apic = LocalApic::new(self.index as u32, self.index == 0);
         self.msrs = Msrs::reset(&self.model);
         self.events = PendingEvents::default();
+        self.monitor = Monitor::default();
         self.vmx.leave_operation();
         self.reset_registers();
         if !self.apic.is_bootstrap() {

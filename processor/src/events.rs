@@ -92,6 +92,7 @@ impl Cpu {
         let traced = self.rflags & flags::TF != 0;
         self.events.interrupted = false;
         self.events.trace_late = false;
+        self.events.loaded_rf = false;
         let exit = self.step(code);
         self.instruction_done(traced, resume);
         self.attention |= attention::EVENT;
@@ -115,7 +116,6 @@ impl Cpu {
                 self.events.debug_trap |= Dr6::BS;
             }
         }
-        self.events.loaded_rf = false;
         self.events.shadow = asked;
         self.collect_breakpoints();
     }
@@ -133,7 +133,8 @@ impl Cpu {
 
     fn see_to_debug_trap(&mut self) -> bool {
         self.collect_breakpoints();
-        if self.events.debug_trap == 0 || self.events.shadow == Shadow::MovSs || self.activity == Activity::WaitForSipi {
+        if self.events.debug_trap == 0 || self.events.shadow == Shadow::MovSs || self.activity == Activity::WaitForSipi
+        {
             return false;
         }
         self.events.debug_bits = std::mem::take(&mut self.events.debug_trap);
@@ -202,6 +203,7 @@ impl Cpu {
         self.activity = Activity::Active;
         self.events.wake_if_masked = false;
         self.monitor.armed = false;
+        self.monitor.waiting = false;
         self.attention &= !attention::INACTIVE;
     }
 

@@ -26,19 +26,26 @@ impl Cpu {
 
     /// The page is the local APIC's or VT-x's APIC-access page: accesses are never cached and go to the functions below.
     pub(crate) fn is_device_page(&self, physical: u64) -> bool {
-        let _ = physical;
-        false
+        self.apic.page() == Some(physical & !0xfff)
     }
 
     /// A load from a page that is not memory: the local APIC answers for its own.
     pub(crate) fn intercept_device_load(&mut self, physical: u64, size: usize) -> Exec<Option<u64>> {
-        let _ = (physical, size);
-        Ok(None)
+        if self.apic.page() != Some(physical & !0xfff) {
+            return Ok(None);
+        }
+        let moment = self.moment();
+        Ok(Some(self.apic.read((physical & 0xfff) as u32, size as u8, moment)))
     }
 
     /// A store to a page that is not memory. True when it was taken.
     pub(crate) fn intercept_device_store(&mut self, physical: u64, size: usize, value: u64) -> Exec<bool> {
-        let _ = (physical, size, value);
-        Ok(false)
+        if self.apic.page() != Some(physical & !0xfff) {
+            return Ok(false);
+        }
+        let moment = self.moment();
+        let effect = self.apic.write((physical & 0xfff) as u32, size as u8, value, moment);
+        self.apic_effect(effect);
+        Ok(true)
     }
 }

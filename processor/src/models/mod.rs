@@ -8,6 +8,7 @@ mod cpuid;
 mod features;
 pub mod frequency;
 mod icelake_server;
+mod instructions;
 mod msrs;
 mod vmx64;
 

@@ -197,8 +197,7 @@ impl Cpu {
         }
         let found = self.need_descriptor(selector, GP)?;
         let access = found.descriptor.access();
-        let right_width =
-            !self.long_mode() || access.has(AccessRights::L) && !access.has(AccessRights::DB);
+        let right_width = !self.long_mode() || access.has(AccessRights::L) && !access.has(AccessRights::DB);
         if !access.is_code() || access.dpl() > self.cpl || !right_width {
             return Err(self.selector_fault(GP, selector));
         }
@@ -214,15 +213,7 @@ impl Cpu {
         self.rflags() & !cleared
     }
 
-    fn enter_handler(
-        &mut self,
-        event: Event,
-        gate: Gate,
-        found: Found,
-        offset: u64,
-        size: u8,
-        clear_if: bool,
-    ) -> Exec {
+    fn enter_handler(&mut self, event: Event, gate: Gate, found: Found, offset: u64, size: u8, clear_if: bool) -> Exec {
         let access = found.descriptor.access();
         let from_v86 = self.mode == Mode::Virtual8086;
         let inner = !access.is_conforming() && access.dpl() < self.cpl;

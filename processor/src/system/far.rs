@@ -116,11 +116,8 @@ impl Cpu {
     /// Checks for a transfer straight to a code segment at the same privilege.
     fn check_direct_target(&mut self, code: CodeTarget) -> Exec {
         let (access, rpl) = (code.access(), Selector(code.selector).rpl());
-        let allowed = if access.is_conforming() {
-            access.dpl() <= self.cpl
-        } else {
-            access.dpl() == self.cpl && rpl <= self.cpl
-        };
+        let allowed =
+            if access.is_conforming() { access.dpl() <= self.cpl } else { access.dpl() == self.cpl && rpl <= self.cpl };
         self.check_long_bits(code.selector, access)?;
         if !allowed {
             return Err(self.selector_fault(GP, code.selector));
@@ -331,8 +328,7 @@ impl Cpu {
             return Ok((Segment::null(level, cpl), self.long_stack(rsp, cpl)));
         }
         let wide = tr.kind() & 8 != 0;
-        let (at, pointer_size) =
-            if wide { (tss32::ESP0 + 8 * level, 4) } else { (tss16::SP0 + 4 * level, 2) };
+        let (at, pointer_size) = if wide { (tss32::ESP0 + 8 * level, 4) } else { (tss16::SP0 + 4 * level, 2) };
         if u32::from(at) + pointer_size + 1 > tr.limit {
             return Err(self.selector_fault(Vector::InvalidTss, tr.selector));
         }

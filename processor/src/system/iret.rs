@@ -39,6 +39,7 @@ impl Cpu {
     fn merge_flags(&mut self, image: u64, size: u8, changeable: u64) {
         let changeable = if size == 2 { changeable & 0xffff } else { changeable };
         let flags = self.rflags() & !changeable | image & changeable;
+        self.events.loaded_rf = flags & Rflags::RF != 0;
         self.set_rflags(flags);
     }
 
@@ -133,6 +134,7 @@ fn iret_protected(cpu: &mut Cpu, op: &Op) -> Exec {
         cpu.segs[CS] = Segment::virtual_8086(selector);
         cpu.cpl = 3;
         cpu.rip = offset;
+        cpu.events.loaded_rf = image & flags::RF != 0;
         cpu.set_rflags(image);
         cpu.mode_changed();
         return Ok(());
@@ -184,4 +186,3 @@ impl Cpu {
         }
     }
 }
-

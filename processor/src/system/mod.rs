@@ -1,15 +1,43 @@
 //! The system side of the instruction set and of the processor: privilege, segments, far transfers, interrupts and exceptions,
 //! tasks, system registers, time, I/O (SDM vol. 3, chapters 2, 5 to 8 and 18).
 
+mod control;
+mod debug;
+pub(crate) mod delivery;
+mod descriptor_tables;
 pub mod event;
+mod far;
+mod fast_call;
+mod flag_control;
+pub mod halt;
+mod identify;
 pub mod intercept;
+mod io;
+mod iret;
 pub mod msrs;
+mod segments;
+mod software_interrupt;
+mod stack;
+mod task;
+mod xsave;
 
 use crate::decode::Table;
 
 /// Registers all system instructions.
 pub fn register(table: &mut Table) {
-    let _ = table;
+    far::register(table);
+    iret::register(table);
+    software_interrupt::register(table);
+    fast_call::register(table);
+    descriptor_tables::register(table);
+    flag_control::register(table);
+    control::register(table);
+    debug::register(table);
+    msrs::register(table);
+    identify::register(table);
+    io::register(table);
+    halt::register(table);
+    xsave::register(table);
 }
 
 use crate::apic::{Acceptance, Effect, InterruptMessage, Moment};

@@ -1,7 +1,22 @@
 //! The model-specific registers that are no part of anything else, and RDMSR and WRMSR.
 
+use super::intercept::Intercept;
+use crate::apic::Mode as ApicMode;
+use crate::cpu::{Cpu, RAX, RCX, RDX};
+use crate::decode::{Op, Table};
+use crate::last;
+use crate::models::frequency::TSC_TICKS_PER_NS;
 use crate::models::{MCG_BANKS, MTRR_VARIABLE_RANGES, Model};
+use crate::segment::{FS, GS};
+use crate::trap::Exec;
+use iced_x86::Code;
 use serde::{Deserialize, Serialize};
+use spec::x86::control_registers::Cr0;
+use spec::x86::cpuid::Feature;
+use spec::x86::debug::DebugCtl;
+use spec::x86::efer::Efer;
+use spec::x86::msr::{self, FeatureControl, MtrrDefType, SpecCtrl};
+use spec::x86::paging::MemoryType;
 
 /// Memory type range registers (SDM vol. 3A, 12.11).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,5 +86,313 @@ impl Msrs {
             bios_sign_id: reset.bios_sign_id,
             ..Self::default()
         }
+    }
+}
+
+pub(super) fn register(table: &mut Table) {
+    table.end(Code::Rdmsr, last!(rdmsr));
+    table.end(Code::Wrmsr, last!(wrmsr));
+}
+
+/// Bits of IA32_DEBUGCTL that can be set.
+const DEBUGCTL_WRITABLE: u64 = DebugCtl::LBR | DebugCtl::BTF;
+
+fn rdmsr(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.require_cpl0()?;
+    let number = cpu.regs[RCX] as u32;
+    cpu.intercept(Some(op), Intercept::Rdmsr(number))?;
+    cpu.require_exact()?;
+    let value = match cpu.virtual_msr_read(number)? {
+        Some(value) => value,
+        None if number == msr::TSC => cpu.visible_tsc(),
+        None => match cpu.read_msr(number) {
+            Some(value) => value,
+            None => return Err(cpu.general_protection(0)),
+        },
+    };
+    cpu.regs[RAX] = value & 0xffff_ffff;
+    cpu.regs[RDX] = value >> 32;
+    Ok(())
+}
+
+fn wrmsr(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.require_cpl0()?;
+    let number = cpu.regs[RCX] as u32;
+    let value = cpu.regs[RDX] << 32 | cpu.regs[RAX] & 0xffff_ffff;
+    cpu.intercept(Some(op), Intercept::Wrmsr(number))?;
+    cpu.require_exact()?;
+    if cpu.virtual_msr_write(number, value)? || cpu.write_msr(number, value) {
+        return Ok(());
+    }
+    Err(cpu.general_protection(0))
+}
+
+impl Mtrrs {
+    /// The fixed-range register with this MSR number.
+    fn fixed_index(number: u32) -> Option<usize> {
+        Some(match number {
+            msr::MTRR_FIX64K_00000 => 0,
+            msr::MTRR_FIX16K_80000 => 1,
+            msr::MTRR_FIX16K_A0000 => 2,
+            0x268..=0x26f => (number - msr::MTRR_FIX4K_C0000) as usize + 3,
+            _ => return None,
+        })
+    }
+
+    /// The variable range, and whether its mask, of this MSR number.
+    fn variable_index(number: u32) -> Option<(usize, bool)> {
+        let offset = number.checked_sub(msr::MTRR_PHYSBASE0)? as usize;
+        (offset < 2 * MTRR_VARIABLE_RANGES).then_some((offset / 2, offset & 1 != 0))
+    }
+
+    fn read(&self, number: u32) -> Option<u64> {
+        if number == msr::MTRR_DEF_TYPE {
+            return Some(self.default_type);
+        }
+        if let Some(index) = Self::fixed_index(number) {
+            return Some(self.fixed[index]);
+        }
+        Self::variable_index(number).map(|(range, mask)| {
+            let (base, masks) = self.variable[range];
+            if mask { masks } else { base }
+        })
+    }
+
+    /// False: #GP(0).
+    fn write(&mut self, number: u32, value: u64, physical_bits: u8) -> bool {
+        let is_type = |value: u64| matches!(value as u8, 0 | 1 | 4 | 5 | 6);
+        let address = ((1u64 << physical_bits) - 1) & !0xfff;
+        if number == msr::MTRR_DEF_TYPE {
+            let valid = is_type(value) && value & !(0xff | MtrrDefType::FIXED_ENABLE | MtrrDefType::ENABLE) == 0;
+            if valid {
+                self.default_type = value;
+            }
+            return valid;
+        }
+        if let Some(index) = Self::fixed_index(number) {
+            let valid = value.to_le_bytes().iter().all(|byte| is_type(u64::from(*byte)));
+            if valid {
+                self.fixed[index] = value;
+            }
+            return valid;
+        }
+        let Some((range, mask)) = Self::variable_index(number) else { return false };
+        const VALID: u64 = 1 << 11;
+        let right =
+            if mask { value & !(address | VALID) == 0 } else { value & !(address | 0xff) == 0 && is_type(value) };
+        if right {
+            let slot = &mut self.variable[range];
+            *(if mask { &mut slot.1 } else { &mut slot.0 }) = value;
+        }
+        right
+    }
+}
+
+impl Cpu {
+    /// The value of an MSR as RDMSR gives it outside VMX non-root operation. `None`: #GP(0). Time must be exact.
+    pub fn read_msr(&mut self, number: u32) -> Option<u64> {
+        let has = |feature| self.model.has(feature);
+        let reset = self.model.reset_msrs();
+        let msrs = &self.msrs;
+        Some(match number {
+            msr::P5_MC_ADDR | msr::P5_MC_TYPE => 0,
+            msr::TSC => self.tsc(),
+            msr::PLATFORM_ID => reset.platform_id,
+            msr::APIC_BASE => self.apic.base(),
+            msr::FEATURE_CONTROL if reset.feature_control.is_some() => msrs.feature_control,
+            msr::TSC_ADJUST if has(Feature::TSC_ADJUST) => msrs.tsc_adjust,
+            msr::SPEC_CTRL if has(Feature::IBRS_IBPB) => msrs.spec_ctrl,
+            msr::BIOS_SIGN_ID => msrs.bios_sign_id,
+            msr::PLATFORM_INFO => reset.platform_info,
+            msr::MTRRCAP => reset.mtrr_cap,
+            msr::ARCH_CAPABILITIES => reset.arch_capabilities?,
+            msr::SYSENTER_CS => msrs.sysenter_cs,
+            msr::SYSENTER_ESP => msrs.sysenter_esp,
+            msr::SYSENTER_EIP => msrs.sysenter_eip,
+            msr::MCG_CAP => reset.mcg_cap,
+            msr::MCG_STATUS => msrs.mcg_status,
+            msr::MISC_ENABLE => msrs.misc_enable,
+            msr::DEBUGCTL => msrs.debugctl,
+            msr::PAT => msrs.pat,
+            0x200..=0x20f | 0x250 | 0x258 | 0x259 | 0x268..=0x26f | msr::MTRR_DEF_TYPE => msrs.mtrrs.read(number)?,
+            0x400..0x480 => {
+                let at = (number - msr::MC0_CTL) as usize;
+                msrs.machine_check.get(at / 4)?[at % 4]
+            }
+            0x480..=0x493 => self.vmx_capability(number)?,
+            msr::TSC_DEADLINE if has(Feature::TSC_DEADLINE) => {
+                let moment = self.moment();
+                self.apic.tsc_deadline(moment)
+            }
+            msr::X2APIC_FIRST..=msr::X2APIC_LAST if has(Feature::X2APIC) => {
+                let moment = self.moment();
+                self.apic.read_msr(number, moment).ok()?
+            }
+            msr::XSS if has(Feature::XSAVES) => msrs.xss,
+            msr::EFER => self.efer,
+            msr::STAR => msrs.star,
+            msr::LSTAR => msrs.lstar,
+            msr::CSTAR => msrs.cstar,
+            msr::FMASK => msrs.fmask,
+            msr::FS_BASE => self.segs[FS].base,
+            msr::GS_BASE => self.segs[GS].base,
+            msr::KERNEL_GS_BASE => msrs.kernel_gs_base,
+            msr::TSC_AUX if has(Feature::RDTSCP) || has(Feature::RDPID) => msrs.tsc_aux,
+            _ => return None,
+        })
+    }
+
+    /// Writes an MSR as WRMSR does outside VMX non-root operation. False: #GP(0). Time must be exact.
+    pub fn write_msr(&mut self, number: u32, value: u64) -> bool {
+        let canonical = self.is_canonical(value);
+        match number {
+            msr::P5_MC_ADDR | msr::P5_MC_TYPE => {}
+            msr::TSC => self.set_tsc_adjust(value.wrapping_sub(self.now().wrapping_mul(TSC_TICKS_PER_NS))),
+            msr::TSC_ADJUST if self.model.has(Feature::TSC_ADJUST) => self.set_tsc_adjust(value),
+            msr::APIC_BASE => return self.write_apic_base(value),
+            msr::FEATURE_CONTROL if self.model.reset_msrs().feature_control.is_some() => {
+                const DEFINED: u64 = FeatureControl::LOCK | FeatureControl::VMX_OUTSIDE_SMX;
+                if self.msrs.feature_control & FeatureControl::LOCK != 0 || value & !DEFINED != 0 {
+                    return false;
+                }
+                self.msrs.feature_control = value;
+            }
+            msr::SPEC_CTRL if self.model.has(Feature::IBRS_IBPB) => {
+                let stibp = if self.model.has(Feature::STIBP) { SpecCtrl::STIBP } else { 0 };
+                if value & !(SpecCtrl::IBRS | stibp) != 0 {
+                    return false;
+                }
+                self.msrs.spec_ctrl = value;
+            }
+            // The indirect branch predictor barrier: there is no predictor.
+            msr::PRED_CMD if self.model.has(Feature::IBRS_IBPB) => return value & !1 == 0,
+            // A microcode update is taken and changes nothing; software reads the revision after clearing it and CPUID.
+            msr::BIOS_UPDT_TRIG | msr::BIOS_SIGN_ID => {}
+            msr::SYSENTER_CS => self.msrs.sysenter_cs = value & 0xffff_ffff,
+            msr::SYSENTER_ESP if canonical => self.msrs.sysenter_esp = value,
+            msr::SYSENTER_EIP if canonical => self.msrs.sysenter_eip = value,
+            msr::MCG_STATUS => {
+                if value & !7 != 0 {
+                    return false;
+                }
+                self.msrs.mcg_status = value;
+            }
+            msr::MISC_ENABLE => {
+                let writable = self.model.reset_msrs().misc_enable_writable;
+                self.msrs.misc_enable = self.msrs.misc_enable & !writable | value & writable;
+            }
+            msr::DEBUGCTL => {
+                if value & !DEBUGCTL_WRITABLE != 0 {
+                    return false;
+                }
+                self.msrs.debugctl = value;
+            }
+            msr::PAT => {
+                if !MemoryType::pat_is_valid(value) {
+                    return false;
+                }
+                self.msrs.pat = value;
+            }
+            0x200..=0x20f | 0x250 | 0x258 | 0x259 | 0x268..=0x26f | msr::MTRR_DEF_TYPE => {
+                return self.msrs.mtrrs.write(number, value, self.physical_bits);
+            }
+            0x400..0x480 => return self.write_machine_check((number - msr::MC0_CTL) as usize, value),
+            msr::TSC_DEADLINE if self.model.has(Feature::TSC_DEADLINE) => {
+                let moment = self.moment();
+                self.apic.set_tsc_deadline(value, moment);
+                self.apic_effect(None);
+            }
+            msr::X2APIC_FIRST..=msr::X2APIC_LAST if self.model.has(Feature::X2APIC) => {
+                let moment = self.moment();
+                let Ok(effect) = self.apic.write_msr(number, value, moment) else { return false };
+                self.apic_effect(effect);
+            }
+            msr::XSS if self.model.has(Feature::XSAVES) => return value == 0,
+            msr::EFER => return self.write_efer(value),
+            msr::STAR => self.msrs.star = value,
+            msr::LSTAR if canonical => self.msrs.lstar = value,
+            msr::CSTAR if canonical => self.msrs.cstar = value,
+            msr::FMASK => {
+                if value >> 32 != 0 {
+                    return false;
+                }
+                self.msrs.fmask = value;
+            }
+            msr::FS_BASE if canonical => self.segs[FS].base = value,
+            msr::GS_BASE if canonical => self.segs[GS].base = value,
+            msr::KERNEL_GS_BASE if canonical => self.msrs.kernel_gs_base = value,
+            msr::TSC_AUX if self.model.has(Feature::RDTSCP) || self.model.has(Feature::RDPID) => {
+                if value >> 32 != 0 {
+                    return false;
+                }
+                self.msrs.tsc_aux = value;
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn set_tsc_adjust(&mut self, value: u64) {
+        self.msrs.tsc_adjust = value;
+        self.apic_effect(None);
+    }
+
+    fn write_apic_base(&mut self, value: u64) -> bool {
+        let x2apic = self.model.has(Feature::X2APIC);
+        if self.apic.set_base(value, self.physical_bits, x2apic).is_err() {
+            return false;
+        }
+        // The page of the registers may have moved: whatever is cached of the old and the new place is void.
+        if self.apic.mode() != ApicMode::X2Apic {
+            self.tlb.flush_all();
+        }
+        self.apic_effect(None);
+        true
+    }
+
+    fn write_machine_check(&mut self, at: usize, value: u64) -> bool {
+        const STATUS: usize = 1;
+        let Some(bank) = self.msrs.machine_check.get_mut(at / 4) else { return false };
+        // Only zero can be written to the status, address and miscellaneous registers.
+        if at % 4 >= STATUS && value != 0 {
+            return false;
+        }
+        bank[at % 4] = value;
+        true
+    }
+
+    /// Writes IA32_EFER. LMA follows LME and CR0.PG.
+    pub(crate) fn write_efer(&mut self, value: u64) -> bool {
+        if value & !self.model.efer_supported() != 0 {
+            return false;
+        }
+        let changed = self.efer ^ value;
+        if changed & Efer::LME != 0 && self.cr0 & Cr0::PG != 0 {
+            return false;
+        }
+        self.efer = self.efer & Efer::LMA | value & !Efer::LMA;
+        if changed & Efer::NXE != 0 {
+            self.flush_own_translations();
+        }
+        self.mode_changed();
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mtrr_writes_are_checked() {
+        let mut mtrrs = Mtrrs::default();
+        assert!(mtrrs.write(0x2ff, 0xc06, 46));
+        assert!(!mtrrs.write(0x2ff, 0x2, 46), "reserved type");
+        assert!(!mtrrs.write(0x250, 0x0303_0303_0303_0303, 46));
+        assert!(mtrrs.write(0x200, 0xc000_0006, 46));
+        assert!(!mtrrs.write(0x201, 1 << 46 | 0x800, 46), "beyond MAXPHYADDR");
+        assert!(mtrrs.write(0x20f, 0x3fff_c000_0800, 46));
+        assert_eq!((mtrrs.read(0x200), mtrrs.read(0x20f)), (Some(0xc000_0006), Some(0x3fff_c000_0800)));
+        assert_eq!(mtrrs.read(0x210), None);
     }
 }

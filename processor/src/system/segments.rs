@@ -30,12 +30,7 @@ impl Segment {
 
     /// The register contents for a descriptor.
     pub(crate) fn of(selector: u16, descriptor: Descriptor) -> Self {
-        Self {
-            selector,
-            base: u64::from(descriptor.base()),
-            limit: descriptor.limit(),
-            access: descriptor.access().0,
-        }
+        Self { selector, base: u64::from(descriptor.base()), limit: descriptor.limit(), access: descriptor.access().0 }
     }
 }
 
@@ -291,7 +286,8 @@ impl Cpu {
         let found = self.need_descriptor(selector, Vector::GeneralProtection)?;
         let access = found.descriptor.access();
         let kind = access.segment_type();
-        let available = kind == system_type::TSS_AVAILABLE || (kind == system_type::TSS_16_AVAILABLE && !self.long_mode());
+        let available =
+            kind == system_type::TSS_AVAILABLE || (kind == system_type::TSS_16_AVAILABLE && !self.long_mode());
         if access.is_code_or_data() || !available {
             return Err(self.selector_fault(Vector::GeneralProtection, selector));
         }
@@ -324,4 +320,3 @@ pub(crate) fn verifiable(access: AccessRights, write: bool) -> bool {
         access.is_code_or_data() && (!access.is_code() || access.has(AccessRights::RW))
     }
 }
-

@@ -130,7 +130,7 @@ impl Cpu {
     fn read_task(&mut self, base: u64, wide: bool) -> Exec<TaskState> {
         let mut state = TaskState::default();
         if wide {
-            let mut field = |cpu: &mut Self, at: u16| cpu.system_load::<4>(base.wrapping_add(u64::from(at)));
+            let field = |cpu: &mut Self, at: u16| cpu.system_load::<4>(base.wrapping_add(u64::from(at)));
             state.cr3 = field(self, tss32::CR3)? as u32;
             state.eip = field(self, tss32::EIP)? as u32;
             state.eflags = field(self, tss32::EFLAGS)? as u32;
@@ -143,7 +143,7 @@ impl Cpu {
             state.ldt = field(self, tss32::LDT)? as u16;
             state.trap = field(self, tss32::TRAP)? & 1 != 0;
         } else {
-            let mut field = |cpu: &mut Self, at: u16| cpu.system_load::<2>(base.wrapping_add(u64::from(at)));
+            let field = |cpu: &mut Self, at: u16| cpu.system_load::<2>(base.wrapping_add(u64::from(at)));
             state.eip = field(self, tss16::IP)? as u32;
             state.eflags = field(self, tss16::FLAGS)? as u32;
             for (number, register) in (0..).zip(&mut state.registers) {
