@@ -15,6 +15,8 @@ pub mod run;
 pub mod segment;
 pub mod simd;
 pub mod system;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod trap;
 pub mod vmx;
 pub mod x87;

@@ -1,4 +1,4 @@
-//! FXSAVE, FXRSTOR and the XSAVE feature set (SDM vol. 1, chapter 13 and 10.5).
+//! The XSAVE feature set (SDM vol. 1, chapter 13).
 
 use super::control::xinuse;
 use super::intercept::Intercept;
@@ -26,10 +26,6 @@ const AVX_SIZE: usize = 256;
 const COMPACTED: u64 = 1 << 63;
 
 pub(super) fn register(table: &mut Table) {
-    table.one(Code::Fxsave_m512byte, op!(fxsave)).sized(4);
-    table.one(Code::Fxsave64_m512byte, op!(fxsave)).sized(8);
-    table.one(Code::Fxrstor_m512byte, op!(fxrstor)).sized(4);
-    table.one(Code::Fxrstor64_m512byte, op!(fxrstor)).sized(8);
     table.one(Code::Xsave_mem, op!(xsave::<XSAVE>)).sized(4);
     table.one(Code::Xsave64_mem, op!(xsave::<XSAVE>)).sized(8);
     table.one(Code::Xsaveopt_mem, op!(xsave::<XSAVEOPT>)).sized(4);
@@ -107,37 +103,6 @@ fn word(bytes: &[u8]) -> u32 {
 
 fn quad(bytes: &[u8]) -> u64 {
     bytes.iter().take(8).rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
-}
-
-fn check_fxsave(cpu: &mut Cpu) -> Exec {
-    if cpu.cr0 & (Cr0::EM | Cr0::TS) != 0 { Err(cpu.device_not_available()) } else { Ok(()) }
-}
-
-fn fxsave(cpu: &mut Cpu, op: &Op) -> Exec {
-    check_fxsave(cpu)?;
-    let at = cpu.save_area(op, 16, true)?;
-    let mut image = [0; 512];
-    cpu.load_slice(at, &mut image)?;
-    put_x87(cpu, &mut image, op.size == 8);
-    put_mxcsr(cpu, &mut image);
-    put_xmm(cpu, &mut image);
-    // Bytes 464 to 511 are the program's own.
-    cpu.store_slice(at, &image[..464])
-}
-
-fn fxrstor(cpu: &mut Cpu, op: &Op) -> Exec {
-    check_fxsave(cpu)?;
-    let at = cpu.save_area(op, 16, false)?;
-    let mut image = [0; 512];
-    cpu.load_slice(at, &mut image)?;
-    let mxcsr = word(&image[24..]);
-    if mxcsr & !MXCSR_MASK != 0 {
-        return Err(cpu.general_protection(0));
-    }
-    get_x87(cpu, &image, op.size == 8);
-    cpu.mxcsr = mxcsr;
-    get_xmm(cpu, &image);
-    Ok(())
 }
 
 fn get_x87(cpu: &mut Cpu, image: &Legacy, wide: bool) {
