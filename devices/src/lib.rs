@@ -5,6 +5,7 @@ extern crate alloc;
 #[cfg(any(test, feature = "std"))]
 extern crate std;
 
+pub mod ahci;
 pub mod debug_port;
 pub mod device;
 pub mod hpet;
