@@ -63,7 +63,7 @@ fn kernels_that_are_none_are_refused() {
 #[test]
 fn truncated_kernels_are_refused() {
     let whole = fs::read(&kernel().image).unwrap();
-    for length in [1, 100, 0x1f0, 0x210, 0x240, 0x1000, whole.len() / 2, whole.len() - 1] {
+    for length in [1, 100, 0x1f0, 0x210, 0x240, 0x1000, whole.len() / 2, whole.len() - 64 * 1024] {
         let cut = temporary(&format!("cut-{length}"), &whole[..length]);
         refused(&["boot", "--kernel", text(&cut)], &[text(&cut)]);
     }

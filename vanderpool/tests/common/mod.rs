@@ -195,7 +195,7 @@ pub fn serve(body: &'static str) -> u16 {
 }
 
 fn answer(stream: &mut TcpStream, body: &str) {
-    let mut request = Vec::new();
+    let mut request: Vec<u8> = Vec::new();
     let mut buffer = [0; 512];
     while !request.windows(4).any(|w| w == b"\r\n\r\n") {
         match stream.read(&mut buffer) {
