@@ -12,6 +12,8 @@ pub enum Error {
     Processors(usize),
     /// The amount of memory.
     Memory(u64),
+    /// The host has not so much memory.
+    HostMemory(u64),
     /// More serial ports than a PC has.
     SerialPorts(usize),
     /// More PCI functions than the bus holds.
@@ -26,6 +28,7 @@ impl fmt::Display for Error {
             Self::Boot(error) => error.fmt(f),
             Self::Processors(n) => write!(f, "a machine has 1 to 255 processors, not {n}"),
             Self::Memory(size) => write!(f, "a machine has between 1 MiB and 1 TiB of memory, not {size} bytes"),
+            Self::HostMemory(size) => write!(f, "the host has no {size} bytes of memory for the machine: use less"),
             Self::SerialPorts(n) => write!(f, "a PC has up to four serial ports, not {n}"),
             Self::BusFull => f.write_str("there is no free slot on the PCI bus: use fewer disks"),
             Self::NoAddress(size) => {

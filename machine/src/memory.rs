@@ -2,6 +2,7 @@
 
 use crate::boot::firmware::Firmware;
 use crate::boot::{GuestMemory, OutsideMemory};
+use crate::error::Error;
 use chipset::memory_map::{FOUR_GIB, MIB, PAM_BASE, RamLayout, VGA_BASE};
 use chipset::root_complex::Decoded;
 use processor::{GuestRam, MemoryMap, MemoryRegion};
@@ -27,10 +28,10 @@ struct FirmwarePlace {
 
 impl BoardMemory {
     /// `size` bytes of RAM, and the firmware.
-    pub fn new(size: u64, firmware: Option<&Firmware>) -> Self {
+    pub fn new(size: u64, firmware: Option<&Firmware>) -> Result<Self, Error> {
         let extra = firmware.map_or(0, |firmware| firmware.image().len() as u64);
         let memory = Self {
-            ram: Arc::new(GuestRam::new(size + extra)),
+            ram: Arc::new(GuestRam::try_new(size + extra).map_err(|_| Error::HostMemory(size))?),
             layout: RamLayout::new(size),
             firmware: firmware.map(|firmware| FirmwarePlace {
                 offset: size,
@@ -41,7 +42,7 @@ impl BoardMemory {
             }),
         };
         memory.load_firmware();
-        memory
+        Ok(memory)
     }
 
     /// Puts the firmware's image back (it is read-only to the guest, but a reset is a reset).

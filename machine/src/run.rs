@@ -130,7 +130,7 @@ impl Machine {
                 (Starter::Firmware, Some(firmware), Some(items))
             }
         };
-        let memory = BoardMemory::new(config.memory, firmware.as_ref());
+        let memory = BoardMemory::new(config.memory, firmware.as_ref())?;
         let ram = memory.ram.clone();
         let model = Arc::new(config.model.clone());
         let board = Arc::new(Mutex::new(Board::new(&mut config, memory, items)?));

@@ -4,7 +4,8 @@
 //! bounds-checked and made through raw pointers; no reference to guest bytes outlives a call.
 #![allow(unsafe_code)]
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use memmap2::{MmapMut, MmapOptions};
+use std::io;
 use std::ptr::NonNull;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering::Relaxed};
@@ -19,6 +20,8 @@ const DIRTY: u8 = 2;
 
 /// Guest memory.
 pub struct GuestRam {
+    /// Owns what `bytes` points to.
+    _mapping: MmapMut,
     bytes: NonNull<u8>,
     length: u64,
     page_flags: Box<[AtomicU8]>,
@@ -45,24 +48,35 @@ pub const MANY_WRITERS: u16 = u16::MAX;
 
 impl GuestRam {
     /// `length` bytes of zeroes, rounded up to pages. The host gives the pages when they are first touched.
+    ///
+    /// # Panics
+    /// When the host refuses; see [`Self::try_new`].
     pub fn new(length: u64) -> Self {
-        let length = length.next_multiple_of(PAGE_SIZE).max(PAGE_SIZE);
-        let layout = Self::layout(length);
-        // SAFETY: the layout's size is not zero.
-        let Some(bytes) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
+        Self::try_new(length).expect("the host has memory")
+    }
+
+    /// As [`Self::new`].
+    ///
+    /// # Errors
+    /// When the host refuses so much.
+    pub fn try_new(length: u64) -> io::Result<Self> {
+        let length = length.checked_next_multiple_of(PAGE_SIZE).ok_or(io::ErrorKind::OutOfMemory)?.max(PAGE_SIZE);
+        let size = usize::try_from(length).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let mut mapping = MmapOptions::new().len(size).no_reserve_swap().map_anon()?;
+        // Fewer faults and fewer misses of the host's TLB; a host that has no huge pages does without.
+        #[cfg(target_os = "linux")]
+        let _ = mapping.advise(memmap2::Advice::HugePage);
+        let bytes = NonNull::new(mapping.as_mut_ptr()).ok_or(io::ErrorKind::OutOfMemory)?;
         let pages = (length / PAGE_SIZE) as usize;
-        Self {
+        Ok(Self {
+            _mapping: mapping,
             bytes,
             length,
             page_flags: (0..pages).map(|_| AtomicU8::new(0)).collect(),
             writers: (0..pages).map(|_| AtomicU16::new(0)).collect(),
             code_written: AtomicBool::new(false),
             code_written_pages: Mutex::new(Vec::new()),
-        }
-    }
-
-    fn layout(length: u64) -> Layout {
-        Layout::from_size_align(length as usize, PAGE_SIZE as usize).expect("guest RAM fits the address space")
+        })
     }
 
     /// Size in bytes.
@@ -239,12 +253,5 @@ impl GuestRam {
     #[inline]
     pub fn mark_dirty(&self, offset: u64) {
         self.page_flags[self.page(offset)].fetch_or(DIRTY, Relaxed);
-    }
-}
-
-impl Drop for GuestRam {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout.
-        unsafe { dealloc(self.bytes.as_ptr(), Self::layout(self.length)) }
     }
 }
