@@ -32,23 +32,6 @@ impl Console {
     pub fn new(output: Box<dyn Output>, size: (u16, u16)) -> Self {
         Self { output, size, pending: VecDeque::new() }
     }
-
-    /// Queues bytes from the host; gives the number taken, fewer when the guest does not keep up.
-    pub(super) fn receive(&mut self, bytes: &[u8]) -> usize {
-        let n = bytes.len().min(PENDING_MAX - self.pending.len());
-        self.pending.extend(&bytes[..n]);
-        n
-    }
-
-    /// Hands what is pending to the driver's buffers.
-    pub(super) fn deliver(&mut self, queues: &mut Queues<'_>) {
-        while !self.pending.is_empty() {
-            let Some(mut chain) = queues.pop(QUEUE_RECEIVE) else { return };
-            let Some(n) = queues.write(&mut chain, self.pending.make_contiguous()) else { return };
-            self.pending.drain(..n);
-            queues.push(QUEUE_RECEIVE, chain.head, n as u64);
-        }
-    }
 }
 
 impl VirtioDevice for Console {
@@ -105,6 +88,21 @@ impl VirtioDevice for Console {
             queues.push(QUEUE_TRANSMIT, chain.head, 0);
         }
         queues.request_notification(QUEUE_TRANSMIT);
+    }
+
+    fn receive(&mut self, bytes: &[u8]) -> usize {
+        let n = bytes.len().min(PENDING_MAX - self.pending.len());
+        self.pending.extend(&bytes[..n]);
+        n
+    }
+
+    fn deliver(&mut self, queues: &mut Queues<'_>) {
+        while !self.pending.is_empty() {
+            let Some(mut chain) = queues.pop(QUEUE_RECEIVE) else { return };
+            let Some(n) = queues.write(&mut chain, self.pending.make_contiguous()) else { return };
+            self.pending.drain(..n);
+            queues.push(QUEUE_RECEIVE, chain.head, n as u64);
+        }
     }
 
     fn reset(&mut self) {}

@@ -33,6 +33,15 @@ pub trait VirtioDevice: Send {
     fn waiting_for_host(&self) -> bool {
         false
     }
+    /// Takes bytes typed at the host, whether or not the driver runs; gives the number taken.
+    fn receive(&mut self, bytes: &[u8]) -> usize {
+        let _ = bytes;
+        0
+    }
+    /// Hands what was received to the driver, which runs.
+    fn deliver(&mut self, queues: &mut Queues<'_>) {
+        let _ = queues;
+    }
     /// Device reset.
     fn reset(&mut self);
     /// What must be kept to continue later.

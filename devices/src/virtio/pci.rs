@@ -141,16 +141,6 @@ impl<D: VirtioDevice> VirtioPci<D> {
         &self.device
     }
 
-    /// Takes what the host has for the device. The machine calls it between slices.
-    pub fn poll_host(&mut self, now: Nanoseconds) {
-        self.with_queues(|device, queues| device.poll_host(now, queues));
-    }
-
-    /// Something from the host may be on its way: the machine should not skip idle time.
-    pub fn waiting_for_host(&self) -> bool {
-        self.device.waiting_for_host()
-    }
-
     /// Calls `f` with the device and its queues, if the driver has it running, and signals what came of it.
     fn with_queues(&mut self, f: impl FnOnce(&mut D, &mut Queues<'_>)) {
         if !self.running() {
@@ -457,15 +447,6 @@ impl<D: VirtioDevice> VirtioPci<D> {
     }
 }
 
-impl VirtioPci<super::console::Console> {
-    /// Gives bytes from the host to the console; the number it took. The machine calls it between slices.
-    pub fn receive(&mut self, bytes: &[u8]) -> usize {
-        let taken = self.device.receive(bytes);
-        self.with_queues(|device, queues| device.deliver(queues));
-        taken
-    }
-}
-
 /// Adds one of virtio's vendor capabilities (section 4.1.4), with a further word where the type has one.
 fn add_structure(config: &mut ConfigSpace, kind: u8, at: u64, extra: Option<u32>) -> u16 {
     let mut body = Vec::new();
@@ -498,6 +479,20 @@ impl<D: VirtioDevice> Device for VirtioPci<D> {
     fn reset(&mut self) {
         self.device_reset();
         self.core.reset();
+    }
+
+    fn poll_host(&mut self, now: Nanoseconds) {
+        self.with_queues(|device, queues| device.poll_host(now, queues));
+    }
+
+    fn waiting_for_host(&self) -> bool {
+        self.device.waiting_for_host()
+    }
+
+    fn receive(&mut self, bytes: &[u8]) -> usize {
+        let taken = self.device.receive(bytes);
+        self.with_queues(|device, queues| device.deliver(queues));
+        taken
     }
 }
 
