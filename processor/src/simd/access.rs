@@ -17,19 +17,32 @@ impl Cpu {
     /// Faults unless legacy SSE instructions are enabled: #UD for CR0.EM or without CR4.OSFXSR, #NM for CR0.TS.
     #[inline(always)]
     pub(crate) fn sse_ready(&mut self) -> Exec {
-        if self.sse_blocked == 0 { Ok(()) } else { Err(self.vector_fault(self.sse_blocked)) }
+        self.vector_ready_in::<false>(false)
     }
 
     /// Faults unless VEX-encoded instructions are enabled: #UD without CR4.OSXSAVE or XCR0[2:1], #NM for CR0.TS.
     #[inline(always)]
     pub(crate) fn avx_ready(&mut self) -> Exec {
-        if self.avx_blocked == 0 { Ok(()) } else { Err(self.vector_fault(self.avx_blocked)) }
+        self.vector_ready_in::<false>(true)
     }
 
     /// [`Cpu::avx_ready`] for a VEX-encoded instruction, else [`Cpu::sse_ready`].
     #[inline(always)]
     pub(crate) fn vector_ready(&mut self, vex: bool) -> Exec {
-        if vex { self.avx_ready() } else { self.sse_ready() }
+        self.vector_ready_in::<false>(vex)
+    }
+
+    /// As [`Cpu::vector_ready`]; the fast form of a body (`FAST`) misses where that faults.
+    #[inline(always)]
+    pub(super) fn vector_ready_in<const FAST: bool>(&mut self, vex: bool) -> Exec {
+        let blocked = if vex { self.avx_blocked } else { self.sse_blocked };
+        if blocked == 0 {
+            Ok(())
+        } else if FAST {
+            Err(Trapped::MISS)
+        } else {
+            Err(self.vector_fault(blocked))
+        }
     }
 
     #[cold]
@@ -83,72 +96,112 @@ impl Cpu {
         self.ymm[(slot & 15) as usize] = [a, b, c, d];
     }
 
-    /// Loads a 16-byte memory operand; misaligned is #GP(0) if `aligned`.
+    /// The address of a vector operand of `N` bytes; misaligned is #GP(0) if `ALIGNED`.
     #[inline(always)]
-    pub(crate) fn load_xmm(&mut self, op: &Op, aligned: bool) -> Exec<Xmm> {
-        let address = self.linear(op, 16, false)?;
-        if aligned && address & 15 != 0 {
-            return Err(self.general_protection(0));
+    fn vector_address<const FAST: bool, const ALIGNED: bool, const N: usize>(
+        &mut self,
+        op: &Op,
+        write: bool,
+    ) -> Exec<u64> {
+        let address = self.linear_in::<FAST>(op, N as u64, write)?;
+        if ALIGNED && address & (N as u64 - 1) != 0 {
+            return Err(if FAST { Trapped::MISS } else { self.general_protection(0) });
         }
-        Ok(Xmm(self.load_bytes::<16>(address)?))
+        Ok(address)
     }
 
-    /// Loads a 32-byte memory operand; misaligned is #GP(0) if `aligned`.
+    /// Loads a memory operand of `N` (16, 32) bytes.
     #[inline(always)]
-    pub(crate) fn load_ymm(&mut self, op: &Op, aligned: bool) -> Exec<Ymm> {
-        let address = self.linear(op, 32, false)?;
-        if aligned && address & 31 != 0 {
-            return Err(self.general_protection(0));
+    fn load_whole<const FAST: bool, const ALIGNED: bool, const N: usize>(&mut self, op: &Op) -> Exec<[u8; N]> {
+        let address = self.vector_address::<FAST, ALIGNED, N>(op, false)?;
+        match self.tlb.find_read(address, N) {
+            Some(offset) => Ok(self.ram.load_array::<N>(offset)),
+            None if FAST => Err(Trapped::MISS),
+            None => self.load_bytes::<N>(address),
         }
-        Ok(halves(self.load_bytes::<32>(address)?))
     }
 
-    /// Stores to a 16-byte memory operand; misaligned is #GP(0) if `aligned`.
+    /// Stores to a memory operand of `N` (16, 32) bytes.
     #[inline(always)]
-    pub(crate) fn store_xmm(&mut self, op: &Op, value: Xmm, aligned: bool) -> Exec {
-        let address = self.linear(op, 16, true)?;
-        if aligned && address & 15 != 0 {
-            return Err(self.general_protection(0));
+    fn store_whole<const FAST: bool, const ALIGNED: bool, const N: usize>(&mut self, op: &Op, bytes: [u8; N]) -> Exec {
+        let address = self.vector_address::<FAST, ALIGNED, N>(op, true)?;
+        match self.tlb.find_write(address, N) {
+            Some(offset) => {
+                self.ram.store_array::<N>(offset, bytes);
+                Ok(())
+            }
+            None if FAST => Err(Trapped::MISS),
+            None => self.store_bytes::<N>(address, bytes),
         }
-        self.store_bytes::<16>(address, value.0)
     }
 
-    /// Stores to a 32-byte memory operand; misaligned is #GP(0) if `aligned`.
+    /// Loads a 16-byte memory operand; misaligned is #GP(0) if `ALIGNED`.
     #[inline(always)]
-    pub(crate) fn store_ymm(&mut self, op: &Op, value: Ymm, aligned: bool) -> Exec {
-        let address = self.linear(op, 32, true)?;
-        if aligned && address & 31 != 0 {
-            return Err(self.general_protection(0));
-        }
+    pub(super) fn load_xmm<const FAST: bool, const ALIGNED: bool>(&mut self, op: &Op) -> Exec<Xmm> {
+        Ok(Xmm(self.load_whole::<FAST, ALIGNED, 16>(op)?))
+    }
+
+    /// Loads a 32-byte memory operand; misaligned is #GP(0) if `ALIGNED`.
+    #[inline(always)]
+    pub(super) fn load_ymm<const FAST: bool, const ALIGNED: bool>(&mut self, op: &Op) -> Exec<Ymm> {
+        let bytes = self.load_whole::<FAST, ALIGNED, 32>(op)?;
+        let mut value = [Xmm::ZERO; 2];
+        value[0].0.copy_from_slice(&bytes[..16]);
+        value[1].0.copy_from_slice(&bytes[16..]);
+        Ok(value)
+    }
+
+    /// Stores to a 16-byte memory operand; misaligned is #GP(0) if `ALIGNED`.
+    #[inline(always)]
+    pub(super) fn store_xmm<const FAST: bool, const ALIGNED: bool>(&mut self, op: &Op, value: Xmm) -> Exec {
+        self.store_whole::<FAST, ALIGNED, 16>(op, value.0)
+    }
+
+    /// Stores to a 32-byte memory operand; misaligned is #GP(0) if `ALIGNED`.
+    #[inline(always)]
+    pub(super) fn store_ymm<const FAST: bool, const ALIGNED: bool>(&mut self, op: &Op, value: Ymm) -> Exec {
         let mut bytes = [0; 32];
         bytes[..16].copy_from_slice(&value[0].0);
         bytes[16..].copy_from_slice(&value[1].0);
-        self.store_bytes::<32>(address, bytes)
+        self.store_whole::<FAST, ALIGNED, 32>(op, bytes)
     }
 
     /// Loads a memory operand of `N` (1, 2, 4, 8) bytes, zero-extended.
     #[inline(always)]
     pub(crate) fn load_operand<const N: usize>(&mut self, op: &Op) -> Exec<u64> {
-        let address = self.linear(op, N as u64, false)?;
-        self.load::<N>(address)
+        self.load_operand_in::<false, N>(op)
+    }
+
+    /// As [`Cpu::load_operand`]; the fast form of a body (`FAST`) misses where the TLB does.
+    #[inline(always)]
+    pub(super) fn load_operand_in<const FAST: bool, const N: usize>(&mut self, op: &Op) -> Exec<u64> {
+        let address = self.linear_in::<FAST>(op, N as u64, false)?;
+        self.load_in::<FAST, N>(address)
     }
 
     /// Stores to a memory operand of `N` (1, 2, 4, 8) bytes.
     #[inline(always)]
     pub(crate) fn store_operand<const N: usize>(&mut self, op: &Op, value: u64) -> Exec {
-        let address = self.linear(op, N as u64, true)?;
-        self.store::<N>(address, value)
+        self.store_operand_in::<false, N>(op, value)
     }
 
-    /// Loads a memory operand of 1 to 32 bytes into the low end of a vector.
+    /// As [`Cpu::store_operand`]; the fast form of a body (`FAST`) misses where the TLB does.
+    #[inline(always)]
+    pub(super) fn store_operand_in<const FAST: bool, const N: usize>(&mut self, op: &Op, value: u64) -> Exec {
+        let address = self.linear_in::<FAST>(op, N as u64, true)?;
+        self.store_in::<FAST, N>(address, value)
+    }
+
+    /// Loads a memory operand of 1 to 32 bytes into the low end of a vector. `aligned`: a misaligned one of 16 bytes is #GP(0).
     pub(crate) fn load_vector(&mut self, op: &Op, bytes: u8, aligned: bool) -> Exec<Ymm> {
         let low = match bytes {
             1 => self.load_operand::<1>(op)?,
             2 => self.load_operand::<2>(op)?,
             4 => self.load_operand::<4>(op)?,
             8 => self.load_operand::<8>(op)?,
-            16 => return Ok([self.load_xmm(op, aligned)?, Xmm::ZERO]),
-            _ => return self.load_ymm(op, aligned),
+            16 if aligned => return Ok([self.load_xmm::<false, true>(op)?, Xmm::ZERO]),
+            16 => return Ok([self.load_xmm::<false, false>(op)?, Xmm::ZERO]),
+            _ => return self.load_ymm::<false, false>(op),
         };
         Ok([Xmm::from_low(low), Xmm::ZERO])
     }
@@ -170,13 +223,4 @@ impl Cpu {
     fn simd_exception(&mut self) -> Trapped {
         if self.cr4 & CR4_OSXMMEXCPT != 0 { self.raise(19, None) } else { self.undefined_opcode() }
     }
-}
-
-/// The halves of 32 bytes.
-#[inline(always)]
-fn halves(bytes: [u8; 32]) -> Ymm {
-    let mut value = [Xmm::ZERO; 2];
-    value[0].0.copy_from_slice(&bytes[..16]);
-    value[1].0.copy_from_slice(&bytes[16..]);
-    value
 }

@@ -152,7 +152,8 @@ fn control_bits_block_each_kind_of_instruction() {
     let legacy: &[u8] = &[0x0f, 0x58, 0xca]; // addps xmm1, xmm2
     let vex: &[u8] = &[0xc5, 0xf0, 0x58, 0xca]; // vaddps xmm1, xmm1, xmm2
     let mmx: &[u8] = &[0x0f, 0xfc, 0xca]; // paddb mm1, mm2
-    let cases: [(fn(&mut Cpu), [Option<u8>; 3]); 5] = [
+    type Change = fn(&mut Cpu);
+    let cases: [(Change, [Option<u8>; 3]); 5] = [
         (|cpu| cpu.cr0 |= 8, [Some(NOT_AVAILABLE), Some(NOT_AVAILABLE), Some(NOT_AVAILABLE)]),
         (|cpu| cpu.cr0 |= 4, [Some(UNDEFINED), None, Some(UNDEFINED)]),
         (|cpu| cpu.cr4 &= !(1 << 9), [Some(UNDEFINED), None, None]),

@@ -5,8 +5,8 @@ use crate::cpu::Cpu;
 use crate::decode::op::VEX;
 use crate::decode::{Op, Table};
 use crate::integer::operand;
-use crate::op;
 use crate::trap::Exec;
+use crate::{fast, op};
 use iced_x86::Code;
 
 /// Encodings as a const parameter: legacy SSE, VEX.128, VEX.256.
@@ -16,8 +16,8 @@ const VEX256: u8 = 2;
 
 /// A whole register to a whole register, for load and store encodings alike.
 #[inline(always)]
-fn copy<const ENCODING: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready(ENCODING != LEGACY)?;
+fn copy<const FAST: bool, const ENCODING: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<FAST>(ENCODING != LEGACY)?;
     match ENCODING {
         LEGACY => cpu.set_xmm(op.r[0], cpu.xmm(op.r[1])),
         VEX128 => cpu.set_xmm_clear(op.r[0], cpu.xmm(op.r[1])),
@@ -27,42 +27,42 @@ fn copy<const ENCODING: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 #[inline(always)]
-fn load<const ENCODING: u8, const ALIGNED: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready(ENCODING != LEGACY)?;
+fn load<const FAST: bool, const ENCODING: u8, const ALIGNED: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<FAST>(ENCODING != LEGACY)?;
     if ENCODING == VEX256 {
-        let value = cpu.load_ymm(op, ALIGNED)?;
+        let value = cpu.load_ymm::<FAST, ALIGNED>(op)?;
         cpu.set_ymm(op.r[0], value);
     } else {
-        let value = cpu.load_xmm(op, ALIGNED)?;
+        let value = cpu.load_xmm::<FAST, ALIGNED>(op)?;
         cpu.set_xmm_as(ENCODING == VEX128, op.r[0], value);
     }
     Ok(())
 }
 
 #[inline(always)]
-fn store<const ENCODING: u8, const ALIGNED: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready(ENCODING != LEGACY)?;
+fn store<const FAST: bool, const ENCODING: u8, const ALIGNED: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<FAST>(ENCODING != LEGACY)?;
     if ENCODING == VEX256 {
-        cpu.store_ymm(op, cpu.ymm(op.r[1]), ALIGNED)
+        cpu.store_ymm::<FAST, ALIGNED>(op, cpu.ymm(op.r[1]))
     } else {
-        cpu.store_xmm(op, cpu.xmm(op.r[1]), ALIGNED)
+        cpu.store_xmm::<FAST, ALIGNED>(op, cpu.xmm(op.r[1]))
     }
 }
 
 /// MOVD, MOVQ, MOVSS, MOVSD from memory: the rest of the XMM register becomes zero.
 #[inline(always)]
-fn load_low<const N: usize, const V: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready(V)?;
-    let value = cpu.load_operand::<N>(op)?;
+fn load_low<const FAST: bool, const N: usize, const V: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<FAST>(V)?;
+    let value = cpu.load_operand_in::<FAST, N>(op)?;
     cpu.set_xmm_as(V, op.r[0], Xmm::from_low(value));
     Ok(())
 }
 
 /// MOVD, MOVQ, MOVSS, MOVSD, MOVLPS to memory.
 #[inline(always)]
-fn store_low<const N: usize, const V: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready(V)?;
-    cpu.store_operand::<N>(op, cpu.xmm(op.r[1]).low())
+fn store_low<const FAST: bool, const N: usize, const V: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<FAST>(V)?;
+    cpu.store_operand_in::<FAST, N>(op, cpu.xmm(op.r[1]).low())
 }
 
 /// MOVHPS, MOVHPD to memory.
@@ -73,16 +73,16 @@ fn store_high(cpu: &mut Cpu, op: &Op) -> Exec {
 
 /// MOVD, MOVQ from a general register.
 #[inline(always)]
-fn from_general<const N: usize, const V: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready(V)?;
+fn from_general<const FAST: bool, const N: usize, const V: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<FAST>(V)?;
     cpu.set_xmm_as(V, op.r[0], Xmm::from_low(operand::read::<N>(cpu, op.r[1])));
     Ok(())
 }
 
 /// MOVD, MOVQ to a general register.
 #[inline(always)]
-fn to_general<const N: usize, const V: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready(V)?;
+fn to_general<const FAST: bool, const N: usize, const V: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<FAST>(V)?;
     let value = cpu.xmm(op.r[1]).low();
     operand::write::<N>(cpu, op.r[0], value);
     Ok(())
@@ -90,16 +90,16 @@ fn to_general<const N: usize, const V: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
 
 /// MOVQ between XMM registers: the upper quadword becomes zero.
 #[inline(always)]
-fn copy_low<const V: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready(V)?;
+fn copy_low<const FAST: bool, const V: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<FAST>(V)?;
     cpu.set_xmm_as(V, op.r[0], Xmm::from_low(cpu.xmm(op.r[1]).low()));
     Ok(())
 }
 
 /// MOVSS and MOVSD between registers: the lowest lane is replaced. `N` is 4 or 8.
 #[inline(always)]
-fn merge<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.sse_ready()?;
+fn merge<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<FAST>(false)?;
     let low = cpu.xmm(op.r[1]).low();
     let q = &mut cpu.ymm[(op.r[0] & 15) as usize];
     q[0] = if N == 4 { q[0] & !0xffff_ffff | low & 0xffff_ffff } else { low };
@@ -108,8 +108,8 @@ fn merge<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
 
 /// VMOVSS and VMOVSD between registers: the upper lanes come from the first source.
 #[inline(always)]
-fn merge_vex<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.avx_ready()?;
+fn merge_vex<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<FAST>(true)?;
     let (a, b) = (cpu.xmm(op.r[1]), cpu.xmm(op.r[2]));
     cpu.set_xmm_clear(op.r[0], if N == 4 { a.with_low32(b.low32()) } else { a.with_low(b.low()) });
     Ok(())
@@ -117,12 +117,12 @@ fn merge_vex<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
 
 macro_rules! whole {
     ($table:ident, $aligned:literal: $($legacy:ident $vex128:ident $vex256:ident, $store:ident $store128:ident $store256:ident;)+) => {$(
-        $table.set(Code::$legacy, op!(copy::<LEGACY>), op!(load::<LEGACY, $aligned>));
-        $table.set(Code::$vex128, op!(copy::<VEX128>), op!(load::<VEX128, $aligned>));
-        $table.set(Code::$vex256, op!(copy::<VEX256>), op!(load::<VEX256, $aligned>));
-        $table.set(Code::$store, op!(copy::<LEGACY>), op!(store::<LEGACY, $aligned>));
-        $table.set(Code::$store128, op!(copy::<VEX128>), op!(store::<VEX128, $aligned>));
-        $table.set(Code::$store256, op!(copy::<VEX256>), op!(store::<VEX256, $aligned>));
+        $table.set(Code::$legacy, fast!(copy, LEGACY), fast!(load, LEGACY, $aligned));
+        $table.set(Code::$vex128, fast!(copy, VEX128), fast!(load, VEX128, $aligned));
+        $table.set(Code::$vex256, fast!(copy, VEX256), fast!(load, VEX256, $aligned));
+        $table.set(Code::$store, fast!(copy, LEGACY), fast!(store, LEGACY, $aligned));
+        $table.set(Code::$store128, fast!(copy, VEX128), fast!(store, VEX128, $aligned));
+        $table.set(Code::$store256, fast!(copy, VEX256), fast!(store, VEX256, $aligned));
     )+};
 }
 
@@ -144,55 +144,55 @@ pub(super) fn register(table: &mut Table) {
         Movdqa_xmm_xmmm128 VEX_Vmovdqa_xmm_xmmm128 VEX_Vmovdqa_ymm_ymmm256,
         Movdqa_xmmm128_xmm VEX_Vmovdqa_xmmm128_xmm VEX_Vmovdqa_ymmm256_ymm;
     }
-    table.one(Code::Lddqu_xmm_m128, op!(load::<LEGACY, false>));
-    table.one(Code::VEX_Vlddqu_xmm_m128, op!(load::<VEX128, false>));
-    table.one(Code::VEX_Vlddqu_ymm_m256, op!(load::<VEX256, false>));
-    table.one(Code::Movntdqa_xmm_m128, op!(load::<LEGACY, true>));
-    table.one(Code::VEX_Vmovntdqa_xmm_m128, op!(load::<VEX128, true>));
-    table.one(Code::VEX_Vmovntdqa_ymm_m256, op!(load::<VEX256, true>));
+    table.one(Code::Lddqu_xmm_m128, fast!(load, LEGACY, false));
+    table.one(Code::VEX_Vlddqu_xmm_m128, fast!(load, VEX128, false));
+    table.one(Code::VEX_Vlddqu_ymm_m256, fast!(load, VEX256, false));
+    table.one(Code::Movntdqa_xmm_m128, fast!(load, LEGACY, true));
+    table.one(Code::VEX_Vmovntdqa_xmm_m128, fast!(load, VEX128, true));
+    table.one(Code::VEX_Vmovntdqa_ymm_m256, fast!(load, VEX256, true));
     for code in [Code::Movntps_m128_xmm, Code::Movntpd_m128_xmm, Code::Movntdq_m128_xmm] {
-        table.one(code, op!(store::<LEGACY, true>));
+        table.one(code, fast!(store, LEGACY, true));
     }
     for code in [Code::VEX_Vmovntps_m128_xmm, Code::VEX_Vmovntpd_m128_xmm, Code::VEX_Vmovntdq_m128_xmm] {
-        table.one(code, op!(store::<VEX128, true>));
+        table.one(code, fast!(store, VEX128, true));
     }
     for code in [Code::VEX_Vmovntps_m256_ymm, Code::VEX_Vmovntpd_m256_ymm, Code::VEX_Vmovntdq_m256_ymm] {
-        table.one(code, op!(store::<VEX256, true>));
+        table.one(code, fast!(store, VEX256, true));
     }
 
-    table.set(Code::Movss_xmm_xmmm32, op!(merge::<4>), op!(load_low::<4, false>));
-    table.set(Code::Movss_xmmm32_xmm, op!(merge::<4>), op!(store_low::<4, false>));
-    table.set(Code::Movsd_xmm_xmmm64, op!(merge::<8>), op!(load_low::<8, false>));
-    table.set(Code::Movsd_xmmm64_xmm, op!(merge::<8>), op!(store_low::<8, false>));
-    table.one(Code::VEX_Vmovss_xmm_m32, op!(load_low::<4, true>));
-    table.one(Code::VEX_Vmovss_m32_xmm, op!(store_low::<4, true>));
-    table.one(Code::VEX_Vmovsd_xmm_m64, op!(load_low::<8, true>));
-    table.one(Code::VEX_Vmovsd_m64_xmm, op!(store_low::<8, true>));
-    table.one(Code::VEX_Vmovss_xmm_xmm_xmm, op!(merge_vex::<4>));
-    table.one(Code::VEX_Vmovss_xmm_xmm_xmm_0F11, op!(merge_vex::<4>));
-    table.one(Code::VEX_Vmovsd_xmm_xmm_xmm, op!(merge_vex::<8>));
-    table.one(Code::VEX_Vmovsd_xmm_xmm_xmm_0F11, op!(merge_vex::<8>));
+    table.set(Code::Movss_xmm_xmmm32, fast!(merge, 4), fast!(load_low, 4, false));
+    table.set(Code::Movss_xmmm32_xmm, fast!(merge, 4), fast!(store_low, 4, false));
+    table.set(Code::Movsd_xmm_xmmm64, fast!(merge, 8), fast!(load_low, 8, false));
+    table.set(Code::Movsd_xmmm64_xmm, fast!(merge, 8), fast!(store_low, 8, false));
+    table.one(Code::VEX_Vmovss_xmm_m32, fast!(load_low, 4, true));
+    table.one(Code::VEX_Vmovss_m32_xmm, fast!(store_low, 4, true));
+    table.one(Code::VEX_Vmovsd_xmm_m64, fast!(load_low, 8, true));
+    table.one(Code::VEX_Vmovsd_m64_xmm, fast!(store_low, 8, true));
+    table.one(Code::VEX_Vmovss_xmm_xmm_xmm, fast!(merge_vex, 4));
+    table.one(Code::VEX_Vmovss_xmm_xmm_xmm_0F11, fast!(merge_vex, 4));
+    table.one(Code::VEX_Vmovsd_xmm_xmm_xmm, fast!(merge_vex, 8));
+    table.one(Code::VEX_Vmovsd_xmm_xmm_xmm_0F11, fast!(merge_vex, 8));
 
     for code in [Code::Movlps_m64_xmm, Code::Movlpd_m64_xmm] {
-        table.one(code, op!(store_low::<8, false>));
+        table.one(code, fast!(store_low, 8, false));
     }
     for code in [Code::VEX_Vmovlps_m64_xmm, Code::VEX_Vmovlpd_m64_xmm] {
-        table.one(code, op!(store_low::<8, true>));
+        table.one(code, fast!(store_low, 8, true));
     }
     for code in [Code::Movhps_m64_xmm, Code::Movhpd_m64_xmm, Code::VEX_Vmovhps_m64_xmm, Code::VEX_Vmovhpd_m64_xmm] {
         table.one(code, op!(store_high));
     }
 
-    table.set(Code::Movd_xmm_rm32, op!(from_general::<4, false>), op!(load_low::<4, false>));
-    table.set(Code::Movq_xmm_rm64, op!(from_general::<8, false>), op!(load_low::<8, false>));
-    table.set(Code::VEX_Vmovd_xmm_rm32, op!(from_general::<4, true>), op!(load_low::<4, true>));
-    table.set(Code::VEX_Vmovq_xmm_rm64, op!(from_general::<8, true>), op!(load_low::<8, true>));
-    table.set(Code::Movd_rm32_xmm, op!(to_general::<4, false>), op!(store_low::<4, false>));
-    table.set(Code::Movq_rm64_xmm, op!(to_general::<8, false>), op!(store_low::<8, false>));
-    table.set(Code::VEX_Vmovd_rm32_xmm, op!(to_general::<4, true>), op!(store_low::<4, true>));
-    table.set(Code::VEX_Vmovq_rm64_xmm, op!(to_general::<8, true>), op!(store_low::<8, true>));
-    table.set(Code::Movq_xmm_xmmm64, op!(copy_low::<false>), op!(load_low::<8, false>));
-    table.set(Code::VEX_Vmovq_xmm_xmmm64, op!(copy_low::<true>), op!(load_low::<8, true>));
-    table.set(Code::Movq_xmmm64_xmm, op!(copy_low::<false>), op!(store_low::<8, false>));
-    table.set(Code::VEX_Vmovq_xmmm64_xmm, op!(copy_low::<true>), op!(store_low::<8, true>));
+    table.set(Code::Movd_xmm_rm32, fast!(from_general, 4, false), fast!(load_low, 4, false));
+    table.set(Code::Movq_xmm_rm64, fast!(from_general, 8, false), fast!(load_low, 8, false));
+    table.set(Code::VEX_Vmovd_xmm_rm32, fast!(from_general, 4, true), fast!(load_low, 4, true));
+    table.set(Code::VEX_Vmovq_xmm_rm64, fast!(from_general, 8, true), fast!(load_low, 8, true));
+    table.set(Code::Movd_rm32_xmm, fast!(to_general, 4, false), fast!(store_low, 4, false));
+    table.set(Code::Movq_rm64_xmm, fast!(to_general, 8, false), fast!(store_low, 8, false));
+    table.set(Code::VEX_Vmovd_rm32_xmm, fast!(to_general, 4, true), fast!(store_low, 4, true));
+    table.set(Code::VEX_Vmovq_rm64_xmm, fast!(to_general, 8, true), fast!(store_low, 8, true));
+    table.set(Code::Movq_xmm_xmmm64, fast!(copy_low, false), fast!(load_low, 8, false));
+    table.set(Code::VEX_Vmovq_xmm_xmmm64, fast!(copy_low, true), fast!(load_low, 8, true));
+    table.set(Code::Movq_xmmm64_xmm, fast!(copy_low, false), fast!(store_low, 8, false));
+    table.set(Code::VEX_Vmovq_xmmm64_xmm, fast!(copy_low, true), fast!(store_low, 8, true));
 }

@@ -11,8 +11,8 @@ use crate::decode::op::VEX;
 use crate::decode::{Op, Table};
 use crate::flags::{self, LateFlags};
 use crate::integer::operand;
-use crate::op;
 use crate::trap::Exec;
+use crate::{fast, op};
 
 /// Sets ZF, PF and CF; OF, SF and AF become clear.
 fn set_flags(cpu: &mut Cpu, zf: bool, pf: bool, cf: bool) {
@@ -84,8 +84,8 @@ fn to_integer<const FROM: usize, const TO: usize, const TRUNCATE: bool, const ME
 
 /// PMOVMSKB, MOVMSKPS, MOVMSKPD: the sign bits of lanes of `LANE` bytes.
 #[inline(always)]
-fn sign_mask<const LANE: usize, const V: bool, const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready(V)?;
+fn sign_mask<const FAST: bool, const LANE: usize, const V: bool, const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<FAST>(V)?;
     let source = cpu.ymm(op.r[1]);
     let mask = |half: &Xmm| match LANE {
         1 => integer::sign_mask8(half),
@@ -160,7 +160,7 @@ fn extract_half<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.avx_ready()?;
     let value = cpu.ymm(op.r[1])[op.imm as usize & 1];
     if MEMORY {
-        return cpu.store_xmm(op, value, false);
+        return cpu.store_xmm::<false, false>(op, value);
     }
     cpu.set_xmm_clear(op.r[0], value);
     Ok(())
@@ -191,7 +191,7 @@ fn to_halves<const WIDE: bool, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Ex
 fn compare_strings<const LENGTH: usize, const MASK: bool, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let vex = op.has(VEX);
     cpu.vector_ready(vex)?;
-    let b = if MEMORY { cpu.load_xmm(op, false)? } else { cpu.xmm(op.r[1]) };
+    let b = if MEMORY { cpu.load_xmm::<false, false>(op)? } else { cpu.xmm(op.r[1]) };
     let a = cpu.xmm(op.r[0]);
     let imm = op.imm as u8;
     let found = match LENGTH {
@@ -228,9 +228,9 @@ macro_rules! both_forms {
         );
     )+)+};
 }
-macro_rules! registers_only {
-    ($table:ident: $($function:path => $($code:ident)+;)+) => {$($(
-        $table.one(Code::$code, op!($function));
+macro_rules! sign_masks {
+    ($table:ident: $($lane:literal $vex:literal $wide:literal: $($code:ident)+;)+) => {$($(
+        $table.one(Code::$code, fast!(sign_mask, $lane, $vex, $wide));
     )+)+};
 }
 
@@ -283,15 +283,15 @@ pub(super) fn register(table: &mut Table) {
     for code in [Code::VEX_Vextractf128_xmmm128_ymm_imm8, Code::VEX_Vextracti128_xmmm128_ymm_imm8] {
         table.set(code, op!(extract_half::<false>), op!(extract_half::<true>));
     }
-    registers_only! { table:
-        sign_mask::<1, false, false> => Pmovmskb_r32_xmm Pmovmskb_r64_xmm;
-        sign_mask::<1, true, false> => VEX_Vpmovmskb_r32_xmm VEX_Vpmovmskb_r64_xmm;
-        sign_mask::<1, true, true> => VEX_Vpmovmskb_r32_ymm VEX_Vpmovmskb_r64_ymm;
-        sign_mask::<4, false, false> => Movmskps_r32_xmm Movmskps_r64_xmm;
-        sign_mask::<4, true, false> => VEX_Vmovmskps_r32_xmm VEX_Vmovmskps_r64_xmm;
-        sign_mask::<4, true, true> => VEX_Vmovmskps_r32_ymm VEX_Vmovmskps_r64_ymm;
-        sign_mask::<8, false, false> => Movmskpd_r32_xmm Movmskpd_r64_xmm;
-        sign_mask::<8, true, false> => VEX_Vmovmskpd_r32_xmm VEX_Vmovmskpd_r64_xmm;
-        sign_mask::<8, true, true> => VEX_Vmovmskpd_r32_ymm VEX_Vmovmskpd_r64_ymm;
+    sign_masks! { table:
+        1 false false: Pmovmskb_r32_xmm Pmovmskb_r64_xmm;
+        1 true false: VEX_Vpmovmskb_r32_xmm VEX_Vpmovmskb_r64_xmm;
+        1 true true: VEX_Vpmovmskb_r32_ymm VEX_Vpmovmskb_r64_ymm;
+        4 false false: Movmskps_r32_xmm Movmskps_r64_xmm;
+        4 true false: VEX_Vmovmskps_r32_xmm VEX_Vmovmskps_r64_xmm;
+        4 true true: VEX_Vmovmskps_r32_ymm VEX_Vmovmskps_r64_ymm;
+        8 false false: Movmskpd_r32_xmm Movmskpd_r64_xmm;
+        8 true false: VEX_Vmovmskpd_r32_xmm VEX_Vmovmskpd_r64_xmm;
+        8 true true: VEX_Vmovmskpd_r32_ymm VEX_Vmovmskpd_r64_ymm;
     }
 }

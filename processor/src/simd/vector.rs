@@ -15,8 +15,8 @@ use super::operations::{Action, Order, action};
 use super::{integer, shuffle};
 use crate::cpu::Cpu;
 use crate::decode::{Op, Table};
-use crate::op;
 use crate::trap::Exec;
+use crate::{fast, op};
 
 /// An encoding of the common shape.
 #[derive(Clone, Copy)]
@@ -229,47 +229,47 @@ trait Lanes {
 }
 
 #[inline(always)]
-fn direct<L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.sse_ready()?;
+fn direct<const FAST: bool, L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<FAST>(false)?;
     cpu.set_xmm(op.r[0], L::apply(&cpu.xmm(op.r[0]), &cpu.xmm(op.r[1])));
     Ok(())
 }
 
 #[inline(always)]
-fn direct_memory<L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.sse_ready()?;
-    let b = cpu.load_xmm(op, true)?;
+fn direct_memory<const FAST: bool, L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<FAST>(false)?;
+    let b = cpu.load_xmm::<FAST, true>(op)?;
     cpu.set_xmm(op.r[0], L::apply(&cpu.xmm(op.r[0]), &b));
     Ok(())
 }
 
 #[inline(always)]
-fn direct128<L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.avx_ready()?;
+fn direct128<const FAST: bool, L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<FAST>(true)?;
     cpu.set_xmm_clear(op.r[0], L::apply(&cpu.xmm(op.r[1]), &cpu.xmm(op.r[2])));
     Ok(())
 }
 
 #[inline(always)]
-fn direct128_memory<L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.avx_ready()?;
-    let b = cpu.load_xmm(op, false)?;
+fn direct128_memory<const FAST: bool, L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<FAST>(true)?;
+    let b = cpu.load_xmm::<FAST, false>(op)?;
     cpu.set_xmm_clear(op.r[0], L::apply(&cpu.xmm(op.r[1]), &b));
     Ok(())
 }
 
 #[inline(always)]
-fn direct256<L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.avx_ready()?;
+fn direct256<const FAST: bool, L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<FAST>(true)?;
     let (a, b) = (cpu.ymm(op.r[1]), cpu.ymm(op.r[2]));
     cpu.set_ymm(op.r[0], [L::apply(&a[0], &b[0]), L::apply(&a[1], &b[1])]);
     Ok(())
 }
 
 #[inline(always)]
-fn direct256_memory<L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.avx_ready()?;
-    let b = cpu.load_ymm(op, false)?;
+fn direct256_memory<const FAST: bool, L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<FAST>(true)?;
+    let b = cpu.load_ymm::<FAST, false>(op)?;
     let a = cpu.ymm(op.r[1]);
     cpu.set_ymm(op.r[0], [L::apply(&a[0], &b[0]), L::apply(&a[1], &b[1])]);
     Ok(())
@@ -285,9 +285,9 @@ macro_rules! direct {
             }
         }
         $(
-            $table.set(Code::$legacy, op!(direct::<L>), op!(direct_memory::<L>));
-            $table.set(Code::$vex128, op!(direct128::<L>), op!(direct128_memory::<L>));
-            $table.set(Code::$vex256, op!(direct256::<L>), op!(direct256_memory::<L>));
+            $table.set(Code::$legacy, fast!(direct, L), fast!(direct_memory, L));
+            $table.set(Code::$vex128, fast!(direct128, L), fast!(direct128_memory, L));
+            $table.set(Code::$vex256, fast!(direct256, L), fast!(direct256_memory, L));
         )+
     })+};
 }
