@@ -122,6 +122,7 @@ impl VirtioDevice for Console {
 mod tests {
     use super::super::testing::{DATA, Driver, fuzz};
     use super::*;
+    use crate::device::Device;
     use crate::testing::VecOutput;
 
     #[test]

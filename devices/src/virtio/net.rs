@@ -163,6 +163,7 @@ impl VirtioDevice for Net {
 mod tests {
     use super::super::testing::{DATA, Driver, fuzz};
     use super::*;
+    use crate::device::Device;
     use alloc::collections::VecDeque;
     use alloc::sync::Arc;
     use std::sync::Mutex;
