@@ -1,0 +1,13 @@
+//! A bounded, seeded part of the differential test.
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+
+use hostcheck::campaign::{Plan, run};
+
+#[test]
+fn no_unexplained_difference() {
+    let plan = Plan { cases: 60_000, seed: 7, only: None, show: 2 };
+    let report = run(&plan).expect("the host can be used");
+    let different: u64 = report.tallies.values().map(|tally| tally.different).sum();
+    assert_eq!(different, 0, "{}", report.descriptions.join("\n"));
+    assert!(report.tallies.len() > 800, "only {} mnemonics were checked", report.tallies.len());
+}
