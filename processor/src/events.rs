@@ -37,10 +37,10 @@ impl Cpu {
             self.events.shadow = std::mem::take(&mut self.events.next_shadow);
         }
         self.apic.advance(self.moment());
-        if self.activity == Activity::Shutdown {
+        if self.activity == Activity::Shutdown && !self.vmx.non_root {
             return Boundary::Leave(RunExit::TripleFault);
         }
-        if self.see_to_init() || self.see_to_debug_trap() || self.see_to_interrupts() {
+        if self.see_to_init() || self.vmx_trap_like_exit() || self.see_to_debug_trap() || self.see_to_interrupts() {
             self.attention |= attention::EVENT;
             return Boundary::Again;
         }
@@ -93,8 +93,12 @@ impl Cpu {
         self.events.interrupted = false;
         self.events.trace_late = false;
         self.events.loaded_rf = false;
+        let guest = self.vmx.non_root;
         let exit = self.step(code);
         self.instruction_done(traced, resume);
+        if guest {
+            self.vmx_instruction_done();
+        }
         self.attention |= attention::EVENT;
         if self.runs_one_by_one() {
             self.attention |= attention::DEBUG;
@@ -221,12 +225,18 @@ impl Cpu {
         let shadow = self.events.shadow;
         if self.events.nmi && !self.nmis_blocked() && shadow == Shadow::None {
             self.events.nmi = false;
-            self.activity_resumes();
             if !self.vmx_nmi_exit() {
+                self.activity_resumes();
                 self.events.nmi_blocked = true;
-                self.deliver_or_escalate(Event::nmi());
+                self.deliver_or_escalate(Event::nmi(), None);
             }
             return true;
+        }
+        if self.vmx_interrupt_window_exit() {
+            return true;
+        }
+        if self.activity == Activity::Shutdown {
+            return false;
         }
         if shadow != Shadow::None || self.apic.pending().is_none() {
             return false;
@@ -243,7 +253,7 @@ impl Cpu {
         }
         let vector = self.acknowledge_interrupt();
         self.activity_resumes();
-        self.deliver_or_escalate(Event::external(vector));
+        self.deliver_or_escalate(Event::external(vector), None);
         true
     }
 
@@ -266,25 +276,29 @@ impl Cpu {
     /// Raises an exception at the current RIP: VT-x may intercept it, else it is delivered through the IDT; a fault while delivering makes a
     /// double, then a triple fault.
     pub(crate) fn exception(&mut self, vector: u8, error: Option<u32>) {
-        self.deliver_or_escalate(Event::exception(vector, error));
+        let vectoring = self.events.failed.take();
+        self.deliver_or_escalate(Event::exception(vector, error), vectoring);
     }
 
-    /// Delivers `event`, and what comes of faults on the way.
-    pub(crate) fn deliver_or_escalate(&mut self, first: Event) {
-        let mut event = first;
+    /// Delivers `event`, and what comes of faults on the way. `vectoring` is the event whose delivery raised it, if one did.
+    pub(crate) fn deliver_or_escalate(&mut self, event: Event, vectoring: Option<Event>) {
+        let (mut event, mut vectoring) = (event, vectoring);
         loop {
             self.events.interrupted = true;
-            if self.vmx_exception_exit(event) {
+            if self.vmx_exception_exit(event, vectoring) {
                 return;
             }
             self.note_exception(event);
             if self.deliver(event).is_ok() {
+                self.vmx.iret_unblocked_nmi = false;
                 return;
             }
             match self.trap {
                 Trap::Exception { vector, error } => match escalate(event, vector) {
-                    Escalation::Serial => event = Event::exception(vector, error),
-                    Escalation::Double => event = Event::exception(Vector::DoubleFault as u8, Some(0)),
+                    Escalation::Serial => (event, vectoring) = (Event::exception(vector, error), Some(event)),
+                    Escalation::Double => {
+                        (event, vectoring) = (Event::exception(Vector::DoubleFault as u8, Some(0)), None)
+                    }
                     Escalation::Triple => return self.shut_down(),
                 },
                 Trap::VmExit => return self.vm_exit_pending(),
@@ -315,10 +329,5 @@ impl Cpu {
         }
         self.activity = Activity::Shutdown;
         self.attention |= attention::INACTIVE;
-    }
-
-    /// Makes the VM exit that the last instruction asked for.
-    pub(crate) fn vm_exit_pending(&mut self) {
-        self.events.interrupted = true;
     }
 }

@@ -331,6 +331,7 @@ impl Cpu {
             Trap::VmExit => {
                 if let Some(op) = op {
                     self.rip = self.rip_of(op);
+                    self.vmx.pending.length = u32::from(op.length);
                 }
                 self.vm_exit_pending();
             }

@@ -110,6 +110,7 @@ impl Table {
         crate::system::register(&mut table);
         crate::x87::register(&mut table);
         crate::simd::register(&mut table);
+        crate::vmx::instructions::register(&mut table);
         table
     }
 }

@@ -101,4 +101,6 @@ pub struct PendingEvents {
     pub wake_if_masked: bool,
     /// The event being delivered, while it is.
     pub delivering: Option<Event>,
+    /// The event of an instruction (INT n and the like) whose delivery has just raised an exception.
+    pub failed: Option<Event>,
 }

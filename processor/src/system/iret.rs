@@ -171,10 +171,10 @@ fn iret_protected(cpu: &mut Cpu, op: &Op) -> Exec {
 impl Cpu {
     /// IRET ends the blocking of NMIs, even when it faults later. Gives what [`Cpu::iret_failed`] wants.
     pub(crate) fn unblock_nmi_by_iret(&mut self) -> Exec<bool> {
-        let blocked = self.events.nmi_blocked;
+        let blocked = self.vmx_iret_unblocks_nmi();
         if blocked {
             self.require_exact()?;
-            self.events.nmi_blocked = false;
+            self.vmx_unblock_nmi();
         }
         Ok(blocked)
     }
@@ -182,7 +182,9 @@ impl Cpu {
     /// IRET did not complete. Only when it must be run again alone is NMI blocking back where it was.
     fn iret_failed(&mut self, was_blocked: bool) {
         if self.trap == crate::trap::Trap::RetryExact {
-            self.events.nmi_blocked = was_blocked;
+            self.vmx_reblock_nmi(was_blocked);
+        } else {
+            self.vmx.iret_unblocked_nmi = was_blocked;
         }
     }
 }

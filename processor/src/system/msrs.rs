@@ -95,7 +95,7 @@ pub(super) fn register(table: &mut Table) {
 }
 
 /// Bits of IA32_DEBUGCTL that can be set.
-const DEBUGCTL_WRITABLE: u64 = DebugCtl::LBR | DebugCtl::BTF;
+pub(crate) const DEBUGCTL_WRITABLE: u64 = DebugCtl::LBR | DebugCtl::BTF;
 
 fn rdmsr(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;

@@ -3,7 +3,7 @@
 use super::event::{Event, EventKind};
 use crate::cpu::Cpu;
 use crate::decode::{Op, Table};
-use crate::trap::Exec;
+use crate::trap::{Exec, Trap};
 use crate::{branch, op};
 use iced_x86::Code;
 use spec::x86::exceptions::Vector;
@@ -22,10 +22,14 @@ fn deliver(cpu: &mut Cpu, op: &Op, vector: u8, kind: EventKind) -> Exec {
     cpu.require_exact()?;
     cpu.rip = cpu.rip_of(op);
     let event = Event { vector, kind, error: None, length: op.length };
-    if cpu.vmx_exception_exit(event) {
-        return Err(cpu.trapped(crate::trap::Trap::Continue));
+    if cpu.vmx_exception_exit(event, None) {
+        return Err(cpu.trapped(Trap::Continue));
     }
-    cpu.deliver(event)
+    let done = cpu.deliver(event);
+    if done.is_err() && matches!(cpu.trap, Trap::Exception { .. }) {
+        cpu.events.failed = Some(event);
+    }
+    done
 }
 
 fn int_n(cpu: &mut Cpu, op: &Op) -> Exec {

@@ -6,8 +6,8 @@ use super::vmcs;
 use crate::models::Model;
 use spec::vmx::capability::{ControlCapability, EptVpidCap, basic, misc, vmfunc};
 use spec::vmx::{
-    EntryControls as Entry, ExitControls as Exit, PinBasedControls as Pin, PrimaryControls as Primary,
-    SecondaryControls as Secondary, VmcsField,
+    AccessType, EntryControls as Entry, ExitControls as Exit, PinBasedControls as Pin, PrimaryControls as Primary,
+    SecondaryControls as Secondary, VmcsField, Width,
 };
 use spec::x86::cpuid::Feature;
 use spec::x86::{Cr0, Cr4, msr};
@@ -137,6 +137,16 @@ const ABSENT_FIELDS: &[VmcsField] = &[
     VmcsField::HOST_INTERRUPT_SSP_TABLE,
 ];
 
+fn existing_fields() -> [u64; vmcs::SLOTS / 64] {
+    let mut fields = [0; vmcs::SLOTS / 64];
+    for (field, _) in VmcsField::ALL.iter().filter(|(field, _)| !ABSENT_FIELDS.contains(field)) {
+        if let Some(slot) = vmcs::slot_of(*field) {
+            fields[slot / 64] |= 1 << (slot % 64);
+        }
+    }
+    fields
+}
+
 /// What a processor's VT-x can do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VmxCapabilities {
@@ -170,6 +180,8 @@ pub struct VmxCapabilities {
     pub physical_bits: u8,
     /// Width of linear addresses.
     pub linear_bits: u8,
+    /// Which fields exist, a bit for each slot of [`vmcs::slot_of`].
+    fields: [u64; vmcs::SLOTS / 64],
 }
 
 impl VmxCapabilities {
@@ -197,6 +209,7 @@ impl VmxCapabilities {
             efer: model.efer_supported(),
             physical_bits: model.physical_bits,
             linear_bits: model.linear_bits(),
+            fields: existing_fields(),
         }
     }
 
@@ -214,9 +227,18 @@ impl VmxCapabilities {
     }
 
     /// Whether VMREAD and VMWRITE know the field with this encoding.
+    #[inline]
     #[must_use]
     pub fn has_field(&self, field: VmcsField) -> bool {
-        field.name().is_some() && !ABSENT_FIELDS.contains(&field.full())
+        let possible = field.access_type() == AccessType::Full || field.width() == Width::Bits64;
+        possible && vmcs::slot_of(field).is_some_and(|slot| self.fields[slot / 64] >> (slot % 64) & 1 != 0)
+    }
+
+    /// Whether VMWRITE can write the VM-exit information fields.
+    #[inline]
+    #[must_use]
+    pub const fn writes_any_field(&self) -> bool {
+        self.misc() & misc::VMWRITE_ANY != 0
     }
 
     /// The value of capability MSR `number`; `None` if it does not exist.

@@ -184,7 +184,8 @@ mod tests {
     fn memory(level: u32, leaf: u64) -> Memory {
         let mut memory = Memory::default();
         for n in 0..4 - level {
-            memory.store(0x1000 * (u64::from(n) + 1), 0x1000 * (u64::from(n) + 2) | 7);
+            let table = 0x1000 * (u64::from(n) + 1);
+            memory.store(table, (table + 0x1000) | 7);
         }
         memory.store(0x1000 * u64::from(5 - level), leaf);
         memory

@@ -4,21 +4,30 @@
 //! | --- | --- |
 //! | `capabilities` | the capability MSRs, computed from what is implemented here and from the CPU model |
 //! | `vmcs` | the current VMCS as fields, and its form in memory |
+//! | `instructions` | VMXON to VMFUNC |
+//! | `entry` | VM entry: `checks`, `load` of the guest's state, `inject`ion of events |
 //! | `intercept` | what instructions ask before they run in VMX non-root operation |
+//! | `events` | which events exit; windows, MTF and the other exits between instructions |
+//! | `exit` | making a VM exit: what is recorded, `save` of the guest, load of the `host` |
+//! | `msr_list` | the MSR areas of entries and exits |
 //! | `msr_bitmap` | where the bit of an MSR or a port is |
-//! | `pause_loop` | PAUSE-loop exiting |
-//! | `tpr` | the TPR shadow |
-//! | `events` | what the event loop between instructions asks |
-//! | `exit` | making a VM exit: why, what is recorded, saving the guest, loading the host |
+//! | `ept`, `guest_memory` | the EPT walk, and what its failures become |
+//! | `tpr`, `apic_access` | the TPR shadow and the APIC-access page |
+//! | `preemption_timer`, `pause_loop` | the two timers of non-root operation |
 
+mod apic_access;
 pub mod capabilities;
 pub mod entry;
 pub mod ept;
 mod events;
 pub mod exit;
+mod guest_memory;
+pub mod instructions;
 pub mod intercept;
 pub mod msr_bitmap;
+mod msr_list;
 pub mod pause_loop;
+mod preemption_timer;
 mod tpr;
 pub mod vmcs;
 
@@ -85,6 +94,18 @@ pub struct Vmx {
     pub last_failed_check: Option<FailedCheck>,
     /// When the guest executed PAUSE.
     pub pause_loop: pause_loop::PauseLoop,
+    /// The EPT pointer in force; 0 without EPT.
+    pub eptp: u64,
+    /// The VPID in force; 0 in root operation and without VPIDs.
+    pub vpid: u16,
+    /// Virtual NMIs are blocked.
+    pub virtual_nmi_blocking: bool,
+    /// The instruction that has just faulted is an IRET that unblocked NMIs.
+    pub(crate) iret_unblocked_nmi: bool,
+    /// A monitor-trap-flag exit is due before the next instruction.
+    pub mtf_pending: bool,
+    /// When the preemption timer expires, in its own counts; `u64::MAX` when it does not run.
+    pub timer_deadline: u64,
     /// VTPR fell below the TPR threshold: an exit is due after the instruction.
     pub tpr_below_threshold: bool,
     /// The exit to be made when the trap [`crate::trap::Trap::VmExit`] is seen to.
@@ -104,6 +125,12 @@ impl Vmx {
             controls: Controls::default(),
             last_failed_check: None,
             pause_loop: pause_loop::PauseLoop::default(),
+            eptp: 0,
+            vpid: 0,
+            virtual_nmi_blocking: false,
+            iret_unblocked_nmi: false,
+            mtf_pending: false,
+            timer_deadline: u64::MAX,
             tpr_below_threshold: false,
             pending: Exit::default(),
         }
@@ -117,5 +144,9 @@ impl Vmx {
         self.vmcs.pointer = vmcs::NO_POINTER;
         self.controls = Controls::default();
         self.tpr_below_threshold = false;
+        (self.eptp, self.vpid) = (0, 0);
+        self.virtual_nmi_blocking = false;
+        self.mtf_pending = false;
+        self.timer_deadline = u64::MAX;
     }
 }

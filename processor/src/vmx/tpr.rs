@@ -21,7 +21,7 @@ impl Cpu {
         self.physical_store::<4>(self.virtual_apic_register(offset::TPR), u64::from(value));
         if u64::from(value >> 4) < self.vmx.vmcs.get(VmcsField::TPR_THRESHOLD) & 0xf {
             self.vmx.tpr_below_threshold = true;
-            self.attention |= attention::VMX;
+            self.attention |= attention::EVENT;
         }
     }
 }

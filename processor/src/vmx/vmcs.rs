@@ -22,7 +22,15 @@ pub const REGION_SIZE: u64 = 4096;
 
 const _: () = assert!(FIELDS_OFFSET + 8 * VmcsField::ALL.len() as u64 <= REGION_SIZE);
 
-const SLOTS: usize = 1024;
+/// Slots in which a [`Vmcs`] holds its fields.
+pub const SLOTS: usize = 1024;
+
+/// The slot of the field with this encoding, full or high; `None` for encodings with reserved bits or an index above 63, which no field has.
+#[inline]
+#[must_use]
+pub const fn slot_of(field: VmcsField) -> Option<usize> {
+    if field.0 & 0xffff_9380 == 0 { Some(slot(field)) } else { None }
+}
 
 /// The slot of a field: its width, type and the low 6 bits of its index.
 #[inline(always)]

@@ -1,11 +1,17 @@
 //! VM exits (SDM Vol. 3C, chapter 28).
 
+mod host;
 pub mod instruction_info;
+mod save;
 
 use crate::cpu::Cpu;
 use crate::decode::Op;
+use crate::system::event::{Event, EventKind};
 use crate::trap::{Trap, Trapped};
-use spec::vmx::{ExitReason, InterruptionInfo};
+use spec::vmx::exit_reason::exit_reason_flags;
+use spec::vmx::qualification::EptViolation;
+use spec::vmx::{ExitReason, InterruptionInfo, InterruptionType, VmcsField as Field};
+use spec::x86::exceptions::Vector;
 
 /// What a VM exit records (SDM Vol. 3C, 25.9 and 28.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +56,13 @@ impl Exit {
         }
     }
 
+    /// Whether the exit is due to an exception of the class of faults, after which RF is saved as 1 (28.3.3).
+    fn sets_resume_flag(&self) -> bool {
+        use spec::x86::exceptions::{Class, Vector};
+        self.interruption.kind() == InterruptionType::HardwareException
+            && Vector::from_number(self.interruption.vector()).is_none_or(|vector| vector.class() == Class::Fault)
+    }
+
     /// An exit due to the instruction `op`.
     #[must_use]
     pub const fn of_instruction(reason: ExitReason, op: &Op) -> Self {
@@ -59,11 +72,110 @@ impl Exit {
     }
 }
 
+/// The event as interruption information.
+#[must_use]
+pub fn interruption_info(event: Event) -> InterruptionInfo {
+    let kind = match event.kind {
+        EventKind::External => InterruptionType::External,
+        EventKind::Nmi => InterruptionType::Nmi,
+        EventKind::HardwareException => InterruptionType::HardwareException,
+        EventKind::SoftwareInterrupt => InterruptionType::SoftwareInterrupt,
+        EventKind::PrivilegedSoftwareException => InterruptionType::PrivilegedSoftwareException,
+        EventKind::SoftwareException => InterruptionType::SoftwareException,
+    };
+    InterruptionInfo::new(event.vector, kind, event.error.is_some())
+}
+
 impl Cpu {
     /// Traps with the VM exit `exit`.
     #[cold]
     pub(crate) fn vm_exit(&mut self, exit: Exit) -> Trapped {
         self.vmx.pending = exit;
         self.trapped(Trap::VmExit)
+    }
+
+    /// Makes the VM exit that the last instruction asked for.
+    pub(crate) fn vm_exit_pending(&mut self) {
+        self.events.interrupted = true;
+        let exit = self.vmx.pending;
+        let vectoring = self.events.delivering.take();
+        self.make_exit(exit, vectoring);
+    }
+
+    /// Makes the VM exit `exit`; `vectoring` is the event whose delivery it interrupts (28.2.4).
+    pub(super) fn make_exit(&mut self, exit: Exit, vectoring: Option<Event>) {
+        let exit = self.with_nmi_unblocking(exit, vectoring);
+        self.record_exit(exit, vectoring);
+        let resume = match exit.reason {
+            ExitReason::ExceptionOrNmi => exit.sets_resume_flag(),
+            ExitReason::EptViolation | ExitReason::EptMisconfiguration | ExitReason::ApicAccess => vectoring.is_none(),
+            ExitReason::TripleFault
+            | ExitReason::ExternalInterrupt
+            | ExitReason::Init
+            | ExitReason::InterruptWindow
+            | ExitReason::NmiWindow
+            | ExitReason::PreemptionTimer => self.rflags & spec::x86::Rflags::RF != 0,
+            _ => false,
+        };
+        // The VM-entry interruption information is used up.
+        let info = self.vmx.vmcs.get(Field::ENTRY_INTERRUPTION_INFO) & !u64::from(InterruptionInfo::VALID);
+        self.vmx.vmcs.set(Field::ENTRY_INTERRUPTION_INFO, info);
+        self.save_guest(resume);
+        let stored = self.store_exit_msrs();
+        self.load_host();
+        if !stored {
+            return self.vmx_abort(host::abort::SAVE_MSRS);
+        }
+        if exit.interruption.is_valid() && exit.interruption.kind() == InterruptionType::Nmi {
+            self.events.nmi_blocked = true;
+        }
+        self.load_exit_msrs();
+    }
+
+    /// Marks an exit due to a fault of an IRET that unblocked NMIs (28.2.3): the hypervisor is to block them again.
+    fn with_nmi_unblocking(&mut self, exit: Exit, vectoring: Option<Event>) -> Exit {
+        let mut exit = exit;
+        if std::mem::take(&mut self.vmx.iret_unblocked_nmi) && vectoring.is_none() {
+            match exit.reason {
+                ExitReason::ExceptionOrNmi if exit.interruption.vector() != Vector::DoubleFault as u8 => {
+                    exit.interruption.0 |= InterruptionInfo::NMI_UNBLOCKING;
+                }
+                ExitReason::EptViolation => exit.qualification |= EptViolation::NMI_UNBLOCKING,
+                _ => {}
+            }
+        }
+        exit
+    }
+
+    /// 28.2: the VM-exit information fields.
+    fn record_exit(&mut self, exit: Exit, vectoring: Option<Event>) {
+        let length = match vectoring {
+            Some(event) if event.length != 0 => u32::from(event.length),
+            _ => exit.length,
+        };
+        let mut set = |field, value: u64| self.vmx.vmcs.set(field, value);
+        set(Field::EXIT_REASON, exit.reason as u64);
+        set(Field::EXIT_QUALIFICATION, exit.qualification);
+        set(Field::GUEST_LINEAR_ADDRESS, exit.linear);
+        set(Field::GUEST_PHYSICAL_ADDRESS, exit.physical);
+        set(Field::EXIT_INTERRUPTION_INFO, u64::from(exit.interruption.0));
+        set(Field::EXIT_INTERRUPTION_ERROR_CODE, u64::from(exit.error_code));
+        set(Field::IDT_VECTORING_INFO, vectoring.map_or(0, |event| u64::from(interruption_info(event).0)));
+        set(Field::IDT_VECTORING_ERROR_CODE, vectoring.and_then(|event| event.error).map_or(0, u64::from));
+        set(Field::EXIT_INSTRUCTION_LENGTH, u64::from(length));
+        set(Field::EXIT_INSTRUCTION_INFO, u64::from(exit.info));
+    }
+
+    /// A VM entry failed after the checks on controls and host state: the host goes on, no guest state is saved (27.8).
+    pub(super) fn failed_entry_exit(&mut self, exit: Exit) {
+        self.vmx.vmcs.set(Field::EXIT_REASON, u64::from(exit.reason as u32 | exit_reason_flags::ENTRY_FAILURE));
+        self.vmx.vmcs.set(Field::EXIT_QUALIFICATION, exit.qualification);
+        if !self.vmx.non_root {
+            // The checks failed before the controls came into force; the host is loaded by the exit controls all the same.
+            self.vmx.controls.exit.0 = self.vmx.vmcs.get32(Field::EXIT_CONTROLS);
+            self.vmx.controls.secondary.0 = self.vmx.vmcs.get32(Field::SECONDARY_CONTROLS);
+        }
+        self.load_host();
+        self.load_exit_msrs();
     }
 }

@@ -1,6 +1,7 @@
 //! Checks on the guest-state area but for the segment registers (SDM Vol. 3C, 27.3.1.1 and 27.3.1.3 to 27.3.1.6).
 
 use super::{Checked, View};
+use crate::system::msrs::DEBUGCTL_WRITABLE;
 use crate::vmx::FailedCheck;
 use crate::vmx::vmcs::{NO_POINTER, REVISION};
 use spec::vmx::{
@@ -11,9 +12,6 @@ use spec::x86::debug::DebugCtl;
 use spec::x86::descriptors::AccessRights;
 use spec::x86::paging::{Entry as PagingEntry, MemoryType};
 use spec::x86::{Cr0, Cr4, Efer, Rflags};
-
-/// Bits of IA32_DEBUGCTL that the processor has.
-pub const DEBUGCTL_BITS: u64 = DebugCtl::LBR | DebugCtl::BTF;
 
 impl View<'_> {
     pub(super) fn is_long_guest(&self) -> bool {
@@ -37,7 +35,7 @@ impl View<'_> {
         self.require(cr4 & must == must && cr4 & !c.cr4_fixed1 == 0, Check::GuestCr4Fixed, Field::GUEST_CR4)?;
         let load_debug = self.entry.has(Entry::LOAD_DEBUG_CONTROLS);
         if load_debug {
-            let valid = self.get(Field::GUEST_DEBUGCTL) & !DEBUGCTL_BITS == 0;
+            let valid = self.get(Field::GUEST_DEBUGCTL) & !DEBUGCTL_WRITABLE == 0;
             self.require(valid, Check::GuestDebugctl, Field::GUEST_DEBUGCTL)?;
         }
         if self.is_long_guest() {

@@ -10,6 +10,8 @@ mod segments;
 #[cfg(test)]
 mod tests;
 
+pub use controls::bad_ept_pointer;
+
 use crate::vmx::{FailedCheck, Vmcs, VmxCapabilities};
 use spec::vmx::{
     EntryCheck, EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls, VmcsField,
