@@ -13,6 +13,7 @@ pub mod generate;
 pub mod images;
 pub mod input;
 pub mod loaders;
+pub mod processor;
 pub mod virtio;
 
 /// A fuzz target.
@@ -58,6 +59,12 @@ pub const TARGETS: &[Target] = &[
         about: "qcow2 and raw disk images from strangers, and a guest that uses them",
         run: images::run,
         seeds: images::seeds,
+    },
+    Target {
+        name: "processor",
+        about: "any bytes as code in each operating mode, in blocks and instruction by instruction",
+        run: processor::run,
+        seeds: processor::seeds,
     },
 ];
 
