@@ -62,13 +62,7 @@ impl Cpu {
         self.events.shadow != Shadow::None
             || self.rflags & (flags::TF | flags::RF) != 0
             || self.attention & attention::VMX != 0
-            || self.code_breakpoints_enabled()
-    }
-
-    /// DR7 enables an instruction breakpoint.
-    fn code_breakpoints_enabled(&self) -> bool {
-        let dr7 = Dr7(self.dr[7]);
-        (0..4).any(|n| dr7.enabled(n) && dr7.condition(n) == BreakCondition::Execute)
+            || self.dr[7] & Dr7::ENABLES != 0
     }
 
     /// The DR6 bits of the instruction breakpoints at RIP.

@@ -19,6 +19,8 @@ mod segments;
 mod software_interrupt;
 mod stack;
 mod task;
+#[cfg(test)]
+mod tests;
 mod xsave;
 
 use crate::decode::Table;

@@ -1,0 +1,7 @@
+//! Tests of the system side: small programs on a [`Machine`](crate::testing::Machine).
+
+mod delivery;
+mod privilege;
+mod registers;
+mod tasks;
+mod v86;
