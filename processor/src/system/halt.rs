@@ -24,7 +24,6 @@ pub(super) fn register(table: &mut Table) {
     table.one(Code::Wbnoinvd, op!(wbinvd));
     table.one(Code::Rdpkru, op!(rdpkru));
     table.end(Code::Wrpkru, last!(wrpkru));
-    table.one(Code::Pause, op!(pause));
     for code in [Code::Clflush_m8, Code::Clflushopt_m8, Code::Clwb_m8] {
         table.one(code, op!(flush_line));
     }
@@ -36,10 +35,6 @@ pub(super) fn register(table: &mut Table) {
 
 fn nothing(_cpu: &mut Cpu, _op: &Op) -> Exec {
     Ok(())
-}
-
-fn pause(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.intercept(Some(op), Intercept::Pause)
 }
 
 /// CLFLUSH and kin: no cache to flush, but the address is checked as for a load.
