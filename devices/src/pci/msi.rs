@@ -82,3 +82,56 @@ impl MsiCapability {
         port.send(address, data);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::Identity;
+    use super::*;
+    use crate::testing::RecordingMsi;
+
+    /// A function with four messages, of which software has given it `given` (as a power of two).
+    fn function(given: u16) -> (ConfigSpace, MsiCapability, RecordingMsi) {
+        let mut config = ConfigSpace::conventional(Identity::default());
+        let msi = MsiCapability::new(&mut config, 4, true);
+        config.write(4, 2, 4);
+        config.write(msi.at + 4, 4, 0xfee0_1003);
+        config.write(msi.at + 8, 4, 0x1);
+        config.write(msi.at + 12, 2, 0x4143);
+        config.write(msi.at + 2, 2, (1 | given << 4).into());
+        (config, msi, RecordingMsi::new())
+    }
+
+    #[test]
+    fn the_vector_replaces_the_low_bits_of_the_data() {
+        let (mut config, msi, port) = function(2);
+        assert!(msi.enabled(&config));
+        msi.signal(&mut config, &port, 2);
+        assert_eq!(port.take(), [(0x1_fee0_1000, 0x4142)]);
+    }
+
+    #[test]
+    fn vectors_fold_onto_those_given() {
+        let (mut config, msi, port) = function(0);
+        msi.signal(&mut config, &port, 3);
+        assert_eq!(port.take(), [(0x1_fee0_1000, 0x4143)]);
+        let (mut config, msi, port) = function(7);
+        msi.signal(&mut config, &port, 3);
+        assert_eq!(port.take().len(), 1, "more than asked for is not believed");
+    }
+
+    #[test]
+    fn masked_vectors_wait() {
+        let (mut config, msi, port) = function(2);
+        config.write(msi.at + 16, 4, 0xffff_ffff);
+        assert_eq!(config.read(msi.at + 16, 4), 0xf);
+        msi.signal(&mut config, &port, 1);
+        config.write(msi.at + 20, 4, 0);
+        assert_eq!(config.read(msi.at + 20, 4), 2, "pending bits are read-only");
+        msi.update(&mut config, &port);
+        assert_eq!(port.take(), []);
+        config.write(msi.at + 16, 4, 0xd);
+        msi.update(&mut config, &port);
+        assert_eq!(port.take(), [(0x1_fee0_1000, 0x4141)]);
+        assert_eq!(config.read(msi.at + 20, 4), 0);
+    }
+}
