@@ -1,6 +1,6 @@
 //! The board: its devices, who answers at which address, and what happens with what devices ask for.
 
-use crate::config::Config;
+use crate::config::{Config, Sata};
 use crate::error::Error;
 use crate::interrupts::InterruptWires;
 use crate::memory::BoardMemory;
@@ -9,6 +9,7 @@ use chipset::fw_cfg::{FwCfg, Items, REGION_DMA, REGION_SELECTOR};
 use chipset::memory_map::{HPET_BASE, IO_APIC_BASE, PM_SIZE, RCBA_SIZE};
 use chipset::power::{PowerManagement, REGION_APM, REGION_PM};
 use chipset::root_complex::{Decoded, RootComplex, Slot};
+use devices::ahci::{Ahci, AtaDisk, Drive, OpticalDrive};
 use devices::debug_port::DebugPort;
 use devices::device::{Device, Region};
 use devices::hpet::Hpet;
@@ -35,6 +36,9 @@ use std::sync::Arc;
 
 /// Ports and interrupts of COM1 to COM4.
 pub const SERIAL_PORTS: [(u16, u8); 4] = [(0x3f8, 4), (0x2f8, 3), (0x3e8, 4), (0x2e8, 3)];
+
+/// Where the SATA controller of the ICH9 is.
+const SATA: Slot = Slot { device: 0x1f, function: 2 };
 
 /// Which device an alarm belongs to.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -442,13 +446,21 @@ struct Plugs<'a> {
 }
 
 impl Plugs<'_> {
+    /// Puts a function into the first free slot.
     fn plug<F: PciFunction + 'static>(&mut self, make: impl FnOnce(VirtioPorts) -> F) -> Result<Slot, Error> {
         let device = self.root.free_device(1).ok_or(Error::BusFull)?;
-        let slot = Slot { device, function: 0 };
+        self.plug_at(Slot { device, function: 0 }, make)
+    }
+
+    fn plug_at<F: PciFunction + 'static>(
+        &mut self,
+        slot: Slot,
+        make: impl FnOnce(VirtioPorts) -> F,
+    ) -> Result<Slot, Error> {
         let ports = VirtioPorts {
             dma: Box::new(BoardDma { ram: self.memory.ram.clone(), layout: self.memory.layout }),
             interrupts: InterruptPorts {
-                pin: Box::new(BoardPin(self.wires.clone(), Line::Pci(device, 0))),
+                pin: Box::new(BoardPin(self.wires.clone(), Line::Pci(slot.device, 0))),
                 msi: Box::new(BoardMsi(self.wires.clone(), slot.requester_id())),
             },
         };
@@ -471,6 +483,19 @@ fn plug_functions(
     }
     for disk in std::mem::take(&mut config.disks) {
         plugs.plug(|ports| VirtioPci::new(Block::new(disk.storage, &disk.serial), ports))?;
+    }
+    let drives: Vec<_> = std::mem::take(&mut config.sata)
+        .into_iter()
+        .map(|drive| match drive {
+            Sata::Disk(disk) => Drive::Disk(AtaDisk::new(disk.storage, &disk.serial)),
+            Sata::Optical(disk) => Drive::Optical(OpticalDrive::new(disk.storage, &disk.serial)),
+        })
+        .collect();
+    if drives.len() > devices::ahci::PORTS {
+        return Err(Error::SataPorts(drives.len()));
+    }
+    if !drives.is_empty() {
+        plugs.plug_at(SATA, |ports| Ahci::new(drives, ports.dma, ports.interrupts))?;
     }
     let mut slot = None;
     if let Some(console) = config.console.take() {

@@ -33,6 +33,14 @@ pub struct Disk {
     pub serial: String,
 }
 
+/// What is on a port of the SATA controller.
+pub enum Sata {
+    /// A disk.
+    Disk(Disk),
+    /// A CD or DVD drive with a medium in it.
+    Optical(Disk),
+}
+
 /// A virtio console besides the serial ports.
 pub struct Console {
     /// Where its output goes.
@@ -53,6 +61,8 @@ pub struct Config {
     pub boot: Boot,
     /// Disks, as virtio-blk functions in this order.
     pub disks: Vec<Disk>,
+    /// Drives of the SATA controller (AHCI), which exists if there are any; six at most. Firmware boots from them first.
+    pub sata: Vec<Sata>,
     /// The network behind a virtio-net function.
     pub network: Option<Box<dyn NetworkBackend>>,
     /// MAC address of the network function.
@@ -82,6 +92,7 @@ impl Config {
             model: Model::default_model(),
             boot,
             disks: Vec::new(),
+            sata: Vec::new(),
             network: None,
             mac: [0x52, 0x54, 0x00, 0x12, 0x34, 0x56],
             serial: vec![Box::new(Discard)],

@@ -16,6 +16,8 @@ pub enum Error {
     HostMemory(u64),
     /// More serial ports than a PC has.
     SerialPorts(usize),
+    /// More drives than the SATA controller has ports.
+    SataPorts(usize),
     /// More PCI functions than the bus holds.
     BusFull,
     /// A BAR for which there is no address room.
@@ -30,6 +32,9 @@ impl fmt::Display for Error {
             Self::Memory(size) => write!(f, "a machine has between 1 MiB and 1 TiB of memory, not {size} bytes"),
             Self::HostMemory(size) => write!(f, "the host has no {size} bytes of memory for the machine: use less"),
             Self::SerialPorts(n) => write!(f, "a PC has up to four serial ports, not {n}"),
+            Self::SataPorts(n) => {
+                write!(f, "the SATA controller has six ports, not {n}: use fewer CD-ROMs or SATA disks")
+            }
             Self::BusFull => f.write_str("there is no free slot on the PCI bus: use fewer disks"),
             Self::NoAddress(size) => {
                 write!(f, "there is no room in the address space for a PCI window of {size} bytes")

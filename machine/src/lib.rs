@@ -17,7 +17,7 @@ mod ports;
 mod processors;
 mod run;
 
-pub use config::{Boot, Config, Console, Disk};
+pub use config::{Boot, Config, Console, Disk, Sata};
 pub use error::Error;
 pub use host::{Host, HostEvent, NoHost};
 pub use run::{Machine, Outcome};

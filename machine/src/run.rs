@@ -4,7 +4,7 @@
 //! instructions; the others stand still and take up at that time. When none can run, time jumps to the next alarm or timer.
 
 use crate::board::Board;
-use crate::boot::firmware::{FirmwareConfig, fw_cfg_items, virtio_block_path};
+use crate::boot::firmware::{FirmwareConfig, fw_cfg_items, sata_path, virtio_block_path};
 use crate::boot::{self, DirectBoot};
 use crate::config::{Boot, Config};
 use crate::error::Error;
@@ -117,8 +117,9 @@ impl Machine {
                 (Starter::Direct { name, kernel, initrd, initrd_name, command_line, acpi }, None, None)
             }
             Boot::Firmware(firmware) => {
-                let order: Vec<String> =
-                    (0..config.disks.len()).map(|i| virtio_block_path(first_disk + i as u8, 0)).collect();
+                let sata = (0..config.sata.len()).map(|port| sata_path(port as u8));
+                let virtio = (0..config.disks.len()).map(|i| virtio_block_path(first_disk + i as u8, 0));
+                let order: Vec<String> = sata.chain(virtio).collect();
                 let items = fw_cfg_items(&FirmwareConfig {
                     ram: layout,
                     processors,

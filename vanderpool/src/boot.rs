@@ -10,7 +10,7 @@ use devices::network::UserNetwork;
 use devices::ports::{Discard, Output};
 use devices::storage::image::{self, ImageOptions};
 use machine::boot::firmware::Firmware;
-use machine::{Boot, Config, Disk, Host, HostEvent, Machine, Outcome};
+use machine::{Boot, Config, Disk, Host, HostEvent, Machine, Outcome, Sata};
 use processor::models::Model;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
@@ -59,11 +59,17 @@ fn build(arguments: &cli::Boot) -> Result<Machine, Error> {
     config.test_devices = arguments.test_devices;
     config.reboot = !arguments.no_reboot;
     if let Some(path) = &arguments.cdrom {
-        config.disks.push(disk(path, ImageOptions { read_only: true, ..ImageOptions::default() }, "cdrom")?);
+        let options = ImageOptions { read_only: true, ..ImageOptions::default() };
+        config.sata.push(Sata::Optical(disk(path, options, "cdrom")?));
     }
     for (index, choice) in arguments.disk.iter().enumerate() {
         let options = ImageOptions { snapshot: choice.snapshot, ..ImageOptions::default() };
-        config.disks.push(disk(&choice.path, options, &format!("disk{index}"))?);
+        let disk = disk(&choice.path, options, &format!("disk{index}"))?;
+        if choice.sata {
+            config.sata.push(Sata::Disk(disk));
+        } else {
+            config.disks.push(disk);
+        }
     }
     if let Some(Network::User) = arguments.net {
         config.network = Some(Box::new(UserNetwork::new()));

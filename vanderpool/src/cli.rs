@@ -71,10 +71,11 @@ pub struct Boot {
     /// Processor model, with changes: icelake-server,-la57; `vanderpool cpus` lists models and features
     #[arg(long, value_name = "MODEL[,+F,-F]")]
     pub cpu: Option<String>,
-    /// Disk image, raw or qcow2, as a virtio-blk device; may be repeated. `,snapshot` keeps the file as it is and forgets what the guest writes
-    #[arg(long, value_name = "FILE[,snapshot]")]
+    /// Disk image, raw or qcow2, as a virtio-blk device; may be repeated. `,snapshot` keeps the file as it is and forgets what the guest
+    /// writes; `,sata` makes it a SATA disk
+    #[arg(long, value_name = "FILE[,snapshot][,sata]")]
     pub disk: Vec<Disk>,
-    /// ISO image, as a read-only virtio-blk disk before the others
+    /// ISO image, as the medium of a SATA DVD drive; firmware boots from it first
     #[arg(long, value_name = "FILE")]
     pub cdrom: Option<PathBuf>,
     /// Network device: `user` is a virtio-net device behind a user-mode network (the host's loopback is 10.0.2.2)
@@ -142,20 +143,28 @@ pub struct Disk {
     pub path: PathBuf,
     /// Leave the file as it is.
     pub snapshot: bool,
+    /// On the SATA controller rather than on its own virtio function.
+    pub sata: bool,
 }
 
 impl FromStr for Disk {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (path, snapshot) = match text.rsplit_once(',') {
-            Some((path, "snapshot")) => (path, true),
-            Some((_, option)) if !option.contains('/') && !option.contains('.') => {
-                return Err(format!("{option} is no option of a disk; there is: snapshot"));
+        let mut disk = Self { path: text.into(), snapshot: false, sata: false };
+        let mut rest = text;
+        while let Some((path, option)) = rest.rsplit_once(',') {
+            match option {
+                "snapshot" => disk.snapshot = true,
+                "sata" => disk.sata = true,
+                // A name may have a comma in it.
+                _ if option.contains('/') || option.contains('.') => break,
+                _ => return Err(format!("{option} is no option of a disk; there are: snapshot, sata")),
             }
-            _ => (text, false),
-        };
-        if path.is_empty() { Err("name a file".to_owned()) } else { Ok(Self { path: path.into(), snapshot }) }
+            rest = path;
+        }
+        disk.path = rest.into();
+        if rest.is_empty() { Err("name a file".to_owned()) } else { Ok(disk) }
     }
 }
 
@@ -212,9 +221,12 @@ mod tests {
 
     #[test]
     fn a_disk_option_that_is_unknown_is_refused_not_taken_for_a_name() {
-        assert_eq!("a.img,snapshot".parse(), Ok(Disk { path: "a.img".into(), snapshot: true }));
-        assert_eq!("a,b.img".parse(), Ok(Disk { path: "a,b.img".into(), snapshot: false }));
+        assert_eq!("a.img,snapshot".parse(), Ok(Disk { path: "a.img".into(), snapshot: true, sata: false }));
+        assert_eq!("a,b.img".parse(), Ok(Disk { path: "a,b.img".into(), snapshot: false, sata: false }));
+        let both = Disk { path: "a.img".into(), snapshot: true, sata: true };
+        assert_eq!("a.img,sata,snapshot".parse(), Ok(both));
         assert!("a.img,snapshots".parse::<Disk>().is_err());
+        assert!(",sata".parse::<Disk>().is_err());
     }
 
     #[test]

@@ -113,6 +113,12 @@ pub fn virtio_block_path(device: u8, function: u8) -> String {
     }
 }
 
+/// The OpenFirmware path by which firmware knows the drive on `port` of the SATA controller 00:1f.2.
+#[must_use]
+pub fn sata_path(port: u8) -> String {
+    format!("/pci@i0cf8/pci8086,2922@1f,2/drive@{port:x}/disk@0")
+}
+
 /// The fw_cfg items for a boot through firmware.
 ///
 /// # Errors
