@@ -28,6 +28,8 @@ pub mod msr_bitmap;
 mod msr_list;
 pub mod pause_loop;
 mod preemption_timer;
+#[cfg(test)]
+mod tests;
 mod tpr;
 pub mod vmcs;
 
