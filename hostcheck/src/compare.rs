@@ -65,12 +65,62 @@ fn approximates(mnemonic: Mnemonic) -> bool {
 
 fn close_single(a: u32, b: u32) -> bool {
     let (x, y) = (f32::from_bits(a), f32::from_bits(b));
-    a == b || (x - y).abs() <= y.abs() * 0.000_75
+    // Reciprocals about the smallest normal number may be flushed to zero.
+    a == b || (x - y).abs() <= y.abs() * 0.000_75 + 2.4e-38 && x.is_finite()
 }
 
 fn transcendental(mnemonic: Mnemonic) -> bool {
     use Mnemonic::{F2xm1, Fcos, Fpatan, Fptan, Fsin, Fsincos, Fyl2x, Fyl2xp1};
     matches!(mnemonic, F2xm1 | Fcos | Fpatan | Fptan | Fsin | Fsincos | Fyl2x | Fyl2xp1)
+}
+
+/// FYL2XP1 outside of its domain, where the result is undefined.
+fn out_of_domain(case: &Case, before: &State) -> bool {
+    case.instruction.mnemonic() == Mnemonic::Fyl2xp1 && matches!(before.st(0).1 & 0x7fff, 0x3ffd..=0x7ffe)
+}
+
+fn compares_extended(mnemonic: Mnemonic) -> bool {
+    use Mnemonic::{Fcom, Fcomp, Fcompp, Ficom, Ficomp, Ftst, Fucom, Fucomp, Fucompp};
+    compares_to_flags(mnemonic)
+        || matches!(mnemonic, Fcom | Fcomp | Fcompp | Ficom | Ficomp | Ftst | Fucom | Fucomp | Fucompp)
+}
+
+fn compares_to_flags(mnemonic: Mnemonic) -> bool {
+    matches!(mnemonic, Mnemonic::Fcomi | Mnemonic::Fcomip | Mnemonic::Fucomi | Mnemonic::Fucomip)
+}
+
+/// Differences between the makers that are not errors of ours, each seen on a Zen 4 host.
+struct Explained {
+    /// Nothing is compared but what ours did was allowed.
+    all: bool,
+    /// RFLAGS is not compared.
+    flags: bool,
+    /// Bits of the x87 status word that are not compared.
+    status: u16,
+    /// The x87 registers, TOP and tags are not compared.
+    registers: bool,
+}
+
+fn explained(case: &Case, before: &State, host: &Outcome, ours: &Outcome) -> Explained {
+    use Mnemonic::{Cvtpd2pi, Cvtpi2pd, Cvtpi2ps, Cvtps2pi, Cvttpd2pi, Cvttps2pi};
+    let mnemonic = case.instruction.mnemonic();
+    let mut explained = Explained { all: false, flags: false, status: 0, registers: false };
+    // Intel: memory operands of the SHA instructions must be aligned (SDM Vol. 2, exceptions of type 4); AMD takes any.
+    let sha = format!("{mnemonic:?}").starts_with("Sha");
+    explained.all |= sha && host.fault.is_none() && ours.fault.is_some_and(|fault| fault.vector == 13);
+    if compares_extended(mnemonic) && before.u16(0) & 1 == 0 && host.state.u16(2) & 1 != 0 {
+        // Intel sets no condition with an unmasked invalid operand (SDM Vol. 2, FCOM and FCOMI); AMD says unordered.
+        explained.flags = true;
+        explained.status |= 0x4500;
+    }
+    if compares_to_flags(mnemonic) {
+        // Intel clears C1 (SDM Vol. 2, FCOMI), AMD does not.
+        explained.status |= 0x200;
+    }
+    // AMD enters MMX state even when the conversion then raises #XM.
+    explained.registers = matches!(mnemonic, Cvtpd2pi | Cvtpi2pd | Cvtpi2ps | Cvtps2pi | Cvttpd2pi | Cvttps2pi)
+        && host.fault.is_some_and(|fault| fault.vector == 19);
+    explained
 }
 
 /// Distance of two extended numbers in units of the last place.
@@ -99,6 +149,10 @@ pub fn differences(
     };
     differ("exception".into(), format!("{:x?}", host.fault), format!("{:x?}", ours.fault));
     let (h, o) = (&host.state, &ours.state);
+    let explained = explained(case, before, host, ours);
+    if explained.all {
+        return Vec::new();
+    }
     differ("rip".into(), format!("{:#x}", h.rip), format!("{:#x}", o.rip));
     if undefined_result(case, before) {
         return found;
@@ -108,7 +162,8 @@ pub fn differences(
             differ(format!("gpr {n}"), format!("{:#x}", h.gpr[n]), format!("{:#x}", o.gpr[n]));
         }
     }
-    let flags = COMPARED_FLAGS & !if host.fault.is_some() { 0 } else { undefined_flags(case, before) };
+    let compared = if explained.flags { 0 } else { COMPARED_FLAGS };
+    let flags = compared & !if host.fault.is_some() { 0 } else { undefined_flags(case, before) };
     differ("flags".into(), format!("{:#x}", h.rflags & flags), format!("{:#x}", o.rflags & flags));
     let mnemonic = case.instruction.mnemonic();
     for n in 0..16 {
@@ -127,7 +182,10 @@ pub fn differences(
     differ("fcw".into(), format!("{:#x}", h.u16(0)), format!("{:#x}", o.u16(0)));
     let loose = transcendental(mnemonic);
     // The last place of a transcendental function may differ, and so whether it was rounded up (C1).
-    let status = if loose { !0x200 } else { !0 };
+    let status = if loose { !0x200 } else { !0 } & !explained.status;
+    if explained.registers || out_of_domain(case, before) {
+        return found;
+    }
     differ("fsw".into(), format!("{:#x}", h.u16(2) & status), format!("{:#x}", o.u16(2) & status));
     differ("ftw".into(), format!("{:#x}", h.xsave[4]), format!("{:#x}", o.xsave[4]));
     for i in 0..8 {

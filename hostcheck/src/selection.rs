@@ -93,6 +93,7 @@ pub const EXCLUDED: &[(&[Mnemonic], &str)] = &[
         "the image holds pointers that AMD and Intel keep differently; tested by unit tests",
     ),
     (&[Mnemonic::Fstpnce, Mnemonic::Frstpm, Mnemonic::Fstdw, Mnemonic::Fstsg], "undocumented"),
+    (&[Mnemonic::Int1], "the host's kernel reports it as a fault"),
     (&[Mnemonic::Rdmsr, Mnemonic::Wrmsr, Mnemonic::Swapgs], "privileged; tested with the system instructions"),
 ];
 
@@ -102,6 +103,9 @@ pub fn excluded(code: Code) -> Option<&'static str> {
     let mnemonic = code.mnemonic();
     if let Some((_, why)) = EXCLUDED.iter().find(|(list, _)| list.contains(&mnemonic)) {
         return Some(why);
+    }
+    if format!("{code:?}").ends_with("_0F0D") {
+        return Some("a no-operation to Intel, undefined to AMD");
     }
     if !info.cpl3() {
         return Some("privileged");

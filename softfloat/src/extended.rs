@@ -18,6 +18,17 @@ pub enum RemainderKind {
     Nearest,
 }
 
+/// What FPREM and FPREM1 tell of the quotient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quotient {
+    /// There is none: an operand is a NaN, or the operation is invalid.
+    None,
+    /// The exponents were 64 or more apart: the reduction is partial (C2 = 1).
+    Partial,
+    /// The low bits of the quotient's magnitude.
+    Bits(u64),
+}
+
 /// A packed decimal of FBLD and FBSTP: eighteen digits in nine bytes, then the sign in the top bit of the tenth.
 pub type Bcd = [u8; 10];
 
@@ -77,22 +88,21 @@ impl F80 {
         Self::pack(num)
     }
 
-    /// FPREM and FPREM1: the remainder of `self` by `divisor`, and the low bits of the quotient; no quotient (C2 = 1) if the reduction
-    /// is only partial because the exponents are 64 or more apart.
-    pub fn remainder(self, divisor: Self, kind: RemainderKind, env: &mut Env) -> (Self, Option<u64>) {
+    /// FPREM and FPREM1: the remainder of `self` by `divisor`, and what is known of the quotient.
+    pub fn remainder(self, divisor: Self, kind: RemainderKind, env: &mut Env) -> (Self, Quotient) {
         let (a, b) = (self.unpack(), divisor.unpack());
         if let Some(nan) = nan_of_two(a, b, env) {
-            return (nan, Some(0));
+            return (nan, Quotient::None);
         }
         if a.is_infinity() || b.is_zero() {
             env.raise(IE);
-            return (Self::INDEFINITE, Some(0));
+            return (Self::INDEFINITE, Quotient::None);
         }
         raise_denormal(a.denormal || b.denormal, env);
         if a.is_zero() {
-            return (self, Some(0));
+            return (self, Quotient::Bits(0));
         }
-        let (num, quotient) = if b.is_infinity() { (a, Some(0)) } else { reduce(a, b, kind) };
+        let (num, quotient) = if b.is_infinity() { (a, Quotient::Bits(0)) } else { reduce(a, b, kind) };
         if num.is_zero() {
             return (Self::pack(num), quotient);
         }
@@ -309,13 +319,13 @@ fn binary(a: Operand, b: Operand, env: &mut Env, core: impl FnOnce(Num, Num, Rou
 }
 
 /// The remainder of two finite numbers, exact, and the quotient's low bits unless the reduction is partial.
-fn reduce(a: Num, b: Num, kind: RemainderKind) -> (Num, Option<u64>) {
+fn reduce(a: Num, b: Num, kind: RemainderKind) -> (Num, Quotient) {
     let distance = a.exp - b.exp;
     if distance >= 64 {
         // The processor takes away between 32 and 63 bits of the quotient at a time.
         let steps = distance % 32 + 32;
         let (rest, _) = long_division(a.sig, b.sig, steps as u32);
-        return (normalized(a.sign, b.exp + distance - steps, rest), None);
+        return (normalized(a.sign, b.exp + distance - steps, rest), Quotient::Partial);
     }
     let (rest, quotient, exp) = if distance >= 0 {
         let (rest, quotient) = long_division(a.sig, b.sig, distance as u32);
@@ -323,17 +333,17 @@ fn reduce(a: Num, b: Num, kind: RemainderKind) -> (Num, Option<u64>) {
     } else if distance == -1 {
         (u128::from(a.sig), 0, a.exp)
     } else {
-        return (a, Some(0));
+        return (a, Quotient::Bits(0));
     };
     if kind == RemainderKind::Nearest {
         // In units of 2^(exp - 63): the divisor, twice as large when the dividend's exponent is one below it.
         let divisor = u128::from(b.sig) << (b.exp - exp);
         if rest * 2 > divisor || rest * 2 == divisor && quotient & 1 != 0 {
             let rest = (divisor - rest) as u64;
-            return (normalized(!a.sign, exp, rest), Some(quotient.wrapping_add(1)));
+            return (normalized(!a.sign, exp, rest), Quotient::Bits(quotient.wrapping_add(1)));
         }
     }
-    (normalized(a.sign, exp, rest as u64), Some(quotient))
+    (normalized(a.sign, exp, rest as u64), Quotient::Bits(quotient))
 }
 
 /// `a` * 2^`steps` divided by `b`: the rest and the low 64 bits of the quotient.

@@ -32,7 +32,7 @@ mod transcendental;
 mod wide;
 
 pub use env::{DE, Env, IE, OE, PE, Precision, Rounding, UE, ZE};
-pub use extended::{Bcd, RemainderKind};
+pub use extended::{Bcd, Quotient, RemainderKind};
 pub use formats::{F16, F32, F64, F80, Operand};
 pub use num::Class;
 pub use sse::{Relation, Sse};

@@ -119,10 +119,6 @@ fn gather<const INDEX: usize, const N: usize, const COUNT: usize>(cpu: &mut Cpu,
     let indices = bytes_of(cpu, index);
     let mut wanted = bytes_of(cpu, mask);
     let mut result = bytes_of(cpu, destination);
-    // What lies above the gathered elements becomes zero, in both registers.
-    let used = N * COUNT;
-    result[used..].fill(0);
-    wanted[used..].fill(0);
     for element in 0..COUNT {
         let at = element * N;
         if selected::<N>(&wanted, at) {
@@ -142,6 +138,8 @@ fn gather<const INDEX: usize, const N: usize, const COUNT: usize>(cpu: &mut Cpu,
         }
         wanted[at..at + N].fill(0);
     }
+    // In the end what lies above the gathered elements becomes zero, in both registers.
+    result[N * COUNT..].fill(0);
     write_bytes(cpu, destination, &result);
     cpu.set_ymm(mask, [Xmm::ZERO; 2]);
     Ok(())

@@ -6,7 +6,7 @@ use crate::decode::{Op, Table};
 use crate::op;
 use crate::trap::Exec;
 use iced_x86::Code;
-use softfloat::{Env, F80, Operand, RemainderKind};
+use softfloat::{Env, F80, Operand, Quotient, RemainderKind};
 
 /// A binary operation: destination operand first.
 trait Binary {
@@ -156,8 +156,10 @@ fn remainder<const NEAREST: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let (result, quotient) = cpu.x87.st(0).remainder(cpu.x87.st(1), kind, &mut env);
     if cpu.x87_conclude(op, &env) {
         match quotient {
-            Some(q) => cpu.x87.set_conditions(q & 2 != 0, false, q & 1 != 0, q & 4 != 0),
-            None => cpu.x87.set_conditions(false, true, false, false),
+            Quotient::Bits(q) => cpu.x87.set_conditions(q & 2 != 0, false, q & 1 != 0, q & 4 != 0),
+            Quotient::Partial => cpu.x87.set_conditions(false, true, false, false),
+            // C3 and C0 stay.
+            Quotient::None => cpu.x87.set_c2(false),
         }
         cpu.x87.set_st(0, result);
     }

@@ -7,15 +7,20 @@ use crate::flags::LateFlags;
 use crate::op;
 use crate::trap::Exec;
 use iced_x86::Code;
-use softfloat::{Class, F80, Operand, Relation};
+use softfloat::{Class, F80, IE, Operand, Relation};
 
-/// Compares ST(0) with `other` (`None`: that register is empty) and pops `POPS` registers. With an unmasked IE nothing happens but the flags.
+/// Compares ST(0) with `other` (`None`: that register is empty) and pops `pops` registers. With an unmasked IE nothing happens but the
+/// flags (SDM Vol. 2, FCOM); with an unmasked DE the relation is told but nothing is popped.
 fn compare(cpu: &mut Cpu, op: &Op, other: Option<Operand>, signaling: bool, pops: u8, eflags: bool) {
     let mut env = cpu.x87_begin(op);
+    let mut pops = pops;
     let relation = match other {
         Some(other) if !cpu.x87.empty(0) => {
             let relation = Operand::from(cpu.x87.st(0)).compare(other, signaling, &mut env);
-            cpu.x87_conclude(op, &env).then_some(relation)
+            if !cpu.x87_conclude(op, &env) {
+                pops = 0;
+            }
+            (env.flags & !env.masks & IE == 0).then_some(relation)
         }
         _ => cpu.x87_stack_fault(op, false).then_some(Relation::Unordered),
     };

@@ -67,6 +67,7 @@ fn free<const POP: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.x87_begin(op);
     let physical = cpu.x87.physical(op.r[0]);
     cpu.x87.valid &= !(1 << physical);
+    cpu.x87.set_c1(false);
     if POP {
         cpu.x87.pop();
     }

@@ -117,7 +117,7 @@ fn load_register(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.x87_ready()?;
     let i = op.r[0] & 7;
     let source = cpu.x87.st(i);
-    if cpu.x87.empty(i) && cpu.x87.empty(7) {
+    if cpu.x87.empty(i) {
         cpu.x87_begin(op);
         if cpu.x87_stack_fault(op, false) {
             cpu.x87.push(F80::INDEFINITE);
@@ -157,6 +157,8 @@ fn store_with<const N: usize, const POP: bool>(
     } else {
         cpu.probe_write(address, N)?;
         // No rounding took place that anybody sees.
+        env.flags &= !softfloat::PE;
+        env.rounded_up = false;
     }
     cpu.x87_begin(op);
     cpu.x87_conclude(op, &env);
@@ -263,7 +265,8 @@ fn conditional_move<const CONDITION: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.x87_begin(op);
     let i = op.r[1] & 7;
     if cpu.x87.empty(0) || cpu.x87.empty(i) {
-        if cpu.x87_stack_fault(op, false) && cpu.flags.condition(CONDITION) {
+        // Whether or not the condition holds.
+        if cpu.x87_stack_fault(op, false) {
             cpu.x87.set_st(0, F80::INDEFINITE);
         }
         return Ok(());
