@@ -265,6 +265,8 @@ impl Host {
                 _ => {
                     let [vector, error, address] = (*block).fault;
                     fill_initial(&mut outcome.state);
+                    // Linux hides which of its own pages are present: it says that all are.
+                    let error = if vector == 14 && address >> 63 != 0 { error & !1 } else { error };
                     outcome.fault = Some(Fault {
                         vector: vector as u8,
                         error: error as u32,

@@ -322,7 +322,7 @@ impl Cpu {
                 let mut vector = vector;
                 if let Some(op) = op {
                     self.rip = self.rip_of(op);
-                    if non_canonical && vector == 13 && stack_operand(op) {
+                    if non_canonical && vector == 13 && self.stack_operand(op) {
                         vector = 12;
                     }
                 }
@@ -355,9 +355,17 @@ impl Cpu {
     }
 }
 
-/// The operand that was not canonical is the stack's: a memory operand through SS, or an instruction that uses the stack itself.
-fn stack_operand(op: &Op) -> bool {
-    op.seg as usize == segment::ZERO_STACK || op.base == 4 || {
+impl Cpu {
+    /// The operand that was not canonical is the stack's: a memory operand through SS, or an instruction that uses the stack itself and
+    /// whose memory operand, if it has one, is canonical.
+    fn stack_operand(&self, op: &Op) -> bool {
+        if op.seg as usize == segment::ZERO_STACK || op.base == 4 {
+            return true;
+        }
+        let base = self.segs[(op.seg & 7) as usize].base;
+        if !self.is_canonical(self.offset_of(op).wrapping_add(base)) {
+            return false;
+        }
         let code = op.code();
         code.op_code().op_count() <= 1 && {
             let mut instruction = iced_x86::Instruction::default();

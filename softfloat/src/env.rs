@@ -81,6 +81,8 @@ pub struct Env {
     pub precision: Precision,
     /// Exceptions raised since this environment was made (any of [`IE`] to [`PE`]).
     pub flags: u8,
+    /// Flags of the finished steps of an operation that has several; see [`Env::next_step`].
+    pub finished: u8,
     /// The caller has PE sticky already, so that operations need not find out whether their result is inexact.
     pub inexact_known: bool,
     /// The last rounding incremented the magnitude: C1 of the x87 when PE is raised.
@@ -98,6 +100,7 @@ impl Env {
             masks: (mxcsr >> 7) as u8 & 0x3f,
             precision: Precision::Extended,
             flags: 0,
+            finished: 0,
             // A new, unmasked PE must be seen even though the sticky flag is set.
             inexact_known: mxcsr & (1 << 5) != 0 && mxcsr & (1 << 12) != 0,
             rounded_up: false,
@@ -119,6 +122,7 @@ impl Env {
                 _ => Precision::Extended,
             },
             flags: 0,
+            finished: 0,
             inexact_known: false,
             rounded_up: false,
         }
@@ -132,10 +136,20 @@ impl Env {
     pub const fn finish(&self) -> (u8, bool) {
         let unmasked = self.flags & !self.masks;
         if unmasked & BEFORE_COMPUTING != 0 {
-            (self.flags & BEFORE_COMPUTING, true)
+            (self.flags & BEFORE_COMPUTING | self.finished, true)
         } else {
-            (self.flags, unmasked != 0)
+            (self.flags | self.finished, (unmasked | self.finished & !self.masks) != 0)
         }
+    }
+
+    /// Between the steps of an operation like DPPS, which multiplies, then adds: what the step raised stays visible whatever the next one
+    /// raises. False: an unmasked exception is pending and no further step takes place.
+    #[inline]
+    pub const fn next_step(&mut self) -> bool {
+        let (flags, unmasked) = self.finish();
+        self.finished = flags;
+        self.flags = 0;
+        !unmasked
     }
 
     /// Whether a result must be withheld because of an exception found before computing (x87: nothing is stored or popped).

@@ -145,7 +145,7 @@ pub(crate) fn round(shape: Shape, sign: bool, exp: i32, sig: u128, env: &mut Env
         }
         env.raise(UE);
         rounded_exp += shape.adjust;
-        if rounded_exp < shape.exp_min {
+        if shape.adjust != 0 && rounded_exp < shape.exp_min {
             return massive_underflow(sign, env);
         }
     } else if rounded_exp > shape.exp_max {
@@ -154,7 +154,7 @@ pub(crate) fn round(shape: Shape, sign: bool, exp: i32, sig: u128, env: &mut Env
             return overflowed(shape, sign, env);
         }
         rounded_exp -= shape.adjust;
-        if rounded_exp > shape.exp_max {
+        if shape.adjust != 0 && rounded_exp > shape.exp_max {
             return massive_overflow(sign, env);
         }
     }

@@ -210,7 +210,7 @@ impl Cpu {
     /// unmasked exception, raises #XM (or #UD without CR4.OSXMMEXCPT).
     #[inline(always)]
     pub(crate) fn settle(&mut self, env: &Env) -> Exec {
-        if env.flags == 0 {
+        if env.flags | env.finished == 0 {
             return Ok(());
         }
         let (flags, pending) = env.finish();

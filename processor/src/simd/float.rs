@@ -169,7 +169,14 @@ horizontal! {
 pub fn dot_ps(a: &Xmm, b: &Xmm, imm: u8, env: &mut Env) -> Xmm {
     let (a, b) = (a.f32s(), b.f32s());
     let [p0, p1, p2, p3] = core::array::from_fn(|i| if imm >> (4 + i) & 1 != 0 { a[i].mul(b[i], env) } else { F32(0) });
+    // With an unmasked exception the steps end, and nothing is written.
+    if !env.next_step() {
+        return Xmm::ZERO;
+    }
     let (low, high) = (p0.add(p1, env), p2.add(p3, env));
+    if !env.next_step() {
+        return Xmm::ZERO;
+    }
     let sum = low.add(high, env);
     Xmm::from_f32s(core::array::from_fn(|i| if imm >> i & 1 != 0 { sum } else { F32(0) }))
 }
@@ -178,6 +185,9 @@ pub fn dot_ps(a: &Xmm, b: &Xmm, imm: u8, env: &mut Env) -> Xmm {
 pub fn dot_pd(a: &Xmm, b: &Xmm, imm: u8, env: &mut Env) -> Xmm {
     let (a, b) = (a.f64s(), b.f64s());
     let [p0, p1] = core::array::from_fn(|i| if imm >> (4 + i) & 1 != 0 { a[i].mul(b[i], env) } else { F64(0) });
+    if !env.next_step() {
+        return Xmm::ZERO;
+    }
     let sum = p0.add(p1, env);
     Xmm::from_f64s(core::array::from_fn(|i| if imm >> i & 1 != 0 { sum } else { F64(0) }))
 }

@@ -154,7 +154,9 @@ fn remainder<const NEAREST: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
         return Ok(());
     }
     let (result, quotient) = cpu.x87.st(0).remainder(cpu.x87.st(1), kind, &mut env);
-    if cpu.x87_conclude(op, &env) {
+    if !cpu.x87_conclude(op, &env) {
+        cpu.x87.set_c2(false);
+    } else {
         match quotient {
             Quotient::Bits(q) => cpu.x87.set_conditions(q & 2 != 0, false, q & 1 != 0, q & 4 != 0),
             Quotient::Partial => cpu.x87.set_conditions(false, true, false, false),
