@@ -235,6 +235,8 @@ fn build_memory(ram: &GuestRam) {
     store(SYSTEM + GDT + 0x40, 0x67 | (base & 0xff_ffff) << 16 | 0x8b << 40 | (base >> 24 & 0xff) << 56);
     store(SYSTEM + GDT + 0x48, base >> 32);
     store(SYSTEM + TSS + 4, SYSTEM_LINEAR + STACK_TOP);
+    // The I/O permission map lies beyond the limit: no port is allowed.
+    store(SYSTEM + TSS + 0x60, 0x68 << 48);
     for vector in 0..32 {
         let handler = SYSTEM_LINEAR + HANDLERS + 16 * vector;
         // INT3 and INTO may be raised by user code.
