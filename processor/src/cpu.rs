@@ -142,6 +142,8 @@ pub struct Cpu {
     pub bus: Box<dyn Bus>,
     /// Data breakpoints hit by the running instruction (bits 0..4 of DR6).
     pub pending_breakpoints: u64,
+    /// State of RDRAND's generator.
+    pub random_state: u64,
     /// Number of this processor, from 0; not its APIC id.
     pub index: usize,
     /// Running, halted, waiting.
@@ -207,6 +209,7 @@ impl Cpu {
             map,
             bus,
             pending_breakpoints: 0,
+            random_state: index as u64,
             index,
             activity: Activity::Active,
             processors: 1,

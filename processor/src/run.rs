@@ -1,7 +1,7 @@
 //! The run loop: find the block, run it, see to what happened between instructions.
 
 use crate::cpu::{Cpu, Mode, RIP_BASE_REG};
-use crate::decode::cache::{Block, BlockKind, CodeCache};
+use crate::decode::cache::{BlockKind, CodeCache};
 use crate::decode::op::{Op, Stop};
 use crate::memory::paging::Kind;
 use crate::segment::{self, CS};

@@ -4,9 +4,11 @@ pub mod alu;
 pub mod bits;
 pub mod control;
 pub mod decimal;
+pub mod hints;
 pub mod moves;
 pub mod multiply;
 pub mod operand;
+pub mod random;
 pub mod shift;
 pub mod stack;
 pub mod string;
@@ -24,4 +26,6 @@ pub fn register(table: &mut Table) {
     bits::register(table);
     decimal::register(table);
     string::register(table);
+    hints::register(table);
+    random::register(table);
 }

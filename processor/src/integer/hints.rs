@@ -1,0 +1,60 @@
+//! Hints and cache control: PAUSE, CLFLUSH, CLFLUSHOPT, CLWB, and the encodings that are no-operations because the feature behind them is not
+//! announced (CET's RDSSP, MPX, CLDEMOTE).
+
+use crate::cpu::Cpu;
+use crate::decode::{Op, Table};
+use crate::run::attention;
+use crate::system::intercept::Intercept;
+use crate::trap::Exec;
+use crate::{last, op};
+use iced_x86::Code;
+
+/// Ends the processor's turn: what it waits for is another processor's work.
+fn pause(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.require_exact()?;
+    cpu.intercept(Some(op), Intercept::Pause)?;
+    if cpu.processors > 1 {
+        cpu.attention |= attention::YIELD;
+    }
+    Ok(())
+}
+
+/// There is no cache to flush, but the address is checked as a load's is (SDM Vol 2A, CLFLUSH).
+fn flush_line(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear(op, 1, false)?;
+    cpu.load::<1>(address)?;
+    Ok(())
+}
+
+fn nothing(_cpu: &mut Cpu, _op: &Op) -> Exec {
+    Ok(())
+}
+
+/// Registers this file's instructions.
+pub fn register(table: &mut Table) {
+    table.end(Code::Pause, last!(pause));
+    for code in [Code::Clflush_m8, Code::Clflushopt_m8, Code::Clwb_m8] {
+        table.one(code, op!(flush_line));
+    }
+    for code in [
+        Code::Cldemote_m8,
+        Code::Rdsspd_r32,
+        Code::Rdsspq_r64,
+        Code::Bndldx_bnd_mib,
+        Code::Bndmov_bnd_bndm64,
+        Code::Bndmov_bnd_bndm128,
+        Code::Bndcl_bnd_rm32,
+        Code::Bndcl_bnd_rm64,
+        Code::Bndcu_bnd_rm32,
+        Code::Bndcu_bnd_rm64,
+        Code::Bndstx_mib_bnd,
+        Code::Bndmov_bndm64_bnd,
+        Code::Bndmov_bndm128_bnd,
+        Code::Bndmk_bnd_m32,
+        Code::Bndmk_bnd_m64,
+        Code::Bndcn_bnd_rm32,
+        Code::Bndcn_bnd_rm64,
+    ] {
+        table.one(code, op!(nothing)).safe();
+    }
+}
