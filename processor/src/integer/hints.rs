@@ -1,23 +1,11 @@
-//! Hints and cache control: PAUSE, CLFLUSH, CLFLUSHOPT, CLWB, and the encodings that are no-operations because the feature behind them is not
+//! Hints and cache control: CLFLUSH, CLFLUSHOPT, CLWB, and the encodings that are no-operations because the feature behind them is not
 //! announced (CET's RDSSP, MPX, CLDEMOTE).
 
 use crate::cpu::Cpu;
 use crate::decode::{Op, Table};
-use crate::run::attention;
-use crate::system::intercept::Intercept;
+use crate::op;
 use crate::trap::Exec;
-use crate::{last, op};
 use iced_x86::Code;
-
-/// Ends the processor's turn: what it waits for is another processor's work.
-fn pause(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.require_exact()?;
-    cpu.intercept(Some(op), Intercept::Pause)?;
-    if cpu.processors > 1 {
-        cpu.attention |= attention::YIELD;
-    }
-    Ok(())
-}
 
 /// There is no cache to flush, but the address is checked as a load's is (SDM Vol 2A, CLFLUSH).
 fn flush_line(cpu: &mut Cpu, op: &Op) -> Exec {
@@ -32,7 +20,6 @@ fn nothing(_cpu: &mut Cpu, _op: &Op) -> Exec {
 
 /// Registers this file's instructions.
 pub fn register(table: &mut Table) {
-    table.end(Code::Pause, last!(pause));
     for code in [Code::Clflush_m8, Code::Clflushopt_m8, Code::Clwb_m8] {
         table.one(code, op!(flush_line));
     }
