@@ -44,6 +44,11 @@ pub fn run(arguments: &cli::Boot) -> Result<u8, Error> {
     if arguments.digest {
         eprintln!("digest: {}", machine.digest());
     }
+    if matches!(outcome, Outcome::InstructionLimit | Outcome::Idle) {
+        for index in 0..machine.processors().len() {
+            eprintln!("{}", machine.describe(index));
+        }
+    }
     Ok(status(&outcome, &console))
 }
 
