@@ -248,13 +248,10 @@ impl Cpu {
             let key = (entry >> 59 & 15) as u32;
             let (no_access, no_write) = (self.pkru >> (2 * key) & 1 != 0, self.pkru >> (2 * key + 1) & 1 != 0);
             let write_matters = class == tlb::USER || self.cr0 & CR0_WP != 0;
-            let allowed = Rights {
-                read: rights.read && !no_access,
-                write: rights.write && !no_access && !(no_write && write_matters),
-                execute: rights.execute,
-            };
-            key_fault = kind == Kind::Read && !allowed.read || kind == Kind::Write && !allowed.write;
-            rights = allowed;
+            let (reads, writes) = (!no_access, !no_access && !(no_write && write_matters));
+            key_fault = kind == Kind::Read && !reads || kind == Kind::Write && !writes;
+            rights.read &= reads;
+            rights.write &= writes;
         }
         if !allows(rights, kind) {
             // The key bit is set whenever the key denies, whether or not the page's own rights do too.
