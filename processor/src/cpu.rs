@@ -299,7 +299,12 @@ impl Cpu {
         } else if (old ^ self.rflags) & flags::AC != 0 {
             self.mmu_mode_changed();
         }
-        self.recheck_events();
+        if self.rflags & (flags::TF | flags::RF) != 0 {
+            self.recheck_events();
+        }
+        if self.rflags & !old & flags::IF != 0 {
+            self.interrupts_enabled();
+        }
     }
 
     /// To be called after CR0, CR4, EFER, RFLAGS.VM, CS or SS changed: derives [`Cpu::mode`], and what follows from it.

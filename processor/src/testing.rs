@@ -102,7 +102,7 @@ impl Machine {
             Arc::new(MemoryMap { regions: vec![MemoryRegion { base: 0, length: MEMORY, offset: 0, writable: true }] });
         let bus = TestBus::default();
         let model = Arc::new(model);
-        let code = CodeCache::new(|extension| model.has_instructions(extension));
+        let code = CodeCache::new(|extension| crate::decode::announced::announces(&model, extension));
         let mut cpu = Cpu::new(0, ram, map, Box::new(bus.clone())).with_model(model, 1);
         cpu.segs[CS] = Segment { access: cpu.segs[CS].access, ..Segment::real(0) };
         cpu.rip = 0x8000;

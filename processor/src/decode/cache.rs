@@ -215,9 +215,15 @@ impl CodeCache {
         let limit = if kind.single { 1 } else { BLOCK_LIMIT };
         let mut instructions: Vec<(Instruction, bool)> = Vec::with_capacity(16);
         let mut ended = false;
+        let mut ends_next = false;
         while instructions.len() < limit && !ended && decoder.can_decode() {
             let start = decoder.position();
-            let instruction = decoder.decode();
+            let mut instruction = decoder.decode();
+            let without_prefix = without_ignored_prefix(instruction.code());
+            if !self.announced[instruction.code() as usize] && without_prefix != Code::INVALID {
+                instruction.set_code(without_prefix);
+            }
+            let mut place = Place::Ends;
             if instruction.is_invalid() {
                 let short = decoder.last_error() == iced_x86::DecoderError::NoMoreBytes && bytes.len() - start < 15;
                 if short {
@@ -232,10 +238,14 @@ impl CodeCache {
                 }
                 ended = true;
             } else {
-                ended =
-                    table.get(instruction.code()).place == Place::Ends || !self.announced[instruction.code() as usize];
+                place = table.get(instruction.code()).place;
+                ended = place == Place::Ends || !self.announced[instruction.code() as usize];
             }
             instructions.push((instruction, ended));
+            if ends_next {
+                break;
+            }
+            ends_next = place == Place::EndsAfterNext;
         }
         let mut ops = Vec::with_capacity(instructions.len() + 1);
         // Which status flags someone may still read, going backwards.
@@ -291,6 +301,19 @@ impl CodeCache {
             *live = u32::MAX;
         }
         op
+    }
+}
+
+/// What TZCNT and LZCNT are where they are not announced: their prefix is ignored. INVALID for every other code.
+fn without_ignored_prefix(code: Code) -> Code {
+    match code {
+        Code::Tzcnt_r16_rm16 => Code::Bsf_r16_rm16,
+        Code::Tzcnt_r32_rm32 => Code::Bsf_r32_rm32,
+        Code::Tzcnt_r64_rm64 => Code::Bsf_r64_rm64,
+        Code::Lzcnt_r16_rm16 => Code::Bsr_r16_rm16,
+        Code::Lzcnt_r32_rm32 => Code::Bsr_r32_rm32,
+        Code::Lzcnt_r64_rm64 => Code::Bsr_r64_rm64,
+        _ => Code::INVALID,
     }
 }
 

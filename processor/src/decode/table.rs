@@ -14,6 +14,8 @@ pub enum Place {
     Inside,
     /// The block ends after it.
     Ends,
+    /// The block ends after the instruction that follows: events held back for one instruction are looked at then (STI).
+    EndsAfterNext,
 }
 
 /// The handlers of one `Code`.

@@ -285,6 +285,9 @@ impl Cpu {
             self.ram.mark_dirty(offset);
         }
         self.tlb.insert(class, linear, offset, rights);
+        if translation.size > 0x1000 {
+            self.tlb.note_large_page(linear, translation.size);
+        }
         if kind == Kind::Write {
             if !writable {
                 return Ok(Place::Device(physical));

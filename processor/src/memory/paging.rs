@@ -54,6 +54,8 @@ pub struct Translation {
     pub physical: u64,
     /// What may be cached for the page.
     pub rights: Rights,
+    /// Bytes in the page.
+    pub size: u64,
 }
 
 /// What translation through EPT gives for a guest-physical address; identity without EPT.
@@ -161,7 +163,7 @@ impl Cpu {
     pub fn translate(&mut self, linear: u64, kind: Kind, class: usize) -> Exec<Translation> {
         if !self.paging() {
             let at = self.guest_physical(linear, kind, Some(linear), false)?;
-            return Ok(Translation { physical: at.physical, rights: at.rights });
+            return Ok(Translation { physical: at.physical, rights: at.rights, size: 0x1000 });
         }
         if self.cr4 & CR4_PAE == 0 {
             self.walk_32_bit(linear, kind, class)
@@ -270,7 +272,7 @@ impl Cpu {
         let dirty = (entry | wanted) & DIRTY != 0;
         let offset_mask = (1u64 << shift) - 1;
         let guest = entry & address_mask & !offset_mask | linear & offset_mask;
-        self.finish(linear, guest, kind, rights, dirty)
+        self.finish(linear, guest, kind, rights, dirty, offset_mask + 1)
     }
 
     /// 32-bit paging with 4 KiB and (PSE, PSE-36) 4 MiB pages.
@@ -298,7 +300,7 @@ impl Cpu {
                 self.set_bits(directory, linear, 4, wanted)?;
             }
             let guest = pde & 0xffc0_0000 | (pde >> 13 & 0xff) << 32 | linear & 0x3f_ffff;
-            return self.finish(linear, guest, kind, rights, (pde | wanted) & DIRTY != 0);
+            return self.finish(linear, guest, kind, rights, (pde | wanted) & DIRTY != 0, 0x40_0000);
         }
         let address = (pde & 0xffff_f000) + (linear >> 12 & 0x3ff) * 4;
         let (pte, _) = self.table_entry(address, 4, linear)?;
@@ -317,17 +319,25 @@ impl Cpu {
             self.set_bits(address, linear, 4, wanted)?;
         }
         let guest = pte & 0xffff_f000 | linear & 0xfff;
-        self.finish(linear, guest, kind, rights, (pte | wanted) & DIRTY != 0)
+        self.finish(linear, guest, kind, rights, (pte | wanted) & DIRTY != 0, 0x1000)
     }
 
-    fn finish(&mut self, linear: u64, guest: u64, kind: Kind, rights: Rights, dirty: bool) -> Exec<Translation> {
+    fn finish(
+        &mut self,
+        linear: u64,
+        guest: u64,
+        kind: Kind,
+        rights: Rights,
+        dirty: bool,
+        size: u64,
+    ) -> Exec<Translation> {
         let at = self.guest_physical(guest, kind, Some(linear), false)?;
         let rights = Rights {
             read: rights.read && at.rights.read,
             write: rights.write && dirty && at.rights.write,
             execute: rights.execute && at.rights.execute,
         };
-        Ok(Translation { physical: at.physical, rights })
+        Ok(Translation { physical: at.physical, rights, size })
     }
 
     /// Loads the PDPTE registers from CR3 for PAE paging. #GP(0) if one has reserved bits set (SDM Vol 3A, 4.4.1).

@@ -53,6 +53,35 @@ struct Context {
     key: ContextKey,
     generation: u64,
     used: u64,
+    /// Where parts of large pages are cached, in the lower and the upper half of linear addresses.
+    large: [LargePages; 2],
+}
+
+/// A range that covers every large page of which parts are cached, and the size of the largest.
+#[derive(Clone, Copy, Debug, Default)]
+struct LargePages {
+    base: u64,
+    mask: u64,
+    size: u64,
+}
+
+impl LargePages {
+    fn add(&mut self, address: u64, size: u64) {
+        if self.size == 0 {
+            (self.base, self.mask) = (address, !(size - 1));
+        }
+        self.size = self.size.max(size);
+        self.mask &= !(size - 1);
+        while (self.base ^ address) & self.mask != 0 {
+            self.mask <<= 1;
+        }
+    }
+
+    /// The aligned range in which the page of `address` may have further parts.
+    fn around(&self, address: u64) -> Option<(u64, u64)> {
+        let mask = !(self.size.wrapping_sub(1));
+        (self.size != 0 && (self.base ^ address) & self.mask == 0).then_some((address & mask, mask))
+    }
 }
 
 /// The TLB of one processor.
@@ -81,7 +110,12 @@ impl Tlb {
     pub fn new(index: usize) -> Self {
         Self {
             entries: vec![Entry::default(); CONTEXTS * CLASSES * SIZE].into_boxed_slice(),
-            contexts: [Context { key: ContextKey::default(), generation: 1, used: 0 }; CONTEXTS],
+            contexts: [Context {
+                key: ContextKey::default(),
+                generation: 1,
+                used: 0,
+                large: [LargePages::default(); 2],
+            }; CONTEXTS],
             current: 0,
             class: 0,
             clock: 0,
@@ -122,6 +156,7 @@ impl Tlb {
 
     fn flush_context(&mut self, index: usize) {
         let context = &mut self.contexts[index];
+        context.large = [LargePages::default(); 2];
         context.generation += 1;
         if context.generation == NEVER {
             context.generation = 1;
@@ -152,10 +187,28 @@ impl Tlb {
                 for class in 0..CLASSES {
                     self.entries[(index * CLASSES + class) * SIZE + slot(address)] = Entry::default();
                 }
+                if let Some((base, mask)) = self.contexts[index].large[half(address)].around(address) {
+                    self.flush_range(index, base, mask);
+                }
             }
         }
         self.shootdowns += 1;
         self.changes += 1;
+    }
+
+    /// Forgets every page of context `index` whose address is `base` under `mask`.
+    fn flush_range(&mut self, index: usize, base: u64, mask: u64) {
+        for entry in &mut self.entries[index * CLASSES * SIZE..][..CLASSES * SIZE] {
+            let tag = entry.read | entry.write | entry.execute;
+            if tag & mask & PAGE_MASK == base {
+                *entry = Entry::default();
+            }
+        }
+    }
+
+    /// The page just entered at `address` is part of a page of `size` bytes: forgetting any part of that forgets all.
+    pub fn note_large_page(&mut self, address: u64, size: u64) {
+        self.contexts[self.current].large[half(address)].add(address, size);
     }
 
     /// The current context's key.
@@ -243,6 +296,11 @@ impl Tlb {
     }
 }
 
+/// Which half of the linear addresses.
+fn half(address: u64) -> usize {
+    (address >> 63) as usize
+}
+
 #[inline(always)]
 fn slot(address: u64) -> usize {
     (address >> 12) as usize & (SIZE - 1)
@@ -257,4 +315,24 @@ pub struct Rights {
     pub write: bool,
     /// Fetches.
     pub execute: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forgetting_part_of_a_large_page_forgets_all_of_it() {
+        let rights = Rights { read: true, write: true, execute: true };
+        let mut tlb = Tlb::new(0);
+        for address in [0x20_0000, 0x20_5000, 0x3f_f000, 0x40_0000, 0x7_0000_0000] {
+            tlb.insert(SUPERVISOR, address, address, rights);
+        }
+        tlb.note_large_page(0x20_0000, 0x20_0000);
+        tlb.flush_page_where(0x20_1000, |_| true);
+        for address in [0x20_0000, 0x20_5000, 0x3f_f000] {
+            assert_eq!(tlb.find_read(address, 1), None, "{address:#x}");
+        }
+        assert!(tlb.find_read(0x40_0000, 1).is_some() && tlb.find_read(0x7_0000_0000, 1).is_some());
+    }
 }

@@ -8,7 +8,6 @@ mod cpuid;
 mod features;
 pub mod frequency;
 mod icelake_server;
-mod instructions;
 mod msrs;
 mod vmx64;
 

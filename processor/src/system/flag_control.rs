@@ -2,7 +2,9 @@
 
 use super::event::Shadow;
 use crate::cpu::{Cpu, Mode};
-use crate::decode::{Op, Table};
+use crate::decode::op::next;
+use crate::decode::table::Place;
+use crate::decode::{Op, Stop, Table};
 use crate::flags;
 use crate::run::attention;
 use crate::trap::Exec;
@@ -13,7 +15,7 @@ use spec::x86::rflags::Rflags;
 
 pub(super) fn register(table: &mut Table) {
     table.one(Code::Cli, op!(cli));
-    table.end(Code::Sti, last!(sti));
+    table.one(Code::Sti, sti_handler).place = Place::EndsAfterNext;
     for (code, size) in [(Code::Pushfw, 2), (Code::Pushfd, 4), (Code::Pushfq, 8)] {
         table.one(code, op!(pushf)).sized(size);
     }
@@ -64,10 +66,31 @@ fn cli(cpu: &mut Cpu, _op: &Op) -> Exec {
     Ok(())
 }
 
-fn sti(cpu: &mut Cpu, _op: &Op) -> Exec {
+/// STI holds interrupts back for one instruction. When that one follows in the same block, it has run before anybody looks, and
+/// nothing needs to be remembered.
+fn sti_handler(cpu: &mut Cpu, ops: &[Op]) -> Stop {
+    // The operation that ends a block without an instruction has no length.
+    let followed = ops.get(1).is_some_and(|next| next.length != 0);
+    match sti(cpu, followed) {
+        Ok(()) => next(cpu, ops),
+        Err(why) => cpu.leave(ops, why),
+    }
+}
+
+fn sti(cpu: &mut Cpu, followed: bool) -> Exec {
     match cpu.interrupt_flag()? {
         Target::Real => {
-            if cpu.rflags & flags::IF == 0 {
+            if cpu.rflags & flags::IF != 0 {
+                return Ok(());
+            }
+            if followed {
+                if cpu.vmx.non_root {
+                    // A VM exit shows blocking by STI.
+                    cpu.require_exact()?;
+                }
+                cpu.rflags |= flags::IF;
+                cpu.interrupts_enabled();
+            } else {
                 cpu.rflags |= flags::IF;
                 cpu.events.next_shadow = Shadow::Sti;
                 cpu.attention |= attention::SHADOW | attention::EVENT;
