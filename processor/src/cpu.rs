@@ -240,7 +240,6 @@ impl Cpu {
     pub fn power_on(&mut self) {
         self.apic = LocalApic::new(self.index as u32, self.index == 0);
         self.msrs = Msrs::reset(&self.model);
-        self.msrs.random = self.index as u64;
         self.events = PendingEvents::default();
         self.monitor = Monitor::default();
         self.vmx.leave_operation();

@@ -24,30 +24,6 @@ pub(super) fn register(table: &mut Table) {
     table.one(Code::Wbnoinvd, op!(wbinvd));
     table.one(Code::Rdpkru, op!(rdpkru));
     table.end(Code::Wrpkru, last!(wrpkru));
-    for code in [Code::Clflush_m8, Code::Clflushopt_m8, Code::Clwb_m8] {
-        table.one(code, op!(flush_line));
-    }
-    // Hints that are no-operations here, and RDSSP, which is one without shadow stacks.
-    for code in [Code::Cldemote_m8, Code::Prefetchwt1_m8, Code::Rdsspd_r32, Code::Rdsspq_r64] {
-        table.one(code, op!(nothing)).safe();
-    }
-}
-
-fn nothing(_cpu: &mut Cpu, _op: &Op) -> Exec {
-    Ok(())
-}
-
-/// CLFLUSH and kin: no cache to flush, but the address is checked as for a load.
-fn flush_line(cpu: &mut Cpu, op: &Op) -> Exec {
-    let linear = cpu.linear(op, 1, false)?;
-    if cpu.mode == Mode::Long64 && !cpu.is_canonical(linear) {
-        cpu.non_canonical = true;
-        return Err(cpu.general_protection(0));
-    }
-    if cpu.tlb.find_read(linear, 1).is_none() {
-        cpu.translate(linear, Kind::Read, cpu.tlb.class())?;
-    }
-    Ok(())
 }
 
 /// Bytes in the monitored range (CPUID leaf 5).

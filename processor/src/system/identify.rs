@@ -1,10 +1,8 @@
-//! CPUID, the instructions that read time (RDTSC, RDTSCP), RDPID, RDPMC, and random numbers (SDM vol. 2).
+//! CPUID, and the instructions that read time: RDTSC, RDTSCP; RDPID, RDPMC (SDM vol. 2).
 
 use super::intercept::Intercept;
 use crate::cpu::{Cpu, Mode, RAX, RBX, RCX, RDX};
 use crate::decode::{Op, Table};
-use crate::flags::{self, LateFlags};
-use crate::integer::operand::write;
 use crate::models::CpuidContext;
 use crate::op;
 use crate::trap::Exec;
@@ -18,45 +16,6 @@ pub(super) fn register(table: &mut Table) {
     table.one(Code::Rdpid_r32, op!(rdpid));
     table.one(Code::Rdpid_r64, op!(rdpid));
     table.one(Code::Rdpmc, op!(rdpmc));
-    for (code, size) in [(Code::Rdrand_r16, 2), (Code::Rdrand_r32, 4), (Code::Rdrand_r64, 8)] {
-        table.one(code, op!(rdrand)).sized(size);
-    }
-    for (code, size) in [(Code::Rdseed_r16, 2), (Code::Rdseed_r32, 4), (Code::Rdseed_r64, 8)] {
-        table.one(code, op!(rdseed)).sized(size);
-    }
-}
-
-impl Cpu {
-    /// The next number of this processor's generator (SplitMix64): a run of the same machine sees the same numbers.
-    fn next_random(&mut self) -> u64 {
-        self.msrs.random = self.msrs.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut value = self.msrs.random;
-        value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        value ^ value >> 31
-    }
-}
-
-/// A random number is always there: CF is set, the other status flags are clear.
-fn random(cpu: &mut Cpu, op: &Op) -> Exec {
-    let value = cpu.next_random();
-    match op.size {
-        2 => write::<2>(cpu, op.r[0], value),
-        4 => write::<4>(cpu, op.r[0], value),
-        _ => write::<8>(cpu, op.r[0], value),
-    }
-    cpu.flags = LateFlags::from_bits(flags::CF);
-    Ok(())
-}
-
-fn rdrand(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.intercept(Some(op), Intercept::Rdrand)?;
-    random(cpu, op)
-}
-
-fn rdseed(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.intercept(Some(op), Intercept::Rdseed)?;
-    random(cpu, op)
 }
 
 impl Cpu {

@@ -68,8 +68,6 @@ pub struct Msrs {
     pub xss: u64,
     /// IA32_BIOS_SIGN_ID.
     pub bios_sign_id: u64,
-    /// State of the generator of RDRAND and RDSEED.
-    pub random: u64,
     /// IA32_MCG_STATUS.
     pub mcg_status: u64,
     /// CTL, STATUS, ADDR and MISC of each machine-check bank.
