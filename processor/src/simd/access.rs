@@ -54,29 +54,26 @@ impl Cpu {
     /// XMM register `slot`.
     #[inline(always)]
     pub(crate) fn xmm(&self, slot: u8) -> Xmm {
-        let q = &self.ymm[(slot & 15) as usize];
-        Xmm::from_u64s([q[0], q[1]])
+        Xmm(halves(&self.ymm[(slot & 15) as usize])[0])
     }
 
     /// YMM register `slot`.
     #[inline(always)]
     pub(crate) fn ymm(&self, slot: u8) -> Ymm {
-        let q = &self.ymm[(slot & 15) as usize];
-        [Xmm::from_u64s([q[0], q[1]]), Xmm::from_u64s([q[2], q[3]])]
+        let [low, high] = *halves(&self.ymm[(slot & 15) as usize]);
+        [Xmm(low), Xmm(high)]
     }
 
     /// Writes an XMM register as legacy SSE does: the upper half of the YMM register stays.
     #[inline(always)]
     pub(crate) fn set_xmm(&mut self, slot: u8, value: Xmm) {
-        let q = &mut self.ymm[(slot & 15) as usize];
-        [q[0], q[1]] = value.u64s();
+        halves_mut(&mut self.ymm[(slot & 15) as usize])[0] = value.0;
     }
 
     /// Writes an XMM register as VEX.128 does: the upper half of the YMM register becomes zero.
     #[inline(always)]
     pub(crate) fn set_xmm_clear(&mut self, slot: u8, value: Xmm) {
-        let [low, high] = value.u64s();
-        self.ymm[(slot & 15) as usize] = [low, high, 0, 0];
+        self.set_ymm(slot, [value, Xmm::ZERO]);
     }
 
     /// Writes an XMM register as the encoding does.
@@ -92,8 +89,7 @@ impl Cpu {
     /// Writes a YMM register.
     #[inline(always)]
     pub(crate) fn set_ymm(&mut self, slot: u8, value: Ymm) {
-        let ([a, b], [c, d]) = (value[0].u64s(), value[1].u64s());
-        self.ymm[(slot & 15) as usize] = [a, b, c, d];
+        *halves_mut(&mut self.ymm[(slot & 15) as usize]) = [value[0].0, value[1].0];
     }
 
     /// The address of a vector operand of `N` bytes; misaligned is #GP(0) if `ALIGNED`.
@@ -223,4 +219,19 @@ impl Cpu {
     fn simd_exception(&mut self) -> Trapped {
         if self.cr4 & CR4_OSXMMEXCPT != 0 { self.raise(19, None) } else { self.undefined_opcode() }
     }
+}
+
+// The halves of a register in place, as bytes: LLVM makes vector loads and stores of lanes that it finds in memory, not of those it
+// must take out of integers. `Cpu::ymm` has quadwords of the host's byte order, lanes are little-endian.
+#[cfg(target_endian = "big")]
+compile_error!("the vector registers are seen as bytes in place: a big-endian host needs swapped copies here");
+
+#[inline(always)]
+fn halves(register: &[u64; 4]) -> &[[u8; 16]; 2] {
+    bytemuck::cast_ref(register)
+}
+
+#[inline(always)]
+fn halves_mut(register: &mut [u64; 4]) -> &mut [[u8; 16]; 2] {
+    bytemuck::cast_mut(register)
 }

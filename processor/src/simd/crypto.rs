@@ -132,11 +132,12 @@ pub fn aes_key_assist(key: &Xmm, imm: u8) -> Xmm {
 pub fn carryless_multiply(a: &Xmm, b: &Xmm, imm: u8) -> Xmm {
     let a = u128::from(a.u64s()[usize::from(imm & 1)]);
     let b = b.u64s()[usize::from(imm >> 4 & 1)];
-    let mut product = 0;
-    for i in 0..64 {
-        // A mask, not a branch: the bits of data are unpredictable.
-        product ^= (a << i) & u128::from(b >> i & 1).wrapping_neg();
+    // The multiples of `a` by all polynomials of four terms, then four bits of `b` at a time.
+    let mut multiples = [0; 16];
+    for i in 1..16 {
+        multiples[i] = multiples[i / 2] << 1 ^ if i % 2 != 0 { a } else { 0 };
     }
+    let product = (0..16).rev().fold(0, |product: u128, i| product << 4 ^ multiples[(b >> (4 * i) & 15) as usize]);
     Xmm::from_bits(product)
 }
 

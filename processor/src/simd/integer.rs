@@ -133,6 +133,7 @@ lanewise_unary! {
 }
 
 /// PMADDWD: signed products, added in pairs; the sum of two products of -32768 wraps.
+#[inline]
 pub fn multiply_add16(a: &Xmm, b: &Xmm) -> Xmm {
     let (a, b) = (a.i16s().map(i32::from), b.i16s().map(i32::from));
     Xmm::from_i32s(core::array::from_fn(|i| (a[2 * i] * b[2 * i]).wrapping_add(a[2 * i + 1] * b[2 * i + 1])))

@@ -117,6 +117,7 @@ impl core::fmt::Debug for Xmm {
 macro_rules! lanewise {
     ($($(#[$doc:meta])* $name:ident: $view:ident => $from:ident, |$a:ident, $b:ident| $lane:expr;)+) => {$(
         $(#[$doc])*
+        #[inline]
         pub fn $name(a: &Xmm, b: &Xmm) -> Xmm {
             let (a, b) = (a.$view(), b.$view());
             Xmm::$from(core::array::from_fn(|i| { let ($a, $b) = (a[i], b[i]); $lane }))

@@ -30,6 +30,7 @@ fn selected<const N: usize>(mask: &[u8; 32], at: usize) -> bool {
 }
 
 /// VMASKMOVPS, VMASKMOVPD, VPMASKMOVD, VPMASKMOVQ, loading elements of `N` bytes of a vector of `WIDTH` bytes.
+#[inline(never)]
 fn masked_load<const N: usize, const WIDTH: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.avx_ready()?;
     let mask = bytes_of(cpu, op.r[1]);
@@ -44,6 +45,7 @@ fn masked_load<const N: usize, const WIDTH: usize>(cpu: &mut Cpu, op: &Op) -> Ex
 }
 
 /// The storing forms.
+#[inline(never)]
 fn masked_store<const N: usize, const WIDTH: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.avx_ready()?;
     let mask = bytes_of(cpu, op.r[1]);
@@ -84,6 +86,7 @@ fn element_linear(cpu: &mut Cpu, op: &Op, offset: u64, size: u64, write: bool) -
 }
 
 /// MASKMOVDQU and VMASKMOVDQU: bytes of the second operand, where the third's sign bits are set, to DS:rDI.
+#[inline(never)]
 fn masked_bytes_xmm(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.vector_ready(op.has(VEX))?;
     let (source, mask) = (cpu.xmm(op.r[1]), cpu.xmm(op.r[2]));
@@ -109,6 +112,7 @@ pub(super) fn store_masked_bytes(cpu: &mut Cpu, op: &Op, source: &[u8], mask: &[
 ///
 /// An element that faults leaves the ones before it done and their mask cleared, so that the restarted instruction goes on there
 /// (SDM volume 2, VGATHERDPS).
+#[inline(never)]
 fn gather<const INDEX: usize, const N: usize, const COUNT: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.avx_ready()?;
     let (destination, mask, index) = (op.r[0] & 15, op.r[2] & 15, op.index & 15);

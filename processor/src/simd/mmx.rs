@@ -54,6 +54,7 @@ fn finish(cpu: &mut Cpu, slot: u8, value: u64) -> Exec {
 }
 
 /// The instructions of the common shape.
+#[inline(never)]
 fn packed<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let Some(form) = form(op.code) else { return Err(cpu.undefined_opcode()) };
     cpu.check_mmx()?;
@@ -158,6 +159,7 @@ fn insert_word<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     finish(cpu, op.r[0], value)
 }
 
+#[inline(never)]
 fn masked_store(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.check_mmx()?;
     let (source, mask) = (cpu.x87.mmx(op.r[1]), cpu.x87.mmx(op.r[2]));
@@ -167,6 +169,7 @@ fn masked_store(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 /// CVTPS2PI, CVTTPS2PI, CVTPD2PI, CVTTPD2PI: `BYTES` of vector or memory to an MMX register.
+#[inline(never)]
 fn convert_to_mmx<const BYTES: u8, const MEMORY: bool>(cpu: &mut Cpu, op: &Op, convert: Convert) -> Exec {
     cpu.sse_ready()?;
     cpu.check_mmx()?;
@@ -205,6 +208,7 @@ fn two_dwords<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec<u64> {
 }
 
 /// CVTPI2PS: two doublewords to the two low singles; the upper quadword stays.
+#[inline(never)]
 fn mmx_to_singles<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let source = two_dwords::<MEMORY>(cpu, op)?;
     let mut env = Env::from_mxcsr(cpu.mxcsr);
@@ -218,6 +222,7 @@ fn mmx_to_singles<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 /// CVTPI2PD: exact, so there are no exceptions.
+#[inline(never)]
 fn mmx_to_doubles<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let source = two_dwords::<MEMORY>(cpu, op)?;
     let mut env = Env::from_mxcsr(cpu.mxcsr);

@@ -1,13 +1,14 @@
 //! The vector instructions: MMX, SSE to SSE4.2, AES, PCLMULQDQ, SHA, AVX, AVX2, FMA, F16C.
 //!
 //! `lanes`, `integer`, `shift`, `shuffle`, `string_compare`, `crypto`, `float`, `fma` and `convert` are pure functions of vectors and
-//! serve the 64-, 128- and 256-bit forms of an instruction alike. `operations` says which function each mnemonic is; `vector` runs those
-//! whose operands have the common shape; `moves`, `scalar`, `masked`, `mmx` and `control` have the rest.
+//! serve the 64-, 128- and 256-bit forms of an instruction alike. `operations` says which function each mnemonic is; `vector` (and `direct`,
+//! for the most frequent) runs those whose operands have the common shape; `moves`, `scalar`, `masked`, `mmx` and `control` have the rest.
 
 mod access;
 mod control;
 pub mod convert;
 pub mod crypto;
+mod direct;
 pub mod float;
 pub mod fma;
 pub mod integer;
@@ -39,6 +40,7 @@ pub fn register(table: &mut Table) {
     scalar::register(table);
     masked::register(table);
     control::register(table);
+    direct::register(table);
     vector::register(table);
     mmx::register(table);
 }

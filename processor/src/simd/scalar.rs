@@ -27,6 +27,7 @@ fn scalar_source<const N: usize, const MEMORY: bool>(cpu: &mut Cpu, op: &Op, slo
 }
 
 /// COMISS, UCOMISS, COMISD, UCOMISD and their VEX forms. `N` is 4 or 8.
+#[inline(never)]
 fn compare<const N: usize, const SIGNALING: bool, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.vector_ready(op.has(VEX))?;
     let b = scalar_source::<N, MEMORY>(cpu, op, 1)?;
@@ -44,14 +45,20 @@ fn compare<const N: usize, const SIGNALING: bool, const MEMORY: bool>(cpu: &mut 
 }
 
 /// CVTSI2SS, CVTSI2SD: `FROM` bytes of integer to `TO` bytes of floating point.
+#[inline(never)]
 fn from_integer<const FROM: usize, const TO: usize, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let vex = op.has(VEX);
     cpu.vector_ready(vex)?;
     let (a, source) = if vex { (op.r[1], op.r[2]) } else { (op.r[0], op.r[1]) };
     let value = if MEMORY { cpu.load_operand::<FROM>(op)? } else { operand::read::<FROM>(cpu, source) };
     let value = if FROM == 4 { i64::from(value as i32) } else { value as i64 };
-    let mut env = Env::from_mxcsr(cpu.mxcsr);
     let a = cpu.xmm(a);
+    // Integers of as many bits as the significand convert exactly, without flags.
+    if TO == 8 && value.unsigned_abs() <= 1 << 53 {
+        cpu.set_xmm_as(vex, op.r[0], a.with_low((value as f64).to_bits()));
+        return Ok(());
+    }
+    let mut env = Env::from_mxcsr(cpu.mxcsr);
     let result = if TO == 4 {
         a.with_low32(F32::from_i64(value, &mut env).0)
     } else {
@@ -63,6 +70,7 @@ fn from_integer<const FROM: usize, const TO: usize, const MEMORY: bool>(cpu: &mu
 }
 
 /// CVTSS2SI, CVTSD2SI and, with `TRUNCATE`, CVTTSS2SI, CVTTSD2SI: `FROM` bytes of floating point to `TO` bytes of integer.
+#[inline(never)]
 fn to_integer<const FROM: usize, const TO: usize, const TRUNCATE: bool, const MEMORY: bool>(
     cpu: &mut Cpu,
     op: &Op,
@@ -101,6 +109,7 @@ fn sign_mask<const FAST: bool, const LANE: usize, const V: bool, const WIDE: boo
 }
 
 /// PTEST (`LANE` 16), VTESTPS (4), VTESTPD (8).
+#[inline(never)]
 fn test<const LANE: usize, const WIDE: bool, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let vex = op.has(VEX);
     cpu.vector_ready(vex)?;
@@ -132,6 +141,7 @@ fn lane<const N: usize>(vector: &Xmm, imm: u8) -> u64 {
 }
 
 /// PEXTRB, PEXTRW, PEXTRD, PEXTRQ, EXTRACTPS.
+#[inline(never)]
 fn extract<const N: usize, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.vector_ready(op.has(VEX))?;
     let value = lane::<N>(&cpu.xmm(op.r[1]), op.imm as u8);
@@ -143,6 +153,7 @@ fn extract<const N: usize, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 /// PINSRB, PINSRW, PINSRD, PINSRQ.
+#[inline(never)]
 fn insert<const N: usize, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let vex = op.has(VEX);
     cpu.vector_ready(vex)?;
@@ -156,6 +167,7 @@ fn insert<const N: usize, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 /// VEXTRACTF128, VEXTRACTI128.
+#[inline(never)]
 fn extract_half<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.avx_ready()?;
     let value = cpu.ymm(op.r[1])[op.imm as usize & 1];
@@ -167,6 +179,7 @@ fn extract_half<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 /// VCVTPS2PH; `WIDE`: from a YMM register.
+#[inline(never)]
 fn to_halves<const WIDE: bool, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.avx_ready()?;
     let source = cpu.ymm(op.r[1]);
@@ -188,6 +201,7 @@ fn to_halves<const WIDE: bool, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Ex
 }
 
 /// PCMPESTRI, PCMPESTRM, PCMPISTRI, PCMPISTRM. `LENGTH`: 0 implicit, else the bytes of the length registers.
+#[inline(never)]
 fn compare_strings<const LENGTH: usize, const MASK: bool, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let vex = op.has(VEX);
     cpu.vector_ready(vex)?;

@@ -6,6 +6,7 @@ use super::lanes::{Xmm, lanewise};
 macro_rules! shifts {
     ($($(#[$doc:meta])* $name:ident: $view:ident => $from:ident, $width:literal, |$a:ident, $n:ident| $lane:expr;)+) => {$(
         $(#[$doc])*
+        #[inline]
         pub fn $name(a: &Xmm, count: u64) -> Xmm {
             if count >= $width {
                 return Xmm::ZERO;
@@ -44,11 +45,13 @@ pub fn right_arithmetic32(a: &Xmm, count: u64) -> Xmm {
 }
 
 /// PSLLDQ: the whole vector left by bytes.
+#[inline]
 pub fn left_bytes(a: &Xmm, count: u64) -> Xmm {
     if count > 15 { Xmm::ZERO } else { Xmm::from_bits(a.bits() << (8 * count as u32)) }
 }
 
 /// PSRLDQ: the whole vector right by bytes.
+#[inline]
 pub fn right_bytes(a: &Xmm, count: u64) -> Xmm {
     if count > 15 { Xmm::ZERO } else { Xmm::from_bits(a.bits() >> (8 * count as u32)) }
 }

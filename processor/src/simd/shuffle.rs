@@ -6,6 +6,7 @@ use super::lanes::Xmm;
 macro_rules! packs {
     ($($(#[$doc:meta])* $name:ident: $view:ident => $from:ident, $half:literal, $min:expr, $max:expr, $type:ty;)+) => {$(
         $(#[$doc])*
+        #[inline]
         pub fn $name(a: &Xmm, b: &Xmm) -> Xmm {
             let (a, b) = (a.$view(), b.$view());
             Xmm::$from(core::array::from_fn(|i| {
@@ -30,6 +31,7 @@ packs! {
 macro_rules! unpacks {
     ($($(#[$doc:meta])* $name:ident: $view:ident => $from:ident, $base:literal;)+) => {$(
         $(#[$doc])*
+        #[inline]
         pub fn $name(a: &Xmm, b: &Xmm) -> Xmm {
             let (a, b) = (a.$view(), b.$view());
             Xmm::$from(core::array::from_fn(|i| if i % 2 == 0 { a[$base + i / 2] } else { b[$base + i / 2] }))
@@ -57,6 +59,7 @@ unpacks! {
 }
 
 /// PSHUFB: byte `i` is the byte of `a` that the low four bits of byte `i` of `b` select, or zero if its bit 7 is set.
+#[inline]
 pub fn bytes(a: &Xmm, b: &Xmm) -> Xmm {
     Xmm(b.0.map(|select| if select & 0x80 != 0 { 0 } else { a.0[usize::from(select & 15)] }))
 }
@@ -71,9 +74,11 @@ fn select4(imm: u8, i: usize) -> usize {
 }
 
 /// PSHUFD, VPERMILPS with an immediate.
+#[inline]
 pub fn dwords(a: &Xmm, imm: u8) -> Xmm {
     let a = a.u32s();
-    Xmm::from_u32s(core::array::from_fn(|i| a[select4(imm, i)]))
+    let pair = |i| u64::from(a[select4(imm, i)]) | u64::from(a[select4(imm, i + 1)]) << 32;
+    Xmm::from_u64s([pair(0), pair(2)])
 }
 
 /// PSHUFLW, and the MMX form PSHUFW.

@@ -1,7 +1,7 @@
-//! The common shape of vector instructions: one handler that does the action of [`super::operations`] on registers and memory.
+//! The common shape of vector instructions: a handler for XMM and one for YMM registers that do the action of [`super::operations`] on registers and memory.
 //!
 //! What each encoding is (width, where the sources are, size and alignment of the memory operand) comes from iced's own tables, once.
-//! The integer instructions that programs use most have handlers of their own, with the lane function inlined.
+//! `direct` has handlers of their own, with the lane function inlined, for those that programs use most.
 
 use std::sync::LazyLock;
 
@@ -12,11 +12,11 @@ use super::access::Ymm;
 use super::lanes::Xmm;
 use super::mmx::Joining;
 use super::operations::{Action, Order, action};
-use super::{integer, shuffle};
+use super::shuffle;
 use crate::cpu::Cpu;
 use crate::decode::{Op, Table};
+use crate::op;
 use crate::trap::Exec;
-use crate::{fast, op};
 
 /// An encoding of the common shape.
 #[derive(Clone, Copy)]
@@ -33,7 +33,7 @@ pub(super) struct Form {
     pub aligned: bool,
     /// VEX-encoded.
     pub vex: bool,
-    /// The action works on two halves.
+    /// Works on YMM registers.
     pub wide: bool,
     /// Works on MMX registers.
     pub mmx: bool,
@@ -103,45 +103,104 @@ fn form_of(code: Code) -> Option<Form> {
     })
 }
 
-/// The generic handler; `MEMORY`: the last source is in memory.
-fn vector<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+/// What an action may need for one half of its result.
+struct Sources<'a> {
+    /// The destination, as it was.
+    first: &'a Xmm,
+    a: &'a Xmm,
+    b: &'a Xmm,
+    /// The low half of the last source.
+    low: &'a Xmm,
+    mask: &'a Xmm,
+    imm: u8,
+}
+
+/// The actions without MXCSR on half `i`.
+#[inline(always)]
+fn half(form: &Form, i: u8, s: &Sources) -> Xmm {
+    match form.action {
+        Action::Unary(f) => f(s.b),
+        Action::UnaryImm(f, by) => f(s.b, s.imm >> (by * i)),
+        Action::Binary(f) => f(s.a, s.b),
+        Action::BinaryImm(f, by) => f(s.a, s.b, s.imm >> (by * i)),
+        Action::Ternary(f) => f(s.a, s.b, s.mask),
+        Action::Shift(f) if form.count_is_immediate => f(s.b, u64::from(s.imm)),
+        Action::Shift(f) => f(s.a, s.low.low()),
+        Action::Extend(f, step) => f(&Xmm::from_bits(s.low.bits() >> (8 * u32::from(step) * u32::from(i)))),
+        Action::Broadcast(bytes) => broadcast(s.low, bytes),
+        // Not functions of halves: `vector256` has them.
+        _ => *s.b,
+    }
+}
+
+/// The actions with MXCSR on half `i`. [`Action::Narrow`] gives the low 64 bits only.
+#[inline(always)]
+fn floating_half(form: &Form, i: u8, s: &Sources, env: &mut Env) -> Xmm {
+    match form.action {
+        Action::Float(f) => f(s.a, s.b, s.imm, env),
+        Action::Convert(f) | Action::Narrow(f) => f(s.b, s.imm, env),
+        Action::Widen(f) => f(&Xmm::from_low(s.low.u64s()[usize::from(i)]), s.imm, env),
+        Action::Fused(f, order, scalar) => {
+            let (x, y, z) = match order {
+                Order::O132 => (s.first, s.b, s.a),
+                Order::O213 => (s.a, s.first, s.b),
+                Order::O231 => (s.a, s.b, s.first),
+            };
+            let result = f(x, y, z, env);
+            match scalar {
+                4 => s.first.with_low32(result.low32()),
+                8 => s.first.with_low(result.low()),
+                _ => result,
+            }
+        }
+        _ => *s.b,
+    }
+}
+
+/// The handler of XMM forms; `MEMORY`: the last source is in memory. Not inlined, so that the handler itself, which goes on with the next
+/// instruction by a jump, has no variables on the stack.
+#[inline(never)]
+fn vector128<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let Some(form) = form(op.code) else { return Err(cpu.undefined_opcode()) };
     cpu.vector_ready(form.vex)?;
-    let b = if MEMORY { cpu.load_vector(op, form.memory, form.aligned)? } else { cpu.ymm(op.r[(form.b & 3) as usize]) };
-    let a = cpu.ymm(op.r[(form.a & 3) as usize]);
+    let b =
+        if MEMORY { cpu.load_vector(op, form.memory, form.aligned)?[0] } else { cpu.xmm(op.r[(form.b & 3) as usize]) };
+    let (first, a) = (cpu.xmm(op.r[0]), cpu.xmm(op.r[(form.a & 3) as usize]));
     let imm = op.imm as u8;
-    let wide = form.wide;
-    macro_rules! both {
-        (|$i:ident| $half:expr) => {{
-            let mut value = [Xmm::ZERO; 2];
-            for $i in 0..1 + usize::from(wide) {
-                value[$i] = $half;
-            }
-            value
-        }};
-    }
-    let result: Ymm = match form.action {
-        Action::Unary(f) => both!(|i| f(&b[i])),
-        Action::UnaryImm(f, by) => both!(|i| f(&b[i], imm >> (by * i as u8))),
-        Action::Binary(f) => both!(|i| f(&a[i], &b[i])),
-        Action::BinaryImm(f, by) => both!(|i| f(&a[i], &b[i], imm >> (by * i as u8))),
-        Action::Ternary(f) => {
-            let mask = cpu.ymm(if form.vex { op.r[3] } else { 0 });
-            both!(|i| f(&a[i], &b[i], &mask[i]))
-        }
-        Action::Shift(f) if form.count_is_immediate => both!(|i| f(&b[i], u64::from(imm))),
-        Action::Shift(f) => both!(|i| f(&a[i], b[0].low())),
-        Action::Extend(f, step) => {
-            both!(|i| f(&Xmm::from_bits(b[0].bits() >> (8 * u32::from(step) * i as u32))))
-        }
-        Action::Broadcast(bytes) => {
-            let filled = broadcast(&b[0], bytes);
-            [filled, if wide { filled } else { Xmm::ZERO }]
+    let mut sources = Sources { first: &first, a: &a, b: &b, low: &b, mask: &b, imm };
+    let result = match form.action {
+        Action::Float(_) | Action::Convert(_) | Action::Widen(_) | Action::Narrow(_) | Action::Fused(..) => {
+            let mut env = Env::from_mxcsr(cpu.mxcsr);
+            let result = floating_half(form, 0, &sources, &mut env);
+            cpu.settle(&env)?;
+            result
         }
         Action::InsertSingle => {
-            let lane = if MEMORY { b[0].low32() } else { b[0].u32s()[usize::from(imm >> 6)] };
-            [shuffle::insert_single(&a[0], lane, imm), Xmm::ZERO]
+            let lane = if MEMORY { b.low32() } else { b.u32s()[usize::from(imm >> 6)] };
+            shuffle::insert_single(&a, lane, imm)
         }
+        Action::Ternary(_) => {
+            let mask = cpu.xmm(if form.vex { op.r[3] } else { 0 });
+            sources.mask = &mask;
+            half(form, 0, &sources)
+        }
+        _ => half(form, 0, &sources),
+    };
+    cpu.set_xmm_as(form.vex, op.r[0], result);
+    Ok(())
+}
+
+/// The handler of YMM forms, all of them VEX-encoded.
+#[inline(never)]
+fn vector256<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let Some(form) = form(op.code) else { return Err(cpu.undefined_opcode()) };
+    cpu.avx_ready()?;
+    let b = if MEMORY { cpu.load_vector(op, form.memory, form.aligned)? } else { cpu.ymm(op.r[(form.b & 3) as usize]) };
+    let (first, a) = (cpu.ymm(op.r[0]), cpu.ymm(op.r[(form.a & 3) as usize]));
+    let mask = cpu.ymm(op.r[3]);
+    let imm = op.imm as u8;
+    let sources = |i: usize| Sources { first: &first[i], a: &a[i], b: &b[i], low: &b[0], mask: &mask[i], imm };
+    let result: Ymm = match form.action {
         Action::PermuteAcross32 => shuffle::permute_across32(&a, &b),
         Action::PermuteAcross64 => shuffle::permute_across64(&b, imm),
         Action::PermuteHalves => shuffle::permute_halves(&a, &b, imm),
@@ -151,66 +210,20 @@ fn vector<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
             whole
         }
         Action::Float(_) | Action::Convert(_) | Action::Widen(_) | Action::Narrow(_) | Action::Fused(..) => {
-            floating(cpu, op, form, &a, &b)?
+            let mut env = Env::from_mxcsr(cpu.mxcsr);
+            let low = floating_half(form, 0, &sources(0), &mut env);
+            let high = floating_half(form, 1, &sources(1), &mut env);
+            cpu.settle(&env)?;
+            if matches!(form.action, Action::Narrow(_)) {
+                [Xmm::from_u64s([low.low(), high.low()]), Xmm::ZERO]
+            } else {
+                [low, high]
+            }
         }
+        _ => [half(form, 0, &sources(0)), half(form, 1, &sources(1))],
     };
-    if !form.vex {
-        cpu.set_xmm(op.r[0], result[0]);
-    } else {
-        cpu.set_ymm(op.r[0], result);
-    }
+    cpu.set_ymm(op.r[0], result);
     Ok(())
-}
-
-/// The actions that depend on MXCSR.
-fn floating(cpu: &mut Cpu, op: &Op, form: &Form, a: &Ymm, b: &Ymm) -> Exec<Ymm> {
-    let mut env = Env::from_mxcsr(cpu.mxcsr);
-    let (imm, wide) = (op.imm as u8, form.wide);
-    let mut result = [Xmm::ZERO; 2];
-    match form.action {
-        Action::Float(f) => {
-            result[0] = f(&a[0], &b[0], imm, &mut env);
-            if wide {
-                result[1] = f(&a[1], &b[1], imm, &mut env);
-            }
-        }
-        Action::Convert(f) => {
-            result[0] = f(&b[0], imm, &mut env);
-            if wide {
-                result[1] = f(&b[1], imm, &mut env);
-            }
-        }
-        Action::Widen(f) => {
-            result[0] = f(&b[0], imm, &mut env);
-            if wide {
-                result[1] = f(&Xmm::from_low(b[0].high()), imm, &mut env);
-            }
-        }
-        Action::Narrow(f) => {
-            let low = f(&b[0], imm, &mut env).low();
-            let high = if wide { f(&b[1], imm, &mut env).low() } else { 0 };
-            result[0] = Xmm::from_u64s([low, high]);
-        }
-        Action::Fused(f, order, scalar) => {
-            let (first, second, third) = (cpu.ymm(op.r[0]), a, b);
-            for i in 0..1 + usize::from(wide) {
-                let (x, y, z) = match order {
-                    Order::O132 => (&first[i], &third[i], &second[i]),
-                    Order::O213 => (&second[i], &first[i], &third[i]),
-                    Order::O231 => (&second[i], &third[i], &first[i]),
-                };
-                result[i] = f(x, y, z, &mut env);
-            }
-            match scalar {
-                4 => result[0] = first[0].with_low32(result[0].low32()),
-                8 => result[0] = first[0].with_low(result[0].low()),
-                _ => {}
-            }
-        }
-        _ => {}
-    }
-    cpu.settle(&env)?;
-    Ok(result)
 }
 
 fn broadcast(b: &Xmm, bytes: u8) -> Xmm {
@@ -223,112 +236,18 @@ fn broadcast(b: &Xmm, bytes: u8) -> Xmm {
     }
 }
 
-/// A lane function as a type, so that handlers can be made with it inlined.
-trait Lanes {
-    fn apply(a: &Xmm, b: &Xmm) -> Xmm;
-}
-
-#[inline(always)]
-fn direct<const FAST: bool, L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready_in::<FAST>(false)?;
-    cpu.set_xmm(op.r[0], L::apply(&cpu.xmm(op.r[0]), &cpu.xmm(op.r[1])));
-    Ok(())
-}
-
-#[inline(always)]
-fn direct_memory<const FAST: bool, L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready_in::<FAST>(false)?;
-    let b = cpu.load_xmm::<FAST, true>(op)?;
-    cpu.set_xmm(op.r[0], L::apply(&cpu.xmm(op.r[0]), &b));
-    Ok(())
-}
-
-#[inline(always)]
-fn direct128<const FAST: bool, L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready_in::<FAST>(true)?;
-    cpu.set_xmm_clear(op.r[0], L::apply(&cpu.xmm(op.r[1]), &cpu.xmm(op.r[2])));
-    Ok(())
-}
-
-#[inline(always)]
-fn direct128_memory<const FAST: bool, L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready_in::<FAST>(true)?;
-    let b = cpu.load_xmm::<FAST, false>(op)?;
-    cpu.set_xmm_clear(op.r[0], L::apply(&cpu.xmm(op.r[1]), &b));
-    Ok(())
-}
-
-#[inline(always)]
-fn direct256<const FAST: bool, L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready_in::<FAST>(true)?;
-    let (a, b) = (cpu.ymm(op.r[1]), cpu.ymm(op.r[2]));
-    cpu.set_ymm(op.r[0], [L::apply(&a[0], &b[0]), L::apply(&a[1], &b[1])]);
-    Ok(())
-}
-
-#[inline(always)]
-fn direct256_memory<const FAST: bool, L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready_in::<FAST>(true)?;
-    let b = cpu.load_ymm::<FAST, false>(op)?;
-    let a = cpu.ymm(op.r[1]);
-    cpu.set_ymm(op.r[0], [L::apply(&a[0], &b[0]), L::apply(&a[1], &b[1])]);
-    Ok(())
-}
-
-macro_rules! direct {
-    ($table:ident: $($function:path: $([$legacy:ident $vex128:ident $vex256:ident])+;)+) => {$({
-        struct L;
-        impl Lanes for L {
-            #[inline(always)]
-            fn apply(a: &Xmm, b: &Xmm) -> Xmm {
-                $function(a, b)
-            }
-        }
-        $(
-            $table.set(Code::$legacy, fast!(direct, L), fast!(direct_memory, L));
-            $table.set(Code::$vex128, fast!(direct128, L), fast!(direct128_memory, L));
-            $table.set(Code::$vex256, fast!(direct256, L), fast!(direct256_memory, L));
-        )+
-    })+};
-}
-
-/// Registers the instructions of the common shape.
+/// Registers the instructions of the common shape that nobody has registered before.
 pub(super) fn register(table: &mut Table) {
-    direct! { table:
-        integer::and:
-            [Pand_xmm_xmmm128 VEX_Vpand_xmm_xmm_xmmm128 VEX_Vpand_ymm_ymm_ymmm256]
-            [Andps_xmm_xmmm128 VEX_Vandps_xmm_xmm_xmmm128 VEX_Vandps_ymm_ymm_ymmm256]
-            [Andpd_xmm_xmmm128 VEX_Vandpd_xmm_xmm_xmmm128 VEX_Vandpd_ymm_ymm_ymmm256];
-        integer::and_not:
-            [Pandn_xmm_xmmm128 VEX_Vpandn_xmm_xmm_xmmm128 VEX_Vpandn_ymm_ymm_ymmm256];
-        integer::or:
-            [Por_xmm_xmmm128 VEX_Vpor_xmm_xmm_xmmm128 VEX_Vpor_ymm_ymm_ymmm256];
-        integer::xor:
-            [Pxor_xmm_xmmm128 VEX_Vpxor_xmm_xmm_xmmm128 VEX_Vpxor_ymm_ymm_ymmm256]
-            [Xorps_xmm_xmmm128 VEX_Vxorps_xmm_xmm_xmmm128 VEX_Vxorps_ymm_ymm_ymmm256]
-            [Xorpd_xmm_xmmm128 VEX_Vxorpd_xmm_xmm_xmmm128 VEX_Vxorpd_ymm_ymm_ymmm256];
-        integer::equal8:
-            [Pcmpeqb_xmm_xmmm128 VEX_Vpcmpeqb_xmm_xmm_xmmm128 VEX_Vpcmpeqb_ymm_ymm_ymmm256];
-        integer::equal32:
-            [Pcmpeqd_xmm_xmmm128 VEX_Vpcmpeqd_xmm_xmm_xmmm128 VEX_Vpcmpeqd_ymm_ymm_ymmm256];
-        integer::min_u8:
-            [Pminub_xmm_xmmm128 VEX_Vpminub_xmm_xmm_xmmm128 VEX_Vpminub_ymm_ymm_ymmm256];
-        integer::sub8:
-            [Psubb_xmm_xmmm128 VEX_Vpsubb_xmm_xmm_xmmm128 VEX_Vpsubb_ymm_ymm_ymmm256];
-        integer::add8:
-            [Paddb_xmm_xmmm128 VEX_Vpaddb_xmm_xmm_xmmm128 VEX_Vpaddb_ymm_ymm_ymmm256];
-        integer::add32:
-            [Paddd_xmm_xmmm128 VEX_Vpaddd_xmm_xmm_xmmm128 VEX_Vpaddd_ymm_ymm_ymmm256];
-        integer::add64:
-            [Paddq_xmm_xmmm128 VEX_Vpaddq_xmm_xmm_xmmm128 VEX_Vpaddq_ymm_ymm_ymmm256];
-        shuffle::bytes:
-            [Pshufb_xmm_xmmm128 VEX_Vpshufb_xmm_xmm_xmmm128 VEX_Vpshufb_ymm_ymm_ymmm256];
-        shuffle::unpack_low64:
-            [Punpcklqdq_xmm_xmmm128 VEX_Vpunpcklqdq_xmm_xmm_xmmm128 VEX_Vpunpcklqdq_ymm_ymm_ymmm256];
-    }
     for code in Code::values() {
-        if form_of(code).is_some_and(|form| !form.mmx) && !table.get(code).known {
-            table.set(code, op!(vector::<false>), op!(vector::<true>));
+        match form(code as u16) {
+            Some(form) if form.mmx || table.get(code).known => {}
+            Some(form) if form.wide => {
+                table.set(code, op!(vector256::<false>), op!(vector256::<true>));
+            }
+            Some(_) => {
+                table.set(code, op!(vector128::<false>), op!(vector128::<true>));
+            }
+            None => {}
         }
     }
 }
