@@ -93,7 +93,7 @@ fn hlt(cpu: &mut Cpu, op: &Op) -> Exec {
 
 /// Virtual nanoseconds that PAUSE takes besides that of every instruction: about 140 cycles on the processors modelled (Intel 64 and
 /// IA-32 Architectures Optimization Reference Manual, 2.6.4). Loops that wait for time or for another processor spin that much less.
-const PAUSE_TIME: u64 = 69;
+pub(crate) const PAUSE_TIME: u64 = 69;
 
 fn pause(cpu: &mut Cpu, op: &Op) -> Exec {
     if cpu.vmx.non_root {

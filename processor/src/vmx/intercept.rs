@@ -9,6 +9,8 @@ use super::exit::{Exit, instruction_info};
 use super::msr_bitmap;
 use crate::cpu::Cpu;
 use crate::decode::Op;
+use crate::models::frequency::TSC_TICKS_PER_NS;
+use crate::system::halt::PAUSE_TIME;
 use crate::system::intercept::{Intercept, TaskSwitchSource};
 use crate::trap::Exec;
 use spec::vmx::qualification::{cr_access, dr_access, instruction_info as layout, io, task_switch};
@@ -193,7 +195,8 @@ impl Cpu {
         }
         let gap = self.vmx.vmcs.get(VmcsField::PLE_GAP);
         let window = self.vmx.vmcs.get(VmcsField::PLE_WINDOW);
-        self.vmx.pause_loop.pause(self.now().wrapping_mul(crate::models::frequency::TSC_TICKS_PER_NS), gap, window)
+        let now = self.now().wrapping_mul(TSC_TICKS_PER_NS);
+        self.vmx.pause_loop.pause(now, PAUSE_TIME * TSC_TICKS_PER_NS, gap, window)
     }
 
     fn io_exits(&mut self, port: u16, size: u8) -> bool {

@@ -590,7 +590,7 @@ fn a_pause_loop_exits() {
     let mut host = Host::new();
     host.add(F::SECONDARY_CONTROLS, Secondary::PAUSE_LOOP_EXITING);
     host.set(F::PLE_GAP, 128);
-    host.set(F::PLE_WINDOW, 400);
+    host.set(F::PLE_WINDOW, 4096);
     // pause; jmp $-2
     assert_eq!(host.enter(&[0xf3, 0x90, 0xeb, 0xfc], 2000), Some(ExitReason::Pause));
 }
