@@ -1,76 +1,12 @@
 //! Interrupt messages: what travels between local APICs, I/O APICs and message-signalled interrupts.
 
-use serde::{Deserialize, Serialize};
-
-/// Delivery mode of a message or of a local vector table entry (SDM vol. 3, 11.5.1 and 11.6.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[repr(u8)]
-pub enum DeliveryMode {
-    /// Delivers the vector to every processor named.
-    Fixed = 0,
-    /// Delivers the vector to the processor of lowest priority among those named.
-    LowestPriority = 1,
-    /// System-management interrupt.
-    Smi = 2,
-    /// Non-maskable interrupt; the vector is ignored.
-    Nmi = 4,
-    /// INIT: the processor resets and waits for a start-up message.
-    Init = 5,
-    /// Start-up: the vector is the page number of the first instruction.
-    StartUp = 6,
-    /// The vector comes from the 8259 interrupt controller.
-    ExtInt = 7,
-}
-
-impl DeliveryMode {
-    /// Decodes the three-bit field; `None` for the reserved value 3.
-    #[must_use]
-    pub const fn from_bits(bits: u32) -> Option<Self> {
-        Some(match bits & 7 {
-            0 => Self::Fixed,
-            1 => Self::LowestPriority,
-            2 => Self::Smi,
-            4 => Self::Nmi,
-            5 => Self::Init,
-            6 => Self::StartUp,
-            7 => Self::ExtInt,
-            _ => return None,
-        })
-    }
-}
-
-/// Destination shorthand of the interrupt command register (SDM vol. 3, 11.6.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[repr(u8)]
-pub enum Shorthand {
-    /// The destination field says who.
-    None = 0,
-    /// The sender itself.
-    Myself = 1,
-    /// Every processor, with the sender.
-    All = 2,
-    /// Every processor but the sender.
-    AllButSelf = 3,
-}
-
-impl Shorthand {
-    /// Decodes the two-bit field.
-    #[must_use]
-    pub const fn from_bits(bits: u32) -> Self {
-        match bits & 3 {
-            0 => Self::None,
-            1 => Self::Myself,
-            2 => Self::All,
-            _ => Self::AllButSelf,
-        }
-    }
-}
+use spec::apic::local_apic::{DeliveryMode, Shorthand};
 
 /// The physical or logical destination that names every processor, as a 32-bit destination.
 pub const BROADCAST: u32 = 0xffff_ffff;
 
 /// One interrupt message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InterruptMessage {
     /// Destination. Senders with an 8-bit destination field widen 0xFF to [`BROADCAST`].
     pub destination: u32,
@@ -98,7 +34,10 @@ impl InterruptMessage {
     #[must_use]
     pub fn from_msi(address: u64, data: u32) -> Option<Self> {
         let redirection_hint = address & (1 << 3) != 0;
-        let delivery = DeliveryMode::from_bits(data >> 8)?;
+        let delivery = DeliveryMode::of(data);
+        if delivery == DeliveryMode::Reserved3 {
+            return None;
+        }
         Some(Self {
             destination: Self::widen((address >> 12) as u8),
             // Without the redirection hint the destination mode bit is ignored and the destination is physical only

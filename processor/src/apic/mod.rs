@@ -15,13 +15,15 @@ mod timer;
 mod vectors;
 
 pub use lvt::LocalSource;
-pub use message::{BROADCAST, DeliveryMode, InterruptMessage, Shorthand};
+pub use message::{BROADCAST, InterruptMessage};
 pub use routing::targets;
-pub use timer::{Moment, TimerMode};
+pub use spec::apic::local_apic::{DeliveryMode, Shorthand};
+pub use timer::Moment;
 pub use vectors::VectorSet;
 
-use lvt::{LEVEL, MASKED, REMOTE_IRR};
 use serde::{Deserialize, Serialize};
+use spec::apic::local_apic::{Esr, Lvt, Svr, TimerMode, x2apic_logical_id};
+use spec::x86::msr::ApicBase;
 use timer::Timer;
 
 /// The operating mode, from bits 11:10 of IA32_APIC_BASE.
@@ -74,27 +76,6 @@ pub enum Pending {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rejected;
 
-/// IA32_APIC_BASE bit 8: the bootstrap processor.
-const BASE_BSP: u64 = 1 << 8;
-/// IA32_APIC_BASE bit 10: x2APIC mode.
-const BASE_X2APIC: u64 = 1 << 10;
-/// IA32_APIC_BASE bit 11: APIC enabled.
-const BASE_ENABLE: u64 = 1 << 11;
-/// Where the registers are after reset.
-const DEFAULT_BASE: u64 = 0xfee0_0000;
-
-/// Spurious-interrupt vector register: software enable.
-const SVR_ENABLE: u32 = 1 << 8;
-/// Spurious-interrupt vector register: no EOI broadcasts.
-const SVR_SUPPRESS_EOI: u32 = 1 << 12;
-
-/// Error status register bits.
-mod error {
-    pub const SEND_ILLEGAL_VECTOR: u32 = 1 << 5;
-    pub const RECEIVE_ILLEGAL_VECTOR: u32 = 1 << 6;
-    pub const ILLEGAL_REGISTER: u32 = 1 << 7;
-}
-
 /// A local APIC.
 #[derive(Clone, Debug)]
 pub struct LocalApic {
@@ -145,19 +126,19 @@ impl LocalApic {
     pub fn new(id: u32, bootstrap: bool) -> Self {
         Self {
             initial_id: id,
-            base: DEFAULT_BASE | BASE_ENABLE | if bootstrap { BASE_BSP } else { 0 },
+            base: ApicBase::DEFAULT_ADDRESS | ApicBase::ENABLE | if bootstrap { ApicBase::BSP } else { 0 },
             id: id as u8,
             task_priority: 0,
             logical_destination: 0,
             destination_format: u32::MAX,
-            spurious: 0xff,
+            spurious: Svr::RESET,
             in_service: VectorSet::default(),
             trigger_mode: VectorSet::default(),
             requested: VectorSet::default(),
             error_status: 0,
             error_pending: 0,
             command: 0,
-            lvt: [MASKED; 7],
+            lvt: [Lvt::RESET; 7],
             timer: Timer::RESET,
             pins: [false; 2],
             ext_int_latched: false,
@@ -173,7 +154,7 @@ impl LocalApic {
     /// The wiring that a PC's firmware leaves on the bootstrap processor: enabled, LINT0 the 8259, LINT1 NMI. For
     /// boards that start a kernel without firmware.
     pub fn set_virtual_wire(&mut self) {
-        self.spurious = SVR_ENABLE | 0xff;
+        self.spurious = Svr::ENABLE | 0xff;
         self.lvt[LocalSource::Lint0 as usize] = (DeliveryMode::ExtInt as u32) << 8;
         self.lvt[LocalSource::Lint1 as usize] = (DeliveryMode::Nmi as u32) << 8;
     }
@@ -275,21 +256,21 @@ impl LocalApic {
     /// # Errors
     /// Reserved bits, and the mode changes that SDM vol. 3, 11.12.5 forbids.
     pub fn set_base(&mut self, value: u64, physical_bits: u8, x2apic_supported: bool) -> Result<(), Rejected> {
-        let x2apic = if x2apic_supported { BASE_X2APIC } else { 0 };
+        let x2apic = if x2apic_supported { ApicBase::X2APIC } else { 0 };
         let address = ((1u64 << physical_bits.clamp(32, 52)) - 1) & !0xfff;
-        if value & !(address | BASE_BSP | BASE_ENABLE | x2apic) != 0 {
+        if value & !(address | ApicBase::BSP | ApicBase::ENABLE | x2apic) != 0 {
             return Err(Rejected);
         }
         let new = Self::mode_of(value);
         match (self.mode(), new) {
-            _ if value & BASE_ENABLE == 0 && value & BASE_X2APIC != 0 => return Err(Rejected),
+            _ if value & ApicBase::ENABLE == 0 && value & ApicBase::X2APIC != 0 => return Err(Rejected),
             (Mode::Disabled, Mode::X2Apic) | (Mode::X2Apic, Mode::XApic) => return Err(Rejected),
             (Mode::XApic | Mode::X2Apic, Mode::Disabled) => {
                 self.init();
                 self.id = self.initial_id as u8;
             }
             (Mode::XApic, Mode::X2Apic) => {
-                self.logical_destination = (self.initial_id >> 4) << 16 | 1 << (self.initial_id & 15);
+                self.logical_destination = x2apic_logical_id(self.initial_id);
                 self.command &= 0xffff_ffff;
             }
             _ => {}
@@ -299,7 +280,7 @@ impl LocalApic {
     }
 
     const fn mode_of(base: u64) -> Mode {
-        match (base & BASE_ENABLE != 0, base & BASE_X2APIC != 0) {
+        match (base & ApicBase::ENABLE != 0, base & ApicBase::X2APIC != 0) {
             (false, _) => Mode::Disabled,
             (true, false) => Mode::XApic,
             (true, true) => Mode::X2Apic,
@@ -321,13 +302,13 @@ impl LocalApic {
     /// Whether this is the bootstrap processor.
     #[must_use]
     pub fn is_bootstrap(&self) -> bool {
-        self.base & BASE_BSP != 0
+        self.base & ApicBase::BSP != 0
     }
 
     /// Whether the APIC is enabled in the spurious-interrupt vector register too.
     #[must_use]
     pub fn is_software_enabled(&self) -> bool {
-        self.mode() != Mode::Disabled && self.spurious & SVR_ENABLE != 0
+        self.mode() != Mode::Disabled && self.spurious & Svr::ENABLE != 0
     }
 
     /// The 32-bit id of x2APIC mode, the same as the initial id.
@@ -387,7 +368,7 @@ impl LocalApic {
                     return Acceptance::Ignored;
                 }
                 if vector < 16 {
-                    self.record_error(error::RECEIVE_ILLEGAL_VECTOR);
+                    self.record_error(Esr::RECEIVE_ILLEGAL_VECTOR);
                     return Acceptance::Ignored;
                 }
                 self.requested.insert(vector);
@@ -398,6 +379,7 @@ impl LocalApic {
                 }
                 Acceptance::Recorded
             }
+            DeliveryMode::Reserved3 => Acceptance::Ignored,
             DeliveryMode::Smi => Acceptance::Smi,
             DeliveryMode::Nmi => Acceptance::Nmi,
             DeliveryMode::Init => Acceptance::Init,
@@ -412,15 +394,15 @@ impl LocalApic {
     /// A local source fires. The timer fires by itself in [`LocalApic::advance`].
     pub fn raise(&mut self, source: LocalSource) -> Acceptance {
         let entry = self.lvt[source as usize];
-        if entry & MASKED != 0 {
+        if entry & Lvt::MASKED != 0 {
             return Acceptance::Ignored;
         }
         if source == LocalSource::Performance {
-            self.lvt[source as usize] |= MASKED;
+            self.lvt[source as usize] |= Lvt::MASKED;
         }
         let delivery = match source {
             LocalSource::Timer | LocalSource::Error => DeliveryMode::Fixed,
-            _ => DeliveryMode::from_bits(entry >> 8).unwrap_or(DeliveryMode::Fixed),
+            _ => DeliveryMode::of(entry),
         };
         self.deliver(delivery, entry as u8, false)
     }
@@ -429,7 +411,7 @@ impl LocalApic {
         self.error_pending |= bit;
         let entry = self.lvt[LocalSource::Error as usize];
         // An illegal vector in the error entry itself must not raise a further error.
-        if entry & MASKED == 0 && entry & 0xff >= 16 && self.is_software_enabled() {
+        if entry & Lvt::MASKED == 0 && entry & 0xff >= 16 && self.is_software_enabled() {
             self.requested.insert(entry as u8);
             self.trigger_mode.remove(entry as u8);
         }
@@ -453,13 +435,13 @@ impl LocalApic {
             return if rising && source == LocalSource::Lint1 { Acceptance::Nmi } else { Acceptance::Recorded };
         }
         let entry = self.lvt[source as usize];
-        match DeliveryMode::from_bits(entry >> 8) {
-            Some(DeliveryMode::ExtInt) => Acceptance::Recorded,
-            Some(DeliveryMode::Fixed) if entry & LEVEL != 0 => {
+        match DeliveryMode::of(entry) {
+            DeliveryMode::ExtInt => Acceptance::Recorded,
+            DeliveryMode::Fixed if entry & Lvt::LEVEL != 0 => {
                 self.sample_level_pins();
                 Acceptance::Recorded
             }
-            Some(_) if rising => self.raise(source),
+            _ if rising => self.raise(source),
             _ => Acceptance::Recorded,
         }
     }
@@ -468,12 +450,12 @@ impl LocalApic {
     fn sample_level_pins(&mut self) {
         for (pin, source) in [LocalSource::Lint0, LocalSource::Lint1].into_iter().enumerate() {
             let entry = self.lvt[source as usize];
-            let fixed_level = entry & (LEVEL | MASKED | REMOTE_IRR | 0x700) == LEVEL;
+            let fixed_level = entry & (Lvt::LEVEL | Lvt::MASKED | Lvt::REMOTE_IRR | Lvt::DELIVERY_MODE) == Lvt::LEVEL;
             if self.pins[pin]
                 && fixed_level
                 && self.deliver(DeliveryMode::Fixed, entry as u8, true) == Acceptance::Recorded
             {
-                self.lvt[source as usize] |= REMOTE_IRR;
+                self.lvt[source as usize] |= Lvt::REMOTE_IRR;
             }
         }
     }
@@ -484,7 +466,7 @@ impl LocalApic {
         let entry = self.lvt[LocalSource::Lint0 as usize];
         let through_lint0 = match self.mode() {
             Mode::Disabled => true,
-            _ => entry & (MASKED | 0x700) == (DeliveryMode::ExtInt as u32) << 8,
+            _ => entry & (Lvt::MASKED | Lvt::DELIVERY_MODE) == (DeliveryMode::ExtInt as u32) << 8,
         };
         (self.pins[0] && through_lint0) || self.ext_int_latched
     }
@@ -528,15 +510,15 @@ impl LocalApic {
         for source in [LocalSource::Lint0, LocalSource::Lint1] {
             let entry = &mut self.lvt[source as usize];
             if *entry as u8 == vector {
-                *entry &= !REMOTE_IRR;
+                *entry &= !Lvt::REMOTE_IRR;
             }
         }
         self.sample_level_pins();
-        (self.spurious & SVR_SUPPRESS_EOI == 0).then_some(Effect::BroadcastEoi(vector))
+        (self.spurious & Svr::EOI_BROADCAST_SUPPRESS == 0).then_some(Effect::BroadcastEoi(vector))
     }
 
     fn timer_mode(&self) -> TimerMode {
-        TimerMode::of_entry(self.lvt[LocalSource::Timer as usize])
+        TimerMode::of(self.lvt[LocalSource::Timer as usize])
     }
 
     /// Brings the timer to `at`, requesting its interrupt when it expired.
@@ -550,7 +532,7 @@ impl LocalApic {
     /// write to the TSC moves it.
     #[must_use]
     pub fn next_deadline(&self, at: Moment) -> Option<u64> {
-        if self.lvt[LocalSource::Timer as usize] & MASKED != 0 || self.mode() == Mode::Disabled {
+        if self.lvt[LocalSource::Timer as usize] & Lvt::MASKED != 0 || self.mode() == Mode::Disabled {
             return None;
         }
         self.timer.next(self.timer_mode(), at).map(|time| time.max(at.nanoseconds))

@@ -1,7 +1,8 @@
 //! Who takes a message: destination matching and lowest-priority arbitration (SDM vol. 3, 11.6.2 and 11.6.2.4).
 
-use super::message::{BROADCAST, DeliveryMode, InterruptMessage, Shorthand};
+use super::message::{BROADCAST, InterruptMessage};
 use super::{LocalApic, Mode};
+use spec::apic::local_apic::{DeliveryMode, Shorthand};
 
 impl LocalApic {
     /// Whether this APIC is named by `destination`, a physical APIC id or, if `logical`, a logical destination.
@@ -47,9 +48,9 @@ pub fn targets<'a>(
     for (index, apic) in apics.enumerate() {
         let is_named = match message.shorthand {
             Shorthand::None => apic.matches(message.destination, message.logical),
-            Shorthand::Myself => Some(index) == sender,
-            Shorthand::All => apic.mode() != Mode::Disabled,
-            Shorthand::AllButSelf => apic.mode() != Mode::Disabled && Some(index) != sender,
+            Shorthand::Itself => Some(index) == sender,
+            Shorthand::AllIncludingSelf => apic.mode() != Mode::Disabled,
+            Shorthand::AllExcludingSelf => apic.mode() != Mode::Disabled && Some(index) != sender,
         };
         if !is_named {
             continue;

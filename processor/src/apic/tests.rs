@@ -1,14 +1,14 @@
-use super::registers::offset;
 use super::*;
+use spec::apic::local_apic::offset;
 
-const SVR: u32 = offset::SPURIOUS;
+const SVR: u16 = offset::SVR;
 
 fn at(nanoseconds: u64) -> Moment {
     Moment { nanoseconds, tsc: nanoseconds * 2 }
 }
 
-fn write(apic: &mut LocalApic, register: u32, value: u32) -> Option<Effect> {
-    apic.write(register, 4, u64::from(value), at(0))
+fn write(apic: &mut LocalApic, register: u16, value: u32) -> Option<Effect> {
+    apic.write(u32::from(register), 4, u64::from(value), at(0))
 }
 
 fn enabled(id: u32) -> LocalApic {
@@ -79,9 +79,9 @@ fn software_disable_masks_the_lvt_and_refuses_fixed_but_not_nmi() {
     let mut apic = enabled(0);
     write(&mut apic, offset::LVT_LINT0, 0x700);
     write(&mut apic, SVR, 0xff);
-    assert_eq!(apic.read(offset::LVT_LINT0, 4, at(0)), 0x10700);
+    assert_eq!(apic.read(u32::from(offset::LVT_LINT0), 4, at(0)), 0x10700);
     write(&mut apic, offset::LVT_LINT0, 0x700);
-    assert_eq!(apic.read(offset::LVT_LINT0, 4, at(0)), 0x10700, "mask cannot be cleared");
+    assert_eq!(apic.read(u32::from(offset::LVT_LINT0), 4, at(0)), 0x10700, "mask cannot be cleared");
     assert_eq!(apic.accept(&fixed(0x40)), Acceptance::Ignored);
     assert_eq!(apic.accept(&InterruptMessage { delivery: DeliveryMode::Nmi, ..fixed(0) }), Acceptance::Nmi);
 }
@@ -116,7 +116,7 @@ fn level_lint_pin_is_requested_again_after_eoi_while_high() {
     write(&mut apic, offset::LVT_LINT0, 0x8045);
     apic.set_lint0(true);
     assert_eq!(apic.acknowledge(), 0x45);
-    assert_eq!(apic.read(offset::LVT_LINT0, 4, at(0)), 0xc045, "remote IRR");
+    assert_eq!(apic.read(u32::from(offset::LVT_LINT0), 4, at(0)), 0xc045, "remote IRR");
     write(&mut apic, offset::EOI, 0);
     assert_eq!(apic.acknowledge(), 0x45);
     apic.set_lint0(false);
@@ -128,29 +128,29 @@ fn level_lint_pin_is_requested_again_after_eoi_while_high() {
 fn error_status_shows_errors_after_a_write() {
     let mut apic = enabled(0);
     write(&mut apic, offset::LVT_ERROR, 0x33);
-    assert_eq!(write(&mut apic, offset::COMMAND, 0x4005), None, "vector 5 is illegal");
-    assert_eq!(apic.read(offset::ERROR_STATUS, 4, at(0)), 0);
-    write(&mut apic, offset::ERROR_STATUS, 0);
-    assert_eq!(apic.read(offset::ERROR_STATUS, 4, at(0)), 0x20);
+    assert_eq!(write(&mut apic, offset::ICR_LOW, 0x4005), None, "vector 5 is illegal");
+    assert_eq!(apic.read(u32::from(offset::ESR), 4, at(0)), 0);
+    write(&mut apic, offset::ESR, 0);
+    assert_eq!(apic.read(u32::from(offset::ESR), 4, at(0)), 0x20);
     assert_eq!(apic.pending(), Some(Pending::Vector(0x33)));
-    write(&mut apic, offset::ERROR_STATUS, 0);
-    assert_eq!(apic.read(offset::ERROR_STATUS, 4, at(0)), 0);
+    write(&mut apic, offset::ESR, 0);
+    assert_eq!(apic.read(u32::from(offset::ESR), 4, at(0)), 0);
     apic.read(0x3d0, 4, at(0));
-    write(&mut apic, offset::ERROR_STATUS, 0);
-    assert_eq!(apic.read(offset::ERROR_STATUS, 4, at(0)), 0x80);
+    write(&mut apic, offset::ESR, 0);
+    assert_eq!(apic.read(u32::from(offset::ESR), 4, at(0)), 0x80);
 }
 
 #[test]
 fn command_register_makes_a_message() {
     let mut apic = enabled(0);
-    write(&mut apic, offset::COMMAND_HIGH, 0x0300_0000);
-    let Some(Effect::Send(message)) = write(&mut apic, offset::COMMAND, 0x4608) else { panic!("no message") };
+    write(&mut apic, offset::ICR_HIGH, 0x0300_0000);
+    let Some(Effect::Send(message)) = write(&mut apic, offset::ICR_LOW, 0x4608) else { panic!("no message") };
     assert_eq!((message.destination, message.delivery, message.vector), (3, DeliveryMode::StartUp, 8));
-    write(&mut apic, offset::COMMAND_HIGH, 0xff00_0000);
-    let Some(Effect::Send(message)) = write(&mut apic, offset::COMMAND, 0x4540) else { panic!("no message") };
+    write(&mut apic, offset::ICR_HIGH, 0xff00_0000);
+    let Some(Effect::Send(message)) = write(&mut apic, offset::ICR_LOW, 0x4540) else { panic!("no message") };
     assert_eq!((message.destination, message.delivery), (BROADCAST, DeliveryMode::Init));
-    assert_eq!(write(&mut apic, offset::COMMAND, 0x8500), None, "INIT level de-assert");
-    assert_eq!(write(&mut apic, offset::COMMAND, 0x4_0051), None, "to itself");
+    assert_eq!(write(&mut apic, offset::ICR_LOW, 0x8500), None, "INIT level de-assert");
+    assert_eq!(write(&mut apic, offset::ICR_LOW, 0x4_0051), None, "to itself");
     assert_eq!(apic.pending(), Some(Pending::Vector(0x51)));
 }
 
@@ -158,10 +158,10 @@ fn command_register_makes_a_message() {
 fn flat_and_cluster_destinations() {
     let mut apic = enabled(2);
     assert!(apic.matches(2, false) && !apic.matches(0x102, false) && apic.matches(BROADCAST, false));
-    write(&mut apic, offset::LOGICAL_DESTINATION, 0x0400_0000);
+    write(&mut apic, offset::LDR, 0x0400_0000);
     assert!(apic.matches(0x06, true) && !apic.matches(0x03, true) && apic.matches(BROADCAST, true));
-    write(&mut apic, offset::DESTINATION_FORMAT, 0);
-    write(&mut apic, offset::LOGICAL_DESTINATION, 0x2400_0000);
+    write(&mut apic, offset::DFR, 0);
+    write(&mut apic, offset::LDR, 0x2400_0000);
     assert!(apic.matches(0x24, true) && !apic.matches(0x14, true) && apic.matches(0xf4, true));
 }
 
@@ -175,9 +175,9 @@ fn x2apic_destinations() {
 #[test]
 fn routing_follows_shorthand_and_priority() {
     let mut apics = [enabled(0), enabled(1), enabled(2)];
-    let all = InterruptMessage { shorthand: Shorthand::All, ..fixed(0x40) };
+    let all = InterruptMessage { shorthand: Shorthand::AllIncludingSelf, ..fixed(0x40) };
     assert_eq!(targets(apics.iter(), Some(1), &all), [0, 1, 2]);
-    let others = InterruptMessage { shorthand: Shorthand::AllButSelf, ..all };
+    let others = InterruptMessage { shorthand: Shorthand::AllExcludingSelf, ..all };
     assert_eq!(targets(apics.iter(), Some(1), &others), [0, 2]);
     let lowest = InterruptMessage { delivery: DeliveryMode::LowestPriority, destination: BROADCAST, ..fixed(0x40) };
     assert_eq!(targets(apics.iter(), None, &lowest), [0]);
@@ -230,30 +230,30 @@ fn x2apic_registers_reject_what_is_reserved() {
 #[test]
 fn one_shot_timer_fires_once() {
     let mut apic = enabled(0);
-    apic.write(offset::LVT_TIMER, 4, 0x40, at(0));
-    apic.write(offset::DIVIDE, 4, 0xb, at(0)); // by 1: 10 ns a step
-    apic.write(offset::INITIAL_COUNT, 4, 100, at(50));
+    apic.write(u32::from(offset::LVT_TIMER), 4, 0x40, at(0));
+    apic.write(u32::from(offset::TIMER_DIVIDE), 4, 0xb, at(0)); // by 1: 10 ns a step
+    apic.write(u32::from(offset::TIMER_INITIAL), 4, 100, at(50));
     assert_eq!(apic.next_deadline(at(50)), Some(1050));
-    assert_eq!(apic.read(offset::CURRENT_COUNT, 4, at(550)), 50);
+    assert_eq!(apic.read(u32::from(offset::TIMER_CURRENT), 4, at(550)), 50);
     apic.advance(at(1049));
     assert_eq!(apic.pending(), None);
     apic.advance(at(1050));
     assert_eq!(apic.acknowledge(), 0x40);
     assert_eq!(apic.next_deadline(at(1050)), None);
-    assert_eq!(apic.read(offset::CURRENT_COUNT, 4, at(1060)), 0);
-    apic.write(offset::LVT_TIMER, 4, 0x2_0040, at(1070));
-    assert_eq!(apic.read(offset::CURRENT_COUNT, 4, at(1080)), 0, "a new mode does not restart it");
+    assert_eq!(apic.read(u32::from(offset::TIMER_CURRENT), 4, at(1060)), 0);
+    apic.write(u32::from(offset::LVT_TIMER), 4, 0x2_0040, at(1070));
+    assert_eq!(apic.read(u32::from(offset::TIMER_CURRENT), 4, at(1080)), 0, "a new mode does not restart it");
 }
 
 #[test]
 fn periodic_timer_keeps_its_phase() {
     let mut apic = enabled(0);
-    apic.write(offset::LVT_TIMER, 4, 0x2_0040, at(0));
-    apic.write(offset::INITIAL_COUNT, 4, 10, at(0)); // by 2: 20 ns a step
+    apic.write(u32::from(offset::LVT_TIMER), 4, 0x2_0040, at(0));
+    apic.write(u32::from(offset::TIMER_INITIAL), 4, 10, at(0)); // by 2: 20 ns a step
     assert_eq!(apic.next_deadline(at(0)), Some(200));
     apic.advance(at(730));
     assert_eq!(apic.next_deadline(at(730)), Some(800));
-    assert_eq!(apic.read(offset::CURRENT_COUNT, 4, at(730)), 10 - 6);
+    assert_eq!(apic.read(u32::from(offset::TIMER_CURRENT), 4, at(730)), 10 - 6);
 }
 
 #[test]
@@ -261,7 +261,7 @@ fn tsc_deadline_fires_at_the_tsc_and_disarms() {
     let mut apic = enabled(0);
     apic.set_tsc_deadline(1000, at(0));
     assert_eq!(apic.tsc_deadline(at(0)), 0, "ignored in other modes");
-    apic.write(offset::LVT_TIMER, 4, 0x4_0040, at(0));
+    apic.write(u32::from(offset::LVT_TIMER), 4, 0x4_0040, at(0));
     apic.set_tsc_deadline(1001, at(0));
     assert_eq!(apic.next_deadline(at(0)), Some(501));
     assert_eq!(apic.next_deadline(Moment { nanoseconds: 10, tsc: 900 }), Some(10 + 51), "follows the TSC");

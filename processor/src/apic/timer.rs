@@ -4,6 +4,7 @@
 
 use crate::models::frequency::{CRYSTAL_PERIOD_NS, TSC_TICKS_PER_NS};
 use serde::{Deserialize, Serialize};
+use spec::apic::local_apic::{TimerMode, timer_divisor};
 
 /// One moment, as the timer needs it: virtual time, and the processor's time-stamp counter at it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,32 +13,6 @@ pub struct Moment {
     pub nanoseconds: u64,
     /// IA32_TIME_STAMP_COUNTER, with whatever software added to it.
     pub tsc: u64,
-}
-
-/// Timer mode, bits 18:17 of the LVT timer entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TimerMode {
-    /// Counts down once.
-    OneShot,
-    /// Counts down, reloads, goes on.
-    Periodic,
-    /// Fires when the TSC reaches IA32_TSC_DEADLINE.
-    TscDeadline,
-    /// The reserved encoding: the timer does nothing.
-    Reserved,
-}
-
-impl TimerMode {
-    /// Decodes the LVT timer entry.
-    #[must_use]
-    pub const fn of_entry(entry: u32) -> Self {
-        match entry >> 17 & 3 {
-            0 => Self::OneShot,
-            1 => Self::Periodic,
-            2 => Self::TscDeadline,
-            _ => Self::Reserved,
-        }
-    }
 }
 
 /// The timer's registers.
@@ -60,9 +35,7 @@ impl Timer {
 
     /// Nanoseconds for one step of the count.
     fn step(&self) -> u64 {
-        let field = (self.divide & 3) | (self.divide >> 1 & 4);
-        // 0..=6 divide by 2..=128; 7 divides by 1.
-        CRYSTAL_PERIOD_NS << ((field + 1) & 7)
+        CRYSTAL_PERIOD_NS * u64::from(timer_divisor(self.divide))
     }
 
     /// The moment the count reaches zero.

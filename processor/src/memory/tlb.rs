@@ -325,7 +325,7 @@ mod tests {
     fn forgetting_part_of_a_large_page_forgets_all_of_it() {
         let rights = Rights { read: true, write: true, execute: true };
         let mut tlb = Tlb::new(0);
-        for address in [0x20_0000, 0x20_5000, 0x3f_f000, 0x40_0000, 0x7_0000_0000] {
+        for address in [0x20_0000, 0x20_5000, 0x3f_f000, 0x40_0000, 0x7_0000_1000] {
             tlb.insert(SUPERVISOR, address, address, rights);
         }
         tlb.note_large_page(0x20_0000, 0x20_0000);
@@ -333,6 +333,6 @@ mod tests {
         for address in [0x20_0000, 0x20_5000, 0x3f_f000] {
             assert_eq!(tlb.find_read(address, 1), None, "{address:#x}");
         }
-        assert!(tlb.find_read(0x40_0000, 1).is_some() && tlb.find_read(0x7_0000_0000, 1).is_some());
+        assert!(tlb.find_read(0x40_0000, 1).is_some() && tlb.find_read(0x7_0000_1000, 1).is_some());
     }
 }
