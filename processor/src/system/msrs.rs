@@ -351,10 +351,14 @@ impl Cpu {
     }
 
     fn write_machine_check(&mut self, at: usize, value: u64) -> bool {
-        const STATUS: usize = 1;
         let Some(bank) = self.msrs.machine_check.get_mut(at / 4) else { return false };
-        // Only zero can be written to the status, address and miscellaneous registers.
-        if at % 4 >= STATUS && value != 0 {
+        let allowed = match at % 4 {
+            // All banks' errors on or off; two bits may differ, which systems clear for the sake of other processors.
+            0 => value == 0 || value | 1 | 1 << 10 == u64::MAX,
+            1 => value == 0,
+            _ => true,
+        };
+        if !allowed {
             return false;
         }
         bank[at % 4] = value;

@@ -181,13 +181,15 @@ impl Cpu {
         Ok(Segment::of(selector, self.mark_accessed(found)?))
     }
 
-    /// After a return to a less privileged level: data segments that it may not use become null.
+    /// After a return to a less privileged level: data segments that it may not use become null. Their bases stay, as the next
+    /// 64-bit code sees in FS and GS.
     pub(crate) fn drop_inner_segments(&mut self) {
         for register in [ES, DS, FS, GS] {
             let segment = &self.segs[register];
             let access = AccessRights(segment.access);
             if segment.usable() && access.dpl() < self.cpl && !access.is_conforming() {
-                self.segs[register] = Segment::null(0, 0);
+                self.segs[register].selector = 0;
+                self.segs[register].access |= UNUSABLE;
             }
         }
     }
