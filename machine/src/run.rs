@@ -112,29 +112,28 @@ impl Machine {
             },
         );
         let first_disk = if config.network.is_some() { 2 } else { 1 };
-        let (starter, firmware, items) = match boot {
+        let sata = (0..config.sata.len()).map(|port| sata_path(port as u8));
+        let virtio = (0..config.disks.len()).map(|i| virtio_block_path(first_disk + i as u8, 0));
+        let order: Vec<String> = sata.chain(virtio).collect();
+        // Kernels booted directly may look here too: kvm-unit-tests counts its processors by it.
+        let items = fw_cfg_items(&FirmwareConfig {
+            ram: layout,
+            processors,
+            acpi: &acpi,
+            serial_console: (!config.serial.is_empty()).then_some(crate::board::SERIAL_PORTS[0].0),
+            boot_order: &order,
+            boot_menu_wait: None,
+        })?;
+        let (starter, firmware) = match boot {
             Boot::Direct { name, kernel, initrd, initrd_name, command_line } => {
-                (Starter::Direct { name, kernel, initrd, initrd_name, command_line, acpi }, None, None)
+                (Starter::Direct { name, kernel, initrd, initrd_name, command_line, acpi }, None)
             }
-            Boot::Firmware(firmware) => {
-                let sata = (0..config.sata.len()).map(|port| sata_path(port as u8));
-                let virtio = (0..config.disks.len()).map(|i| virtio_block_path(first_disk + i as u8, 0));
-                let order: Vec<String> = sata.chain(virtio).collect();
-                let items = fw_cfg_items(&FirmwareConfig {
-                    ram: layout,
-                    processors,
-                    acpi: &acpi,
-                    serial_console: (!config.serial.is_empty()).then_some(crate::board::SERIAL_PORTS[0].0),
-                    boot_order: &order,
-                    boot_menu_wait: None,
-                })?;
-                (Starter::Firmware, Some(firmware), Some(items))
-            }
+            Boot::Firmware(firmware) => (Starter::Firmware, Some(firmware)),
         };
         let memory = BoardMemory::new(config.memory, firmware.as_ref())?;
         let ram = memory.ram.clone();
         let model = Arc::new(config.model.clone());
-        let board = Arc::new(Mutex::new(Board::new(&mut config, memory, items)?));
+        let board = Arc::new(Mutex::new(Board::new(&mut config, memory, Some(items))?));
         let map = Arc::new(lock(&board).memory_map());
         let cpus = (0..config.processors)
             .map(|index| {
