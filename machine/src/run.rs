@@ -253,6 +253,7 @@ impl Machine {
     /// Runs until the machine ends, at most until `limit` instructions have been retired.
     pub fn run(&mut self, host: &mut dyn Host, limit: Option<u64>) -> Outcome {
         let mut next_look = self.now;
+        let mut idle_looked = None;
         loop {
             if let Some(outcome) = self.end.take() {
                 return outcome;
@@ -289,6 +290,13 @@ impl Machine {
                     }
                     let state = self.describe(processor);
                     return Outcome::TripleFault { processor, state };
+                }
+                // What a processor has just sent may already be answered: time is not skipped past the answer.
+                Turn::AllIdle if idle_looked != Some(self.now) => {
+                    idle_looked = Some(self.now);
+                    if self.look_at_host(host) {
+                        return Outcome::Interrupted;
+                    }
                 }
                 Turn::AllIdle => {
                     if let Some(outcome) = self.pass_idle_time(host) {
