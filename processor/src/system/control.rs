@@ -330,7 +330,7 @@ fn invpcid(cpu: &mut Cpu, op: &Op) -> Exec {
     let pcid = (low & 0xfff) as u16;
     let pcids_off = cpu.cr4 & Cr4::PCIDE == 0;
     let wrong = match kind {
-        0 => low >> 12 != 0 || !cpu.is_canonical(linear) || pcids_off && pcid != 0,
+        0 => low >> 12 != 0 || !cpu.is_canonical_for_any_paging(linear) || pcids_off && pcid != 0,
         1 => low >> 12 != 0 || pcids_off && pcid != 0,
         2 | 3 => false,
         _ => true,

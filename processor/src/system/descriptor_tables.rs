@@ -233,7 +233,7 @@ fn table_operand(cpu: &mut Cpu, op: &Op) -> Exec<TableRegister> {
     } else {
         cpu.load::<4>(base_at)? & if op.size == 2 { 0x00ff_ffff } else { 0xffff_ffff }
     };
-    if long && !cpu.is_canonical(base) {
+    if long && !cpu.is_canonical_for_any_paging(base) {
         return Err(cpu.general_protection(0));
     }
     Ok(TableRegister { base, limit })

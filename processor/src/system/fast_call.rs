@@ -147,7 +147,7 @@ fn write_base<const SEGMENT: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     check_fsgsbase(cpu)?;
     let value = cpu.regs[op.r[0] as usize & 15];
     let base = if op.size == 4 { value & 0xffff_ffff } else { value };
-    if !cpu.is_canonical(base) {
+    if !cpu.is_canonical_for_any_paging(base) {
         return Err(cpu.general_protection(0));
     }
     cpu.segs[SEGMENT].base = base;

@@ -244,7 +244,7 @@ impl Cpu {
 
     /// Writes an MSR as WRMSR does outside VMX non-root operation. False: #GP(0). Time must be exact.
     pub fn write_msr(&mut self, number: u32, value: u64) -> bool {
-        let canonical = self.is_canonical(value);
+        let canonical = self.is_canonical_for_any_paging(value);
         match number {
             msr::P5_MC_ADDR | msr::P5_MC_TYPE => {}
             msr::TSC => self.set_tsc_adjust(value.wrapping_sub(self.now().wrapping_mul(TSC_TICKS_PER_NS))),

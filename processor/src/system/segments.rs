@@ -272,9 +272,16 @@ impl Cpu {
         }
         let base = self.find_upper_half(selector)?.map(|high| high << 32 | low);
         match base {
-            Some(base) if self.is_canonical(base) => Ok(base),
+            Some(base) if self.is_canonical_for_any_paging(base) => Ok(base),
             _ => Err(self.selector_fault(vector, selector)),
         }
+    }
+
+    /// Whether `address` is canonical for the widest paging that the model has. System registers that hold linear addresses (bases
+    /// of segments and descriptor tables, entry points in MSRs) are checked like this, whatever CR4.LA57 is.
+    pub(crate) fn is_canonical_for_any_paging(&self, address: u64) -> bool {
+        let unused = 64 - u32::from(self.model.linear_bits());
+        ((address << unused) as i64 >> unused) as u64 == address
     }
 
     /// LTR: loads TR and marks the TSS busy. The caller has checked mode and privilege.
