@@ -129,7 +129,8 @@ fn explained(case: &Case, before: &State, host: &Outcome, ours: &Outcome) -> Exp
     }
     if matches!(mnemonic, Mnemonic::Maskmovq | Mnemonic::Maskmovdqu | Mnemonic::Vmaskmovdqu) && host.fault.is_some() {
         // AMD checks the whole operand first and tells its first byte in the page, and is in MMX state by then.
-        explained.all |= ours.fault.is_some_and(|fault| fault.vector == 14);
+        explained.all |= host.fault.is_some_and(|fault| fault.vector == 14)
+            && ours.fault.is_none_or(|fault| fault.vector == 14);
     }
     if mnemonic == Mnemonic::Vdpps && host.fault.is_some_and(|fault| fault.vector == 19) {
         // The steps of both halves go together; ours finish the lower half first.

@@ -150,12 +150,13 @@ fn move_register(cpu: &mut Cpu, register: usize, by: u64, mask: u64) {
 fn transfer<const N: usize, const INPUT: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let mask = address_mask(op);
     let repeated = op.has(REP) || op.has(REPNE);
+    let port = cpu.regs[RDX] as u16;
+    // Permission is asked for even when nothing is to be transferred.
+    cpu.check_io(port, N as u8)?;
     if repeated && cpu.regs[RCX] & mask == 0 {
         cpu.rip = cpu.next_rip(op);
         return Ok(());
     }
-    let port = cpu.regs[RDX] as u16;
-    cpu.check_io(port, N as u8)?;
     let register = if INPUT { RDI } else { RSI };
     let offset = cpu.regs[register] & mask;
     let segment = if INPUT { cpu.string_es() } else { op.seg };
