@@ -1,7 +1,7 @@
 //! Random instructions of a given code, and states in which they find something to do.
 
 use crate::random::Random;
-use crate::state::{SCRATCH, SCRATCH_SIZE, START, State, TAKEN};
+use crate::state::{SCRATCH, SCRATCH_SIZE, START, State, TAKEN, XSAVE_SIZE};
 use iced_x86::{Code, Encoder, Instruction, Mnemonic, OpCodeOperandKind as Kind, OpKind, Register};
 
 /// An encoded instruction.
@@ -413,6 +413,25 @@ fn place_operands(case: &Case, state: &mut State, random: &mut Random, memory: &
         if matches!(mnemonic, Mnemonic::Jmp | Mnemonic::Call) {
             put(address, TAKEN[0]);
         }
+        if saves_state(mnemonic) {
+            let mut image = State::new();
+            vectors(&mut image, random);
+            x87(&mut image, random);
+            if matches!(mnemonic, Mnemonic::Fldenv | Mnemonic::Frstor) {
+                environment(&mut image, case, random);
+            }
+            image.set_u64(512, random.below(8));
+            if random.once_in(20) {
+                // A bit that no processor has a meaning for, or the mark of the compacted form.
+                image.set_u64(512 + 8 * random.below(8) as usize, 1 << (20 + random.below(44)));
+            }
+            for at in (0..XSAVE_SIZE).step_by(8) {
+                put(address.wrapping_add(at as u64), image.u64(at));
+            }
+            // The components: x87, SSE, AVX.
+            state.gpr[0] = state.gpr[0] & !0xff | random.below(8);
+            state.gpr[2] = 0;
+        }
     }
     match mnemonic {
         Mnemonic::Jmp | Mnemonic::Call if instruction.op0_kind() == OpKind::Register => {
@@ -428,6 +447,46 @@ fn place_operands(case: &Case, state: &mut State, random: &mut Random, memory: &
             put(state.gpr[4], random.next() & 0x20_0cd5 | 0x202);
         }
         _ => {}
+    }
+}
+
+/// FXSAVE, XSAVE, FNSAVE and their relatives: the memory operand is an image of the state.
+pub fn saves_state(mnemonic: Mnemonic) -> bool {
+    use Mnemonic::{Fldenv, Fnsave, Fnstenv, Frstor, Fxrstor, Fxrstor64, Fxsave, Fxsave64};
+    use Mnemonic::{Xrstor, Xrstor64, Xsave, Xsave64, Xsavec, Xsavec64};
+    matches!(
+        mnemonic,
+        Fldenv
+            | Fnsave
+            | Fnstenv
+            | Frstor
+            | Fxrstor
+            | Fxrstor64
+            | Fxsave
+            | Fxsave64
+            | Xrstor
+            | Xrstor64
+            | Xsave
+            | Xsave64
+            | Xsavec
+            | Xsavec64
+    )
+}
+
+/// Makes an image in the format of FLDENV and FRSTOR of one in that of FXRSTOR.
+fn environment(image: &mut State, case: &Case, random: &mut Random) {
+    let width = if case.instruction.code().op_code().operand_size() == 16 { 2 } else { 4 };
+    let (control, status) = (image.u16(0), image.u16(2));
+    let registers: Vec<(u64, u16)> = (0..8).map(|i| image.st(i)).collect();
+    for (i, value) in [control, status, random.next() as u16].into_iter().enumerate() {
+        image.set_u16(width * i, value);
+        if width == 4 {
+            image.set_u16(4 * i + 2, random.next() as u16);
+        }
+    }
+    for (i, (significand, sign_exponent)) in registers.into_iter().enumerate() {
+        image.set_u64(7 * width + 10 * i, significand);
+        image.set_u16(7 * width + 10 * i + 8, sign_exponent);
     }
 }
 

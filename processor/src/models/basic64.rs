@@ -13,6 +13,8 @@ pub(super) const MODEL: Model = Model {
     physical_bits: 40,
     features: FeatureSet::of(&[
         FPU,
+        FDP_EXCPTN_ONLY,
+        FPU_CS_DS_DEPRECATED,
         VME,
         DE,
         PSE,

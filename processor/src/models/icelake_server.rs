@@ -63,6 +63,8 @@ pub(super) const MODEL: Model = Model {
         RDRAND,
         ARAT,
         FSGSBASE,
+        FDP_EXCPTN_ONLY,
+        FPU_CS_DS_DEPRECATED,
         TSC_ADJUST,
         BMI1,
         AVX2,

@@ -141,6 +141,10 @@ fn saved_registers(cpu: &Cpu) -> usize {
 fn fx_address(cpu: &mut Cpu, op: &Op, write: bool) -> Exec<u64> {
     cpu.x87_present()?;
     let address = cpu.linear(op, 512, write)?;
+    if cpu.mode == Mode::Long64 && !cpu.is_canonical(address) {
+        // Faults as any access there, before alignment is looked at.
+        cpu.load::<1>(address)?;
+    }
     if address & 15 != 0 { Err(cpu.general_protection(0)) } else { Ok(address) }
 }
 
