@@ -186,6 +186,7 @@ impl Cpu {
             let ops = &block.ops;
             match (ops[0].run)(self, ops) {
                 Stop::Done => self.instructions += count,
+                Stop::Taken => self.instructions += (ops.len() - self.remaining + 1) as u64,
                 Stop::Trapped => return if self.left(ops) { self.step(code) } else { None },
             }
             if self.attention != 0 || self.tlb.changes != changes {
@@ -298,7 +299,7 @@ impl Cpu {
                 self.exact = true;
                 if let Some(block) = code.block(index) {
                     match (block.ops[0].run)(self, &block.ops) {
-                        Stop::Done => self.instructions += 1,
+                        Stop::Done | Stop::Taken => self.instructions += 1,
                         Stop::Trapped => {
                             self.left(&block.ops);
                         }

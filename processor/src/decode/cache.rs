@@ -254,6 +254,9 @@ impl CodeCache {
             ops.push(self.lower(instruction, kind, &mut live));
         }
         ops.reverse();
+        if kind.code_size == 2 {
+            fuse(&mut ops);
+        }
         let last = instructions.last()?;
         let end = last.0.next_ip();
         if !last.1 {
@@ -314,6 +317,20 @@ fn without_ignored_prefix(code: Code) -> Code {
         Code::Lzcnt_r32_rm32 => Code::Bsr_r32_rm32,
         Code::Lzcnt_r64_rm64 => Code::Bsr_r64_rm64,
         _ => Code::INVALID,
+    }
+}
+
+/// Joins comparisons with the conditional branches that follow them.
+fn fuse(ops: &mut [Op]) {
+    let table = Table::shared();
+    for i in 1..ops.len() {
+        let (op, branch) = (&ops[i - 1], &ops[i]);
+        let entry = table.get(op.code());
+        if let (Some([reg, mem]), Some(condition)) = (entry.fused, table.get(branch.code()).condition) {
+            let memory = op.run as usize == entry.mem as usize;
+            let handlers = if memory { mem } else { reg };
+            ops[i - 1].run = handlers[usize::from(condition & 15)];
+        }
     }
 }
 

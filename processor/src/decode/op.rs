@@ -12,6 +12,8 @@ pub type Handler = fn(&mut Cpu, &[Op]) -> Stop;
 pub enum Stop {
     /// All operations were executed; `Cpu::rip` is set.
     Done,
+    /// A conditional branch inside the block was taken: `Cpu::rip` is set, `Cpu::remaining` counts from it.
+    Taken,
     /// An operation trapped: `Cpu::trap`, and `Cpu::remaining` operations counting from the one that trapped.
     Trapped,
 }

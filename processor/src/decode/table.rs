@@ -3,6 +3,7 @@
 use super::op::{Handler, Op};
 use crate::branch;
 use crate::cpu::Cpu;
+use crate::integer::fused::ByCondition;
 use crate::trap::Exec;
 use iced_x86::Code;
 use std::sync::LazyLock;
@@ -33,6 +34,10 @@ pub struct Entry {
     pub place: Place,
     /// The register form cannot trap, so a flag that is dead after it is dead before it.
     pub reg_cannot_trap: bool,
+    /// It is a conditional branch, on this condition.
+    pub condition: Option<u8>,
+    /// Handlers that do the following conditional branch too, by condition, for both forms.
+    pub fused: Option<[&'static ByCondition; 2]>,
     /// Put into [`Op::size`].
     pub size: u8,
     /// Somebody registered it.
@@ -65,6 +70,8 @@ impl Table {
             mem_dead: None,
             place: Place::Inside,
             reg_cannot_trap: false,
+            condition: None,
+            fused: None,
             size: 0,
             known: true,
         };
@@ -81,6 +88,11 @@ impl Table {
         let entry = self.set(code, handler, handler);
         entry.place = Place::Ends;
         entry
+    }
+
+    /// Adds the forms that do the following conditional branch too, by its condition.
+    pub fn fuse(&mut self, code: Code, reg: &'static ByCondition, mem: &'static ByCondition) {
+        self.entries[code as usize].fused = Some([reg, mem]);
     }
 
     /// The entry of `code`.
@@ -103,6 +115,8 @@ impl Table {
             mem_dead: None,
             place: Place::Ends,
             reg_cannot_trap: false,
+            condition: None,
+            fused: None,
             size: 0,
             known: false,
         };
@@ -128,6 +142,12 @@ impl Entry {
     pub fn dead(&mut self, reg: Handler, mem: Handler) -> &mut Self {
         self.reg_dead = Some(reg);
         self.mem_dead = Some(mem);
+        self
+    }
+
+    /// It is a conditional branch.
+    pub fn jumps(&mut self, condition: u8) -> &mut Self {
+        self.condition = Some(condition);
         self
     }
 

@@ -3,6 +3,7 @@
 use super::operand::{cut, read};
 use crate::cpu::{Cpu, Mode, RCX, RIP_BASE_REG};
 use crate::decode::op::{ADDRESS_16, ADDRESS_32};
+use crate::decode::op::{Stop, next};
 use crate::decode::{Op, Table};
 use crate::segment::CS;
 use crate::trap::{Exec, Trapped};
@@ -42,9 +43,31 @@ fn jmp<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
+/// A conditional branch stays inside its block: taken, it leaves; not taken, the next operation follows.
+fn jcc<const CC: u8, const N: usize>(cpu: &mut Cpu, ops: &[Op]) -> Stop {
+    if cpu.flags.condition(CC) { take::<N>(cpu, &ops[0], ops) } else { next(cpu, ops) }
+}
+
+/// Takes the conditional branch `op`, the first of `ops`.
 #[inline(always)]
-fn jcc<const FAST: bool, const CC: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    if cpu.flags.condition(CC) { jmp::<FAST, N>(cpu, op) } else { fall(cpu, op) }
+pub(super) fn take<const N: usize>(cpu: &mut Cpu, op: &Op, ops: &[Op]) -> Stop {
+    let target = relative::<N>(cpu, op);
+    if cpu.check_target_in::<true>(target).is_err() {
+        return take_checked(cpu, ops, target);
+    }
+    cpu.rip = target;
+    cpu.remaining = ops.len();
+    Stop::Taken
+}
+
+#[cold]
+fn take_checked(cpu: &mut Cpu, ops: &[Op], target: u64) -> Stop {
+    if let Err(why) = cpu.check_target(target) {
+        return cpu.leave(ops, why);
+    }
+    cpu.rip = target;
+    cpu.remaining = ops.len();
+    Stop::Taken
 }
 
 #[inline(always)]
@@ -155,12 +178,12 @@ fn loop_<const KIND: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
 
 macro_rules! conditions {
     ($t:ident, $($name:ident = $cc:literal),*) => { paste::paste! { $(
-        $t.end(Code::[<J $name _rel8_16>], fast_branch!(jcc, $cc, 2));
-        $t.end(Code::[<J $name _rel16>], fast_branch!(jcc, $cc, 2));
-        $t.end(Code::[<J $name _rel8_32>], fast_branch!(jcc, $cc, 4));
-        $t.end(Code::[<J $name _rel32_32>], fast_branch!(jcc, $cc, 4));
-        $t.end(Code::[<J $name _rel8_64>], fast_branch!(jcc, $cc, 8));
-        $t.end(Code::[<J $name _rel32_64>], fast_branch!(jcc, $cc, 8));
+        $t.one(Code::[<J $name _rel8_16>], jcc::<$cc, 2>).jumps($cc);
+        $t.one(Code::[<J $name _rel16>], jcc::<$cc, 2>).jumps($cc);
+        $t.one(Code::[<J $name _rel8_32>], jcc::<$cc, 4>).jumps($cc);
+        $t.one(Code::[<J $name _rel32_32>], jcc::<$cc, 4>).jumps($cc);
+        $t.one(Code::[<J $name _rel8_64>], jcc::<$cc, 8>).jumps($cc);
+        $t.one(Code::[<J $name _rel32_64>], jcc::<$cc, 8>).jumps($cc);
     )* }};
 }
 

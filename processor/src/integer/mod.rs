@@ -4,6 +4,7 @@ pub mod alu;
 pub mod bits;
 pub mod control;
 pub mod decimal;
+pub mod fused;
 pub mod hints;
 pub mod moves;
 pub mod multiply;
@@ -18,6 +19,7 @@ use crate::decode::Table;
 /// Registers all general-purpose instructions.
 pub fn register(table: &mut Table) {
     alu::register(table);
+    fused::register(table);
     moves::register(table);
     stack::register(table);
     control::register(table);

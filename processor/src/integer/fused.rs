@@ -1,0 +1,132 @@
+//! CMP and TEST with the Jcc that follows, as one handler: the condition is taken from the operands themselves. The Jcc keeps its place in the block,
+//! so counting and faults are as without fusion.
+
+use super::alu::{Binary, Cmp, Test};
+use super::control::take;
+use super::operand::{cut, read};
+use crate::cpu::Cpu;
+use crate::decode::op::{Handler, Op, Stop};
+use crate::decode::{Table, op::next};
+use crate::flags::sign_extend;
+use iced_x86::Code;
+
+/// A comparison that can tell a condition without going through the flags.
+trait Compare: Binary {
+    fn holds<const CC: u8, const N: usize>(a: u64, b: u64, cpu: &Cpu) -> bool;
+}
+
+impl Compare for Cmp {
+    #[inline(always)]
+    fn holds<const CC: u8, const N: usize>(a: u64, b: u64, cpu: &Cpu) -> bool {
+        let (x, y) = (sign_extend(a, N) as i64, sign_extend(b, N) as i64);
+        let holds = match CC >> 1 {
+            1 => a < b,
+            2 => a == b,
+            3 => a <= b,
+            6 => x < y,
+            7 => x <= y,
+            // Overflow, sign and parity are rare after CMP.
+            _ => return cpu.flags.condition(CC),
+        };
+        holds != (CC & 1 != 0)
+    }
+}
+
+impl Compare for Test {
+    #[inline(always)]
+    fn holds<const CC: u8, const N: usize>(a: u64, b: u64, cpu: &Cpu) -> bool {
+        let result = sign_extend(a & b, N) as i64;
+        let holds = match CC >> 1 {
+            0 | 1 => false,
+            2 | 3 => result == 0,
+            4 | 6 => result < 0,
+            7 => result <= 0,
+            _ => return cpu.flags.condition(CC),
+        };
+        holds != (CC & 1 != 0)
+    }
+}
+
+/// Where the operands come from, as the instruction's name has them.
+const RR: u8 = 0;
+const RI: u8 = 1;
+const RM: u8 = 2;
+const MR: u8 = 3;
+const MI: u8 = 4;
+
+fn fused<C: Compare, const FORM: u8, const N: usize, const CC: u8>(cpu: &mut Cpu, ops: &[Op]) -> Stop {
+    let [op, branch, ..] = ops else { return plain(cpu, ops) };
+    let memory = if matches!(FORM, RM | MR | MI) {
+        let Ok(linear) = cpu.linear_in::<true>(op, N as u64, false) else { return plain(cpu, ops) };
+        let Ok(value) = cpu.load_in::<true, N>(linear) else { return plain(cpu, ops) };
+        value
+    } else {
+        0
+    };
+    let (a, b) = match FORM {
+        RR => (read::<N>(cpu, op.r[0]), read::<N>(cpu, op.r[1])),
+        RI => (read::<N>(cpu, op.r[0]), cut::<N>(op.imm)),
+        RM => (read::<N>(cpu, op.r[0]), memory),
+        MR => (memory, read::<N>(cpu, op.r[1])),
+        _ => (memory, cut::<N>(op.imm)),
+    };
+    C::compute::<N, true>(a, b, &mut cpu.flags);
+    let rest = &ops[1..];
+    if C::holds::<CC, N>(a, b, cpu) { take::<8>(cpu, branch, rest) } else { next(cpu, rest) }
+}
+
+/// The comparison alone, for what the fused form does not do.
+#[cold]
+fn plain(cpu: &mut Cpu, ops: &[Op]) -> Stop {
+    match ops.first() {
+        Some(op) => (Table::shared().get(op.code()).mem)(cpu, ops),
+        None => Stop::Done,
+    }
+}
+
+/// The handlers of one comparison, by condition.
+pub type ByCondition = [Handler; 16];
+
+macro_rules! by_condition {
+    ($name:ident, $form:ident, $n:literal) => {{
+        static HANDLERS: ByCondition = [
+            fused::<$name, $form, $n, 0>,
+            fused::<$name, $form, $n, 1>,
+            fused::<$name, $form, $n, 2>,
+            fused::<$name, $form, $n, 3>,
+            fused::<$name, $form, $n, 4>,
+            fused::<$name, $form, $n, 5>,
+            fused::<$name, $form, $n, 6>,
+            fused::<$name, $form, $n, 7>,
+            fused::<$name, $form, $n, 8>,
+            fused::<$name, $form, $n, 9>,
+            fused::<$name, $form, $n, 10>,
+            fused::<$name, $form, $n, 11>,
+            fused::<$name, $form, $n, 12>,
+            fused::<$name, $form, $n, 13>,
+            fused::<$name, $form, $n, 14>,
+            fused::<$name, $form, $n, 15>,
+        ];
+        &HANDLERS
+    }};
+}
+
+macro_rules! sizes {
+    ($t:ident, $($n:literal, $bits:literal, $acc:ident, $imm:literal);*) => { paste::paste! { $(
+        $t.fuse(Code::[<Cmp_rm $bits _r $bits>], by_condition!(Cmp, RR, $n), by_condition!(Cmp, MR, $n));
+        $t.fuse(Code::[<Cmp_r $bits _rm $bits>], by_condition!(Cmp, RR, $n), by_condition!(Cmp, RM, $n));
+        $t.fuse(Code::[<Cmp_rm $bits _imm8>], by_condition!(Cmp, RI, $n), by_condition!(Cmp, MI, $n));
+        $t.fuse(Code::[<Cmp_ $acc _imm $imm>], by_condition!(Cmp, RI, $n), by_condition!(Cmp, RI, $n));
+        $t.fuse(Code::[<Test_rm $bits _r $bits>], by_condition!(Test, RR, $n), by_condition!(Test, MR, $n));
+        $t.fuse(Code::[<Test_rm $bits _imm $imm>], by_condition!(Test, RI, $n), by_condition!(Test, MI, $n));
+        $t.fuse(Code::[<Test_ $acc _imm $imm>], by_condition!(Test, RI, $n), by_condition!(Test, RI, $n));
+    )* }};
+}
+
+/// Registers the fused forms of what [`super::alu`] has registered.
+pub fn register(table: &mut Table) {
+    sizes!(table, 1, 8, AL, 8; 2, 16, AX, 16; 4, 32, EAX, 32; 8, 64, RAX, 32);
+    table.fuse(Code::Cmp_rm16_imm16, by_condition!(Cmp, RI, 2), by_condition!(Cmp, MI, 2));
+    table.fuse(Code::Cmp_rm32_imm32, by_condition!(Cmp, RI, 4), by_condition!(Cmp, MI, 4));
+    table.fuse(Code::Cmp_rm64_imm32, by_condition!(Cmp, RI, 8), by_condition!(Cmp, MI, 8));
+}
