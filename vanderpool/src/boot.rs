@@ -10,7 +10,7 @@ use devices::network::UserNetwork;
 use devices::ports::{Discard, Output};
 use devices::storage::image::{self, ImageOptions};
 use machine::boot::firmware::Firmware;
-use machine::{Boot, Config, Disk, Host, HostEvent, Machine, Outcome, Sata};
+use machine::{Boot, Config, Console, Disk, Host, HostEvent, Machine, Outcome, Sata};
 use processor::models::Model;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
@@ -25,8 +25,8 @@ use std::time::{Duration, Instant};
 pub fn run(arguments: &cli::Boot) -> Result<u8, Error> {
     let mut machine = build(arguments)?;
     let signals = Signals::watch()?;
-    let on_terminal = arguments.serial == Serial::Stdio && io::stdin().is_terminal();
-    let keyboard = if arguments.serial == Serial::Stdio { Keyboard::of_stdin(on_terminal) } else { Keyboard::none() };
+    let on_terminal = arguments.uses_terminal() && io::stdin().is_terminal();
+    let keyboard = if arguments.uses_terminal() { Keyboard::of_stdin(on_terminal) } else { Keyboard::none() };
     if on_terminal {
         eprintln!("vanderpool: Ctrl-A x ends the machine, Ctrl-A h helps");
     }
@@ -79,15 +79,29 @@ fn build(arguments: &cli::Boot) -> Result<Machine, Error> {
     if let Some(Network::User) = arguments.net {
         config.network = Some(Box::new(UserNetwork::new()));
     }
-    config.serial = vec![match &arguments.serial {
-        Serial::Stdio => Box::new(Stdout),
-        Serial::File(path) => Box::new(FileOutput::create(path)?),
-        Serial::None => Box::new(Discard),
-    }];
+    let virtio_stdio = arguments.virtio_console == Some(Serial::Stdio);
+    if virtio_stdio && arguments.serial != Serial::None {
+        return Err(Error::new(
+            "the virtio console can have the terminal when no serial port has it: add --serial none",
+        ));
+    }
+    config.serial = if virtio_stdio { Vec::new() } else { vec![output(&arguments.serial)?] };
+    if let Some(choice) = &arguments.virtio_console {
+        config.console = Some(Console { output: output(choice)?, size: (80, 25) });
+    }
     if let Some(path) = &arguments.debug_port {
         config.debug_port = Box::new(FileOutput::create(path)?);
     }
     Machine::new(config).map_err(|error| explain(&error, arguments))
+}
+
+/// Where a console's output goes.
+fn output(choice: &Serial) -> Result<Box<dyn Output>, Error> {
+    Ok(match choice {
+        Serial::Stdio => Box::new(Stdout),
+        Serial::File(path) => Box::new(FileOutput::create(path)?),
+        Serial::None => Box::new(Discard),
+    })
 }
 
 /// What the machine boots.

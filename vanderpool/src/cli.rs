@@ -84,6 +84,10 @@ pub struct Boot {
     /// Where the first serial port goes
     #[arg(long, value_name = "stdio|file:PATH|none", default_value = "stdio")]
     pub serial: Serial,
+    /// Add a virtio console (/dev/hvc0 in Linux) and say where it goes; `stdio` needs `--serial none`, which then leaves the serial
+    /// ports out
+    #[arg(long, value_name = "stdio|file:PATH|none")]
+    pub virtio_console: Option<Serial>,
     /// Write what firmware sends to its debug port (0x402) to FILE
     #[arg(long, value_name = "FILE")]
     pub debug_port: Option<PathBuf>,
@@ -102,6 +106,14 @@ pub struct Boot {
     /// At the end, print the count of instructions, virtual and host time to standard error
     #[arg(long)]
     pub stats: bool,
+}
+
+impl Boot {
+    /// The terminal is a console of the machine.
+    #[must_use]
+    pub fn uses_terminal(&self) -> bool {
+        self.serial == Serial::Stdio || self.virtio_console == Some(Serial::Stdio)
+    }
 }
 
 /// `vanderpool cpus`.
