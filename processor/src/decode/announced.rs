@@ -74,7 +74,7 @@ pub fn announces(model: &Model, feature: CpuidFeature) -> bool {
         F::XSAVEC => Feature::XSAVEC,
         F::XSAVES => Feature::XSAVES,
         F::PREFETCHW => Feature::PREFETCHW,
-        F::VMX => Feature::VMX,
+        F::VMX | F::INVEPT | F::INVVPID => Feature::VMX,
         _ => return false,
     };
     model.has(needed)

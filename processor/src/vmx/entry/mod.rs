@@ -43,6 +43,7 @@ impl Cpu {
             self.entry_failure(failed, qualification);
             return Ok(());
         }
+        self.spend_transition();
         let host_debugctl = self.msrs.debugctl;
         self.enter_non_root();
         self.load_guest(context);
