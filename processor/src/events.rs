@@ -167,10 +167,12 @@ impl Cpu {
     /// INIT: registers as after power-up, but for the state that SDM vol. 3A, table 10-1 keeps.
     pub fn init(&mut self) {
         let (xcr0, ymm, mxcsr, cr0) = (self.xcr0, self.ymm, self.mxcsr, self.cr0);
+        let (x87, pkru) = (self.x87.clone(), self.pkru);
         let startup = self.events.startup.take();
         self.apic.init();
         self.reset_registers();
         (self.xcr0, self.ymm, self.mxcsr) = (xcr0, ymm, mxcsr);
+        (self.x87, self.pkru) = (x87, pkru);
         self.cr0 = self.cr0 & !(Cr0::CD | Cr0::NW) | cr0 & (Cr0::CD | Cr0::NW);
         self.events = crate::system::event::PendingEvents::default();
         self.attention &= !attention::INACTIVE;
