@@ -14,6 +14,7 @@ pub mod models;
 pub mod run;
 pub mod segment;
 pub mod simd;
+pub mod state;
 pub mod system;
 #[cfg(test)]
 pub(crate) mod testing;

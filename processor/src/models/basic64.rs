@@ -54,4 +54,5 @@ pub(super) const MODEL: Model = Model {
     ],
     arch_capabilities: 0,
     microcode: 0xba,
+    platform_msrs: false,
 };

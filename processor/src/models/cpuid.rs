@@ -88,7 +88,8 @@ impl Model {
             leaf::EXTENDED_FEATURES => {
                 let mut result = self.flags(function, subleaf);
                 if subleaf == 0 {
-                    result[0] = 1;
+                    // The highest sub-leaf.
+                    result[0] = 2;
                     result[2] |= u32::from(context.ospke && self.has(Feature::PKU)) << Feature::OSPKE.place().bit;
                 }
                 result

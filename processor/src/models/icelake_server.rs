@@ -89,6 +89,7 @@ pub(super) const MODEL: Model = Model {
         IBRS_IBPB,
         STIBP,
         ARCH_CAPABILITIES,
+        BHI_CTRL,
         XSAVEOPT,
         XSAVEC,
         XGETBV_ECX1,
@@ -126,4 +127,5 @@ pub(super) const MODEL: Model = Model {
         | BHI_NO
         | ITS_NO,
     microcode: 0x0d00_03e7,
+    platform_msrs: true,
 };

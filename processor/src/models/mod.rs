@@ -69,6 +69,8 @@ pub struct Model {
     pub arch_capabilities: u64,
     /// The microcode revision in IA32_BIOS_SIGN_ID.
     pub microcode: u32,
+    /// Whether the MSRs of the platform exist that systems look for on this family and model: MSR_PLATFORM_INFO, MSR_POWER_CTL.
+    pub platform_msrs: bool,
 }
 
 /// The features that software cannot switch off on the command line: no 64-bit PC works without them.

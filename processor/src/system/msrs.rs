@@ -62,6 +62,8 @@ pub struct Msrs {
     pub feature_control: u64,
     /// IA32_SPEC_CTRL.
     pub spec_ctrl: u64,
+    /// MSR_POWER_CTL, which controls nothing here.
+    pub power_ctl: u64,
     /// IA32_DEBUGCTL.
     pub debugctl: u64,
     /// IA32_XSS.
@@ -203,7 +205,8 @@ impl Cpu {
             msr::TSC_ADJUST if has(Feature::TSC_ADJUST) => msrs.tsc_adjust,
             msr::SPEC_CTRL if has(Feature::IBRS_IBPB) => msrs.spec_ctrl,
             msr::BIOS_SIGN_ID => msrs.bios_sign_id,
-            msr::PLATFORM_INFO => reset.platform_info,
+            msr::PLATFORM_INFO if self.model.platform_msrs => reset.platform_info,
+            msr::POWER_CTL if self.model.platform_msrs => msrs.power_ctl,
             msr::MTRRCAP => reset.mtrr_cap,
             msr::ARCH_CAPABILITIES => reset.arch_capabilities?,
             msr::SYSENTER_CS => msrs.sysenter_cs,
@@ -259,7 +262,8 @@ impl Cpu {
             }
             msr::SPEC_CTRL if self.model.has(Feature::IBRS_IBPB) => {
                 let stibp = if self.model.has(Feature::STIBP) { SpecCtrl::STIBP } else { 0 };
-                if value & !(SpecCtrl::IBRS | stibp) != 0 {
+                let bhi = if self.model.has(Feature::BHI_CTRL) { SpecCtrl::BHI_DIS_S } else { 0 };
+                if value & !(SpecCtrl::IBRS | stibp | bhi) != 0 {
                     return false;
                 }
                 self.msrs.spec_ctrl = value;
@@ -268,6 +272,7 @@ impl Cpu {
             msr::PRED_CMD if self.model.has(Feature::IBRS_IBPB) => return value & !1 == 0,
             // A microcode update is taken and changes nothing; software reads the revision after clearing it and CPUID.
             msr::BIOS_UPDT_TRIG | msr::BIOS_SIGN_ID => {}
+            msr::POWER_CTL if self.model.platform_msrs => self.msrs.power_ctl = value,
             msr::SYSENTER_CS => self.msrs.sysenter_cs = value & 0xffff_ffff,
             msr::SYSENTER_ESP if canonical => self.msrs.sysenter_esp = value,
             msr::SYSENTER_EIP if canonical => self.msrs.sysenter_eip = value,

@@ -28,6 +28,7 @@ pub mod msr_bitmap;
 mod msr_list;
 pub mod pause_loop;
 mod preemption_timer;
+pub mod state;
 #[cfg(test)]
 mod tests;
 mod tpr;

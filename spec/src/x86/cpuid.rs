@@ -254,6 +254,7 @@ features! {
     FSRC "fsrc" (0x7, 1, Eax, 12) "fast short REP CMPSB and SCASB";
     FRED "fred" (0x7, 1, Eax, 17) "flexible return and event delivery";
     LAM "lam" (0x7, 1, Eax, 26) "linear address masking";
+    BHI_CTRL "bhi_ctrl" (0x7, 2, Edx, 4) "IA32_SPEC_CTRL.BHI_DIS_S";
     XSAVEOPT "xsaveopt" (0xd, 1, Eax, 0) "XSAVEOPT";
     XSAVEC "xsavec" (0xd, 1, Eax, 1) "XSAVEC and compacted XRSTOR";
     XGETBV_ECX1 "xgetbv1" (0xd, 1, Eax, 2) "XGETBV with ECX = 1";

@@ -55,6 +55,7 @@ msrs! {
     DEBUGCTL = 0x1d9, "IA32_DEBUGCTL.";
     LASTBRANCHFROMIP = 0x1db, "LASTBRANCHFROMIP.";
     LASTBRANCHTOIP = 0x1dc, "LASTBRANCHTOIP.";
+    POWER_CTL = 0x1fc, "MSR_POWER_CTL: C1E and energy control.";
     MTRR_PHYSBASE0 = 0x200, "IA32_MTRR_PHYSBASE0; base and mask of the variable ranges alternate from here.";
     MTRR_PHYSMASK0 = 0x201, "IA32_MTRR_PHYSMASK0.";
     MTRR_FIX64K_00000 = 0x250, "IA32_MTRR_FIX64K_00000.";
@@ -188,6 +189,7 @@ named_bits! {
         0 IBRS "indirect branch restricted speculation";
         1 STIBP "single thread indirect branch predictors";
         2 SSBD "speculative store bypass disable";
+        10 BHI_DIS_S "branch history injection prevented in supervisor mode";
     }
 }
 

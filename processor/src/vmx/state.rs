@@ -1,0 +1,99 @@
+//! The saved state of VT-x.
+
+use super::vmcs::Vmcs;
+use super::{Controls, Vmx, pause_loop};
+use serde::{Deserialize, Serialize};
+use spec::vmx::{EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls, VmcsField};
+
+/// Saved state of [`Vmx`]. What follows from the CPU model, and what only diagnoses, is left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmxState {
+    on: bool,
+    non_root: bool,
+    vmxon_pointer: u64,
+    vmcs_pointer: u64,
+    vmcs_launched: bool,
+    /// The fields in the order of [`VmcsField::ALL`].
+    vmcs_fields: Vec<u64>,
+    /// Pin-based, primary, secondary, exit and entry controls.
+    controls: [u32; 5],
+    pause_loop: pause_loop::PauseLoop,
+    eptp: u64,
+    vpid: u16,
+    virtual_nmi_blocking: bool,
+    mtf_pending: bool,
+    timer_deadline: u64,
+    tpr_below_threshold: bool,
+}
+
+impl Vmx {
+    /// The state at an instruction boundary.
+    #[must_use]
+    pub fn save(&self) -> VmxState {
+        let Self {
+            capabilities: _,
+            on,
+            non_root,
+            vmxon_pointer,
+            vmcs,
+            controls,
+            last_failed_check: _,
+            pause_loop,
+            eptp,
+            vpid,
+            virtual_nmi_blocking,
+            iret_unblocked_nmi: _,
+            mtf_pending,
+            timer_deadline,
+            tpr_below_threshold,
+            pending: _,
+        } = self;
+        let Controls { pin, primary, secondary, exit, entry } = *controls;
+        VmxState {
+            on: *on,
+            non_root: *non_root,
+            vmxon_pointer: *vmxon_pointer,
+            vmcs_pointer: vmcs.pointer,
+            vmcs_launched: vmcs.launched,
+            vmcs_fields: VmcsField::ALL.iter().map(|(field, _)| vmcs.get(*field)).collect(),
+            controls: [pin.0, primary.0, secondary.0, exit.0, entry.0],
+            pause_loop: *pause_loop,
+            eptp: *eptp,
+            vpid: *vpid,
+            virtual_nmi_blocking: *virtual_nmi_blocking,
+            mtf_pending: *mtf_pending,
+            timer_deadline: *timer_deadline,
+            tpr_below_threshold: *tpr_below_threshold,
+        }
+    }
+
+    /// Takes up a saved state; the capabilities stay.
+    pub fn restore(&mut self, state: &VmxState) {
+        let mut restored = Self::new(self.capabilities.clone());
+        let mut vmcs = Vmcs::default();
+        (vmcs.pointer, vmcs.launched) = (state.vmcs_pointer, state.vmcs_launched);
+        for ((field, _), value) in VmcsField::ALL.iter().zip(&state.vmcs_fields) {
+            vmcs.set(*field, *value);
+        }
+        let [pin, primary, secondary, exit, entry] = state.controls;
+        restored.on = state.on;
+        restored.non_root = state.non_root;
+        restored.vmxon_pointer = state.vmxon_pointer;
+        *restored.vmcs = vmcs;
+        restored.controls = Controls {
+            pin: PinBasedControls(pin),
+            primary: PrimaryControls(primary),
+            secondary: SecondaryControls(secondary),
+            exit: ExitControls(exit),
+            entry: EntryControls(entry),
+        };
+        restored.pause_loop = state.pause_loop;
+        restored.eptp = state.eptp;
+        restored.vpid = state.vpid;
+        restored.virtual_nmi_blocking = state.virtual_nmi_blocking;
+        restored.mtf_pending = state.mtf_pending;
+        restored.timer_deadline = state.timer_deadline;
+        restored.tpr_below_threshold = state.tpr_below_threshold;
+        *self = restored;
+    }
+}
