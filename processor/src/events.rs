@@ -9,7 +9,7 @@ use crate::system::delivery::{Escalation, escalate};
 use crate::system::event::{Event, Shadow};
 use crate::trap::Trap;
 use spec::x86::control_registers::Cr0;
-use spec::x86::debug::{BreakCondition, Dr6, Dr7};
+use spec::x86::debug::{BreakCondition, DebugCtl, Dr6, Dr7};
 use spec::x86::exceptions::Vector;
 
 impl Cpu {
@@ -88,8 +88,12 @@ impl Cpu {
         self.events.trace_late = false;
         self.events.loaded_rf = false;
         let guest = self.vmx.non_root;
+        let start = self.rip;
         let exit = self.step(code);
-        self.instruction_done(traced, resume);
+        // With BTF only instructions that branch are traced.
+        let next = self.cut_rip(start.wrapping_add(u64::from(self.events.step_length)));
+        let untraced = self.msrs.debugctl & DebugCtl::BTF != 0 && self.rip == next;
+        self.instruction_done(traced && !untraced, resume);
         if guest {
             self.vmx_instruction_done();
         }
@@ -304,7 +308,7 @@ impl Cpu {
         }
     }
 
-    /// The registers that an exception sets when it is not intercepted: CR2, DR6 and DR7.
+    /// The registers that an exception sets when it is not intercepted: CR2; DR6, DR7 and IA32_DEBUGCTL.
     fn note_exception(&mut self, event: Event) {
         use crate::system::event::EventKind::HardwareException;
         if event.kind != HardwareException {
@@ -316,6 +320,7 @@ impl Cpu {
             let bits = std::mem::take(&mut self.events.debug_bits);
             self.dr[6] = self.dr[6] & !Dr6::HIT | bits;
             self.dr[7] &= !Dr7::GD;
+            self.msrs.debugctl &= !(DebugCtl::LBR | DebugCtl::BTF);
         }
     }
 

@@ -298,6 +298,7 @@ impl Cpu {
             Ok(index) => {
                 self.exact = true;
                 if let Some(block) = code.block(index) {
+                    self.events.step_length = block.bytes;
                     match (block.ops[0].run)(self, &block.ops) {
                         Stop::Done | Stop::Taken => self.instructions += 1,
                         Stop::Trapped => {

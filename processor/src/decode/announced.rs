@@ -25,8 +25,10 @@ pub fn announces(model: &Model, feature: CpuidFeature) -> bool {
         | F::CET_SS
         | F::MPX
         | F::RDPMC
-        | F::CLDEMOTE => {
-            // ENDBR, CLDEMOTE and MPX' encodings are no-operations where the feature is not announced.
+        | F::CLDEMOTE
+        | F::PREFETCHWT1
+        | F::WBNOINVD => {
+            // ENDBR, CLDEMOTE, PREFETCHWT1 and MPX' encodings are no-operations where the feature is not announced, and WBNOINVD is WBINVD.
             return true;
         }
         F::TSC => Feature::TSC,

@@ -25,6 +25,7 @@ pub fn register(table: &mut Table) {
     }
     for code in [
         Code::Cldemote_m8,
+        Code::Prefetchwt1_m8,
         Code::Rdsspd_r32,
         Code::Rdsspq_r64,
         Code::Bndldx_bnd_mib,

@@ -92,6 +92,8 @@ pub struct PendingEvents {
     pub debug_bits: u64,
     /// The instruction's single-step trap goes by TF as it is after it (SYSCALL, SYSRET).
     pub trace_late: bool,
+    /// Length of the instruction that ran on its own last.
+    pub step_length: u32,
     /// The instruction loaded RFLAGS.RF for the next one.
     pub loaded_rf: bool,
     /// An event was delivered, or a VM exit made, since this was last cleared: the running instruction did not complete, or its

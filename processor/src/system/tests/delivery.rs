@@ -294,3 +294,17 @@ fn init_and_startup_bring_a_processor_to_its_page() {
     machine.run_to_halt(10);
     assert_eq!((machine.at(), machine.cpu.mode), ((0x9a00, 1), crate::cpu::Mode::Real));
 }
+
+#[test]
+fn branch_single_step_traps_after_branches_only() {
+    let mut machine = Machine::long();
+    machine.idt(1, 8, 0x9000, 0x8e);
+    machine.cpu.rip = 0x8000;
+    machine.write(0x8000, &[0xff, 0xc0, 0xff, 0xc0, 0xeb, 0x10]); // inc eax; inc eax; jmp 0x8016
+    machine.write(0x9000, &[0xf4]);
+    assert!(machine.cpu.write_msr(0x1d9, 2));
+    machine.cpu.set_rflags(flags::TF | 2);
+    machine.run_to_halt(100);
+    assert_eq!((machine.cpu.regs[0], stack(&machine, 8, 1)), (2, vec![0x8016]));
+    assert_eq!(machine.cpu.read_msr(0x1d9), Some(0), "BTF is cleared");
+}
