@@ -30,3 +30,20 @@ fn every_announced_instruction_is_registered() {
         assert!(missing.is_empty(), "{}: {missing:?}", model.name);
     }
 }
+
+#[test]
+fn every_registered_instruction_belongs_to_a_model() {
+    let table = Table::shared();
+    // There, but for models yet to come.
+    let later = [CpuidFeature::VAES, CpuidFeature::VPCLMULQDQ, CpuidFeature::WBNOINVD];
+    let stranded: Vec<Code> = Code::values()
+        .filter(|&code| table.get(code).known)
+        .filter(|code| !code.cpuid_features().iter().any(|feature| later.contains(feature)))
+        .filter(|code| {
+            !Model::ALL.iter().any(|model| {
+                code.cpuid_features().iter().all(|&feature| processor::decode::announced::announces(model, feature))
+            })
+        })
+        .collect();
+    assert!(stranded.is_empty(), "no model announces {stranded:?}");
+}

@@ -34,10 +34,11 @@ mod given {
     pub const LOADER_NAME: u32 = 1 << 9;
 }
 
-const INFO_ADDRESS: u64 = 0x9000;
-const MODULES_ADDRESS: u64 = 0x9080;
-const LOADER_NAME_ADDRESS: u64 = 0x90c0;
-const MAP_ADDRESS: u64 = 0x9100;
+/// Above what real-mode test images take of low memory.
+const INFO_ADDRESS: u64 = 0x4_0000;
+const MODULES_ADDRESS: u64 = 0x4_0080;
+const LOADER_NAME_ADDRESS: u64 = 0x4_00c0;
+const MAP_ADDRESS: u64 = 0x4_0100;
 const COMMAND_LINE_ADDRESS: u64 = 0x2_0000;
 const MODULE_STRING_ADDRESS: u64 = 0x3_0000;
 /// What fits where the strings are.
