@@ -2,7 +2,7 @@
 //! flags, string comparisons, half-register stores.
 
 use iced_x86::Code;
-use softfloat::{Env, F32, F64, Relation, Rounding, Sse};
+use softfloat::{Env, F32, F64, PE, Relation, Rounding, Sse};
 
 use super::lanes::Xmm;
 use super::{convert, integer, string_compare};
@@ -79,7 +79,17 @@ fn to_integer<const FROM: usize, const TO: usize, const TRUNCATE: bool, const ME
     let source = scalar_source::<FROM, MEMORY>(cpu, op, 1)?;
     let mut env = Env::from_mxcsr(cpu.mxcsr);
     let rounding = if TRUNCATE { Rounding::Zero } else { env.rounding };
+    let plain = if FROM == 4 { f64::from(f32::from_bits(source as u32)) } else { f64::from_bits(source) };
+    let limit = if TO == 4 { 2f64.powi(31) } else { 2f64.powi(63) };
     let value = match (FROM, TO) {
+        // What fits and is no denormal: the host's truncation, inexact if there was a fraction.
+        _ if TRUNCATE && (1.0..limit).contains(&plain.abs()) => {
+            let whole = plain as i64;
+            if whole as f64 != plain {
+                env.flags |= PE;
+            }
+            whole as u64
+        }
         (4, 4) => F32(source as u32).to_i32(rounding, &mut env) as u64,
         (4, _) => F32(source as u32).to_i64(rounding, &mut env) as u64,
         (_, 4) => F64(source).to_i32(rounding, &mut env) as u64,
