@@ -149,7 +149,13 @@ impl Cpu {
         if op.has(LEGACY_ADDRESS) {
             return Err(Trapped::MISS);
         }
-        Ok(self.offset_of(op).wrapping_add(self.segs[(op.seg & 7) as usize].base))
+        let offset = self.offset_of(op);
+        // Only FS and GS have a base here.
+        if op.seg >= segment::ZERO as u8 {
+            Ok(offset)
+        } else {
+            Ok(offset.wrapping_add(self.segs[(op.seg & 7) as usize].base))
+        }
     }
 
     #[inline(never)]
@@ -188,7 +194,7 @@ impl Cpu {
 /// Runs the operation after `ops[0]`: compiled to a jump at opt-level 1 and above.
 #[inline(always)]
 pub fn next(cpu: &mut Cpu, ops: &[Op]) -> Stop {
-    let rest = &ops[1..];
+    let [_, rest @ ..] = ops else { return Stop::Done };
     match rest.first() {
         Some(op) => (op.run)(cpu, rest),
         None => Stop::Done,
@@ -200,7 +206,8 @@ pub fn next(cpu: &mut Cpu, ops: &[Op]) -> Stop {
 macro_rules! op {
     ($body:expr) => {{
         fn handler(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
-            match $body(cpu, &ops[0]) {
+            let [op, ..] = ops else { return $crate::decode::Stop::Done };
+            match $body(cpu, op) {
                 Ok(()) => $crate::decode::op::next(cpu, ops),
                 Err(why) => cpu.leave(ops, why),
             }
@@ -216,13 +223,15 @@ macro_rules! fast {
     ($body:ident $(, $parameter:tt)*) => {{
         #[inline(never)]
         fn slow(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
-            match $body::<false $(, $parameter)*>(cpu, &ops[0]) {
+            let [op, ..] = ops else { return $crate::decode::Stop::Done };
+            match $body::<false $(, $parameter)*>(cpu, op) {
                 Ok(()) => $crate::decode::op::next(cpu, ops),
                 Err(why) => cpu.leave(ops, why),
             }
         }
         fn handler(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
-            match $body::<true $(, $parameter)*>(cpu, &ops[0]) {
+            let [op, ..] = ops else { return $crate::decode::Stop::Done };
+            match $body::<true $(, $parameter)*>(cpu, op) {
                 Ok(()) => $crate::decode::op::next(cpu, ops),
                 Err(_) => slow(cpu, ops),
             }
@@ -237,13 +246,15 @@ macro_rules! fast_branch {
     ($body:ident $(, $parameter:tt)*) => {{
         #[inline(never)]
         fn slow(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
-            match $body::<false $(, $parameter)*>(cpu, &ops[0]) {
+            let [op, ..] = ops else { return $crate::decode::Stop::Done };
+            match $body::<false $(, $parameter)*>(cpu, op) {
                 Ok(()) => $crate::decode::Stop::Done,
                 Err(why) => cpu.leave(ops, why),
             }
         }
         fn handler(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
-            match $body::<true $(, $parameter)*>(cpu, &ops[0]) {
+            let [op, ..] = ops else { return $crate::decode::Stop::Done };
+            match $body::<true $(, $parameter)*>(cpu, op) {
                 Ok(()) => $crate::decode::Stop::Done,
                 Err(_) => slow(cpu, ops),
             }
@@ -257,7 +268,8 @@ macro_rules! fast_branch {
 macro_rules! branch {
     ($body:expr) => {{
         fn handler(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
-            match $body(cpu, &ops[0]) {
+            let [op, ..] = ops else { return $crate::decode::Stop::Done };
+            match $body(cpu, op) {
                 Ok(()) => $crate::decode::Stop::Done,
                 Err(why) => cpu.leave(ops, why),
             }
@@ -271,8 +283,9 @@ macro_rules! branch {
 macro_rules! last {
     ($body:expr) => {{
         fn handler(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
-            let next = cpu.next_rip(&ops[0]);
-            match $body(cpu, &ops[0]) {
+            let [op, ..] = ops else { return $crate::decode::Stop::Done };
+            let next = cpu.next_rip(op);
+            match $body(cpu, op) {
                 Ok(()) => {
                     cpu.rip = next;
                     $crate::decode::Stop::Done

@@ -45,7 +45,8 @@ fn jmp<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
 
 /// A conditional branch stays inside its block: taken, it leaves; not taken, the next operation follows.
 fn jcc<const CC: u8, const N: usize>(cpu: &mut Cpu, ops: &[Op]) -> Stop {
-    if cpu.flags.condition(CC) { take::<N>(cpu, &ops[0], ops) } else { next(cpu, ops) }
+    let [op, ..] = ops else { return Stop::Done };
+    if cpu.flags.condition(CC) { take::<N>(cpu, op, ops) } else { next(cpu, ops) }
 }
 
 /// Takes the conditional branch `op`, the first of `ops`.

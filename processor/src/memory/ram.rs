@@ -61,7 +61,7 @@ impl GuestRam {
     /// When the host refuses so much.
     pub fn try_new(length: u64) -> io::Result<Self> {
         let length = length.checked_next_multiple_of(PAGE_SIZE).ok_or(io::ErrorKind::OutOfMemory)?.max(PAGE_SIZE);
-        let size = usize::try_from(length).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let size = usize::try_from(length + PAGE_SIZE).map_err(|_| io::ErrorKind::OutOfMemory)?;
         let mut mapping = MmapOptions::new().len(size).no_reserve_swap().map_anon()?;
         // Fewer faults and fewer misses of the host's TLB; a host that has no huge pages does without.
         #[cfg(target_os = "linux")]
@@ -91,11 +91,21 @@ impl GuestRam {
         unsafe { self.bytes.as_ptr().add(offset as usize) }
     }
 
+    /// As [`GuestRam::at`] for at most a page, without a branch: an offset out of range, which would be a mistake of the caller, gives the spare
+    /// page behind RAM.
+    #[inline(always)]
+    fn at_small<const N: usize>(&self, offset: u64) -> *mut u8 {
+        const { assert!(N as u64 <= PAGE_SIZE) };
+        debug_assert!(offset <= self.length && self.length - offset >= N as u64, "guest RAM offset out of range");
+        // SAFETY: at most `length`, and the mapping goes on for a page.
+        unsafe { self.bytes.as_ptr().add(offset.min(self.length) as usize) }
+    }
+
     /// Loads a little-endian value of `N` bytes (1, 2, 4, 8), zero-extended.
     #[inline(always)]
     pub fn load<const N: usize>(&self, offset: u64) -> u64 {
-        let p = self.at(offset, N);
-        // SAFETY: `at` checked the range; unaligned reads are used.
+        let p = self.at_small::<N>(offset);
+        // SAFETY: `at_small` checked the range; unaligned reads are used.
         unsafe {
             match N {
                 1 => p.read() as u64,
@@ -109,7 +119,7 @@ impl GuestRam {
     /// Stores the low `N` bytes of `value`. The caller has seen to the page's flags ([`GuestRam::before_store`]).
     #[inline(always)]
     pub fn store<const N: usize>(&self, offset: u64, value: u64) {
-        let p = self.at(offset, N);
+        let p = self.at_small::<N>(offset);
         // SAFETY: as in `load`.
         unsafe {
             match N {
@@ -124,7 +134,7 @@ impl GuestRam {
     /// Loads `N` bytes.
     #[inline(always)]
     pub fn load_array<const N: usize>(&self, offset: u64) -> [u8; N] {
-        let p = self.at(offset, N);
+        let p = self.at_small::<N>(offset);
         // SAFETY: as in `load`.
         unsafe { p.cast::<[u8; N]>().read_unaligned() }
     }
@@ -132,7 +142,7 @@ impl GuestRam {
     /// Stores `N` bytes, as [`GuestRam::store`].
     #[inline(always)]
     pub fn store_array<const N: usize>(&self, offset: u64, value: [u8; N]) {
-        let p = self.at(offset, N);
+        let p = self.at_small::<N>(offset);
         // SAFETY: as in `load`.
         unsafe { p.cast::<[u8; N]>().write_unaligned(value) }
     }

@@ -8,8 +8,10 @@
 pub const SIZE: usize = 1024;
 /// Contexts held at once; the least recently used one is replaced.
 pub const CONTEXTS: usize = 32;
-/// Access classes.
-pub const CLASSES: usize = 3;
+/// Tables of a context: one for each access class, and one unused so that an index is checked by a mask.
+pub const CLASSES: usize = 4;
+const ENTRIES: usize = CONTEXTS * CLASSES * SIZE;
+const _: () = assert!(ENTRIES.is_power_of_two());
 const PAGE_MASK: u64 = !0xfff;
 /// A generation that no entry has: every access takes the slow path.
 const NEVER: u64 = 0xfff;
@@ -87,7 +89,7 @@ impl LargePages {
 /// The TLB of one processor.
 #[derive(Debug)]
 pub struct Tlb {
-    entries: Box<[Entry]>,
+    entries: Box<[Entry; ENTRIES]>,
     contexts: [Context; CONTEXTS],
     current: usize,
     class: usize,
@@ -109,7 +111,7 @@ impl Tlb {
     /// An empty TLB for processor `index`.
     pub fn new(index: usize) -> Self {
         Self {
-            entries: vec![Entry::default(); CONTEXTS * CLASSES * SIZE].into_boxed_slice(),
+            entries: empty_entries(),
             contexts: [Context {
                 key: ContextKey::default(),
                 generation: 1,
@@ -256,21 +258,21 @@ impl Tlb {
     /// The RAM offset of a load of `size` bytes, if cached. An access that crosses pages is never found.
     #[inline(always)]
     pub fn find_read(&self, address: u64, size: usize) -> Option<u64> {
-        let entry = &self.entries[self.base + slot(address)];
+        let entry = &self.entries[(self.base + slot(address)) & (ENTRIES - 1)];
         (entry.read == self.tag(address, size)).then(|| address.wrapping_add(entry.addend))
     }
 
     /// The RAM offset of a store, if cached.
     #[inline(always)]
     pub fn find_write(&self, address: u64, size: usize) -> Option<u64> {
-        let entry = &self.entries[self.base + slot(address)];
+        let entry = &self.entries[(self.base + slot(address)) & (ENTRIES - 1)];
         (entry.write == self.tag(address, size)).then(|| address.wrapping_add(entry.addend))
     }
 
     /// The RAM offset of a fetch, if cached. Fetches are found also when data accesses must take the slow path.
     #[inline(always)]
     pub fn find_execute(&self, address: u64) -> Option<u64> {
-        let entry = &self.entries[self.base + slot(address)];
+        let entry = &self.entries[(self.base + slot(address)) & (ENTRIES - 1)];
         (entry.execute == address & PAGE_MASK | self.contexts[self.current].generation)
             .then(|| address.wrapping_add(entry.addend))
     }
@@ -278,7 +280,7 @@ impl Tlb {
     /// The RAM offset of a supervisor load, whatever the current class is (descriptor tables, task state).
     #[inline(always)]
     pub fn find_system_read(&self, address: u64, size: usize) -> Option<u64> {
-        let entry = &self.entries[self.current * CLASSES * SIZE + slot(address)];
+        let entry = &self.entries[(self.current * CLASSES * SIZE + slot(address)) & (ENTRIES - 1)];
         (entry.read == self.tag(address, size)).then(|| address.wrapping_add(entry.addend))
     }
 
@@ -299,6 +301,14 @@ impl Tlb {
 /// Which half of the linear addresses.
 fn half(address: u64) -> usize {
     (address >> 63) as usize
+}
+
+/// On the heap from the start: the table is too large for the stack.
+fn empty_entries() -> Box<[Entry; ENTRIES]> {
+    match vec![Entry::default(); ENTRIES].into_boxed_slice().try_into() {
+        Ok(entries) => entries,
+        Err(_) => unreachable!("the length is the array's"),
+    }
 }
 
 #[inline(always)]
