@@ -284,10 +284,6 @@ impl Machine {
             match self.run_turn(until) {
                 Turn::Ran => {}
                 Turn::TripleFault(processor) => {
-                    if self.reboot {
-                        let state = self.describe(processor);
-                        return Outcome::TripleFault { processor, state };
-                    }
                     let state = self.describe(processor);
                     return Outcome::TripleFault { processor, state };
                 }

@@ -117,8 +117,13 @@ impl Cpu {
     }
 
     fn revoke_stores(&mut self, code: &CodeCache) {
-        for &(page, writer) in code.revoked_since(self.jumps.revocations_seen) {
-            self.tlb.revoke_stores(page, writer);
+        match code.revoked_since(self.jumps.revocations_seen) {
+            Some(pages) => {
+                for &(page, writer) in pages {
+                    self.tlb.revoke_stores(page, writer);
+                }
+            }
+            None => self.tlb.flush_all(),
         }
         self.jumps.revocations_seen = code.revocations();
     }

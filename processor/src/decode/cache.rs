@@ -14,6 +14,9 @@ pub const BLOCK_LIMIT: usize = 64;
 /// When so many blocks are held, all are dropped.
 const CACHE_LIMIT: usize = 1 << 20;
 
+/// Most revocations remembered for processors that have not run since.
+const REVOKED_LIMIT: usize = 4096;
+
 /// Hashes the one u64 of a block's key.
 #[derive(Default)]
 struct KeyHasher(u64);
@@ -71,6 +74,8 @@ pub struct CodeCache {
     pub epoch: u64,
     /// Pages that got code while some TLB context could store to them, with that context's token.
     revoked: Vec<(u64, u16)>,
+    /// Number of revocations forgotten.
+    revoked_before: usize,
     /// Which codes the processor model has.
     announced: Box<[bool]>,
 }
@@ -98,6 +103,7 @@ impl CodeCache {
             by_page: HashMap::default(),
             epoch: 0,
             revoked: Vec::new(),
+            revoked_before: 0,
             announced,
         }
     }
@@ -140,20 +146,24 @@ impl CodeCache {
         }
     }
 
-    /// Pages to revoke stores to, from number `seen` on.
-    pub fn revoked_since(&self, seen: usize) -> &[(u64, u16)] {
-        self.revoked.get(seen..).unwrap_or(&[])
+    /// Pages to revoke stores to, from number `seen` on. `None`: some are no longer known, so everything must be revoked.
+    pub fn revoked_since(&self, seen: usize) -> Option<&[(u64, u16)]> {
+        self.revoked.get(seen.checked_sub(self.revoked_before)?..)
     }
 
     /// How many revocations there were.
     pub fn revocations(&self) -> usize {
-        self.revoked.len()
+        self.revoked_before + self.revoked.len()
     }
 
     fn mark_code(&mut self, ram: &GuestRam, page: u64) {
         if ram.set_has_code(page) {
             let writer = ram.take_writer(page);
             if writer != 0 {
+                if self.revoked.len() >= REVOKED_LIMIT {
+                    self.revoked_before += self.revoked.len();
+                    self.revoked.clear();
+                }
                 self.revoked.push((page, writer));
             }
         }

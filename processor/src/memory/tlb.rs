@@ -92,6 +92,8 @@ pub struct Tlb {
     entries: Box<[Entry; ENTRIES]>,
     contexts: [Context; CONTEXTS],
     current: usize,
+    /// The context before this one: a kernel with page-table isolation goes to and fro between two.
+    previous: usize,
     class: usize,
     clock: u64,
     /// Index of the current table's first entry.
@@ -119,6 +121,7 @@ impl Tlb {
                 large: [LargePages::default(); 2],
             }; CONTEXTS],
             current: 0,
+            previous: 0,
             class: 0,
             clock: 0,
             base: 0,
@@ -142,7 +145,12 @@ impl Tlb {
         self.slow = slow;
         if self.contexts[self.current].key != key {
             self.clock += 1;
-            let found = self.contexts.iter().position(|context| context.key == key);
+            let found = if self.contexts[self.previous].key == key {
+                Some(self.previous)
+            } else {
+                self.contexts.iter().position(|context| context.key == key)
+            };
+            self.previous = self.current;
             self.current = found.unwrap_or_else(|| self.replace(key));
             self.contexts[self.current].used = self.clock;
         }
