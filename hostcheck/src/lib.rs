@@ -12,4 +12,5 @@ pub mod native;
 pub mod ours;
 pub mod random;
 pub mod selection;
+pub mod sequence;
 pub mod state;

@@ -1,10 +1,13 @@
 //! `cargo run --release -p hostcheck -- --cases 10000000 --seed 1 [--mnemonic ADDPS] [--show 3]`
+//!
+//! `--sequences N` checks N runs of several instructions, executed in blocks, instead of single instructions.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 fn main() -> std::process::ExitCode {
     use hostcheck::{campaign, selection};
     let mut plan = campaign::Plan { cases: 1_000_000, seed: 1, only: None, show: 3 };
     let mut list = false;
+    let mut sequences = 0;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut number = || arguments.next().and_then(|value| value.parse().ok());
@@ -13,11 +16,12 @@ fn main() -> std::process::ExitCode {
             "--seed" => number().map(|n| plan.seed = n),
             "--show" => number().map(|n| plan.show = n as usize),
             "--mnemonic" => arguments.next().map(|name| plan.only = Some(name)),
+            "--sequences" => number().map(|n| sequences = n),
             "--list" => Some(list = true),
             _ => None,
         };
         if taken.is_none() {
-            eprintln!("usage: hostcheck [--cases N] [--seed N] [--mnemonic NAME] [--show N] [--list]");
+            eprintln!("usage: hostcheck [--cases N] [--seed N] [--mnemonic NAME] [--show N] [--sequences N] [--list]");
             return 2.into();
         }
     }
@@ -26,6 +30,21 @@ fn main() -> std::process::ExitCode {
             println!("{code:?}: {}", selection::excluded(code).unwrap_or("checked"));
         }
         return 0.into();
+    }
+    if sequences != 0 {
+        return match hostcheck::sequence::run(sequences, plan.seed, plan.show) {
+            Ok(report) => {
+                for description in &report.descriptions {
+                    println!("{description}");
+                }
+                println!("{} runs, {} with exceptions, {} different", report.cases, report.faults, report.different);
+                u8::from(report.different != 0).into()
+            }
+            Err(why) => {
+                eprintln!("hostcheck: {why}");
+                2.into()
+            }
+        };
     }
     let report = match campaign::run(&plan) {
         Ok(report) => report,

@@ -100,6 +100,31 @@ impl Ours {
         self.code.drop_written(&self.ram);
     }
 
+    /// Places a run of instructions for [`Ours::run_block`]: wherever it may end, an undefined instruction stands.
+    pub fn set_run(&mut self, bytes: &[u8]) {
+        self.set_code(bytes);
+        for at in [START + bytes.len() as u64, TAKEN[0], TAKEN[1]] {
+            self.ram.write(CODE_RAM + (at - CODE), &[0x0f, 0x0b]);
+        }
+        self.code.drop_written(&self.ram);
+    }
+
+    /// Runs a run of instructions of `length` bytes as the machine does, in blocks.
+    pub fn run_block(&mut self, state: &State, length: usize) -> Outcome {
+        self.prepare(state);
+        let until = self.cpu.now() + 1000;
+        self.cpu.run(&mut self.code, until);
+        let mut outcome = self.outcome();
+        let rip = outcome.state.rip;
+        if outcome.fault.is_some_and(|f| f.vector == 6) && (rip == START + length as u64 || TAKEN.contains(&rip)) {
+            outcome.fault = None;
+            if TAKEN.contains(&rip) {
+                outcome.state.rip = TAKEN[0];
+            }
+        }
+        outcome
+    }
+
     /// Fills the scratch memory.
     pub fn set_memory(&mut self, bytes: &[u8; SCRATCH_SIZE]) {
         self.ram.write(SCRATCH_RAM, bytes);
@@ -110,8 +135,7 @@ impl Ours {
         self.ram.read(SCRATCH_RAM, bytes);
     }
 
-    /// Runs the instruction.
-    pub fn run(&mut self, state: &State) -> Outcome {
+    fn prepare(&mut self, state: &State) {
         let cpu = &mut self.cpu;
         if cpu.cpl != 3 {
             return_to_user(cpu);
@@ -131,6 +155,12 @@ impl Ours {
         cpu.trap = Trap::Continue;
         cpu.cr2 = 0;
         cpu.fault_address = 0;
+    }
+
+    /// Runs the instruction, on its own.
+    pub fn run(&mut self, state: &State) -> Outcome {
+        self.prepare(state);
+        let cpu = &mut self.cpu;
         let mut steps = 0;
         loop {
             cpu.attention = 0;
@@ -151,15 +181,7 @@ impl Ours {
         state.rip = cpu.rip;
         state.rflags = cpu.rflags();
         let mut fault = None;
-        if cpu.activity != Activity::Active {
-            // No exception is delivered yet by this processor: the trap tells.
-            if let Trap::Exception { vector, error } = cpu.trap {
-                let address = if vector == 14 { cpu.fault_address } else { 0 };
-                fault = Some(Fault { vector, error: error.unwrap_or(0), address });
-            }
-            cpu.activity = Activity::Active;
-            cpu.attention = 0;
-        } else if cpu.cpl == 0 {
+        if cpu.cpl == 0 {
             let vector = (cpu.rip.wrapping_sub(SYSTEM_LINEAR + HANDLERS) / 16) as u8;
             let has_error = matches!(vector, 8 | 10..=14 | 17 | 21);
             let frame = SYSTEM + (cpu.regs[4].wrapping_sub(SYSTEM_LINEAR) & 0xfff);
@@ -173,6 +195,9 @@ impl Ours {
             state.rip = word(at);
             state.rflags = word(at + 2);
             state.gpr[4] = word(at + 3);
+            // The handler halted.
+            cpu.activity = Activity::Active;
+            cpu.attention = 0;
         }
         let mut x87 = [0; LEGACY_X87_SIZE];
         cpu.x87.save_legacy(&mut x87, true);
@@ -237,6 +262,8 @@ fn build_memory(ram: &GuestRam) {
     store(SYSTEM + TSS + 4, SYSTEM_LINEAR + STACK_TOP);
     // The I/O permission map lies beyond the limit: no port is allowed.
     store(SYSTEM + TSS + 0x60, 0x68 << 48);
+    // Handlers halt.
+    ram.write(SYSTEM + HANDLERS, &[0xf4; 512]);
     for vector in 0..32 {
         let handler = SYSTEM_LINEAR + HANDLERS + 16 * vector;
         // INT3 and INTO may be raised by user code.

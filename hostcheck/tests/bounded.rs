@@ -11,3 +11,10 @@ fn no_unexplained_difference() {
     assert_eq!(different, 0, "{}", report.descriptions.join("\n"));
     assert!(report.tallies.len() > 800, "only {} mnemonics were checked", report.tallies.len());
 }
+
+#[test]
+fn blocks_do_what_single_instructions_do() {
+    let report = hostcheck::sequence::run(100_000, 7, 2).expect("the host can be used");
+    assert_eq!(report.different, 0, "{}", report.descriptions.join("\n"));
+    assert!(report.faults > 100, "only {} runs met exceptions", report.faults);
+}
