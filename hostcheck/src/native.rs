@@ -188,6 +188,9 @@ impl Host {
     /// # Errors
     /// In words, if the addresses that the test needs cannot be mapped.
     pub fn new() -> Result<Self, String> {
+        if !is_x86_feature_detected!("avx2") {
+            return Err("the check needs a host with AVX2".into());
+        }
         let lock = LOCK.lock().unwrap_or_else(|e| e.into_inner());
         // SAFETY: MAP_FIXED_NOREPLACE takes nobody's memory; handlers run on a stack of their own.
         unsafe {

@@ -6,7 +6,7 @@ use crate::native::Host;
 use crate::ours::Ours;
 use crate::random::Random;
 use crate::selection;
-use crate::state::{Outcome, SCRATCH, SCRATCH_SIZE, START, State};
+use crate::state::{Outcome, SCRATCH, SCRATCH_SIZE, START, State, TAKEN};
 use iced_x86::{
     BlockEncoder, BlockEncoderOptions, Code, CpuidFeature, FlowControl, Formatter, Instruction, InstructionBlock,
     Mnemonic, NasmFormatter, OpKind, Register, RflagsBits,
@@ -115,15 +115,13 @@ fn fits(instruction: &mut Instruction, random: &mut Random) -> bool {
 }
 
 impl Sequence {
-    /// A random run of two to eight instructions; perhaps a conditional branch ends it.
+    /// A random run of two to nine instructions with conditional branches among them, which leave it when taken.
     fn new(candidates: &[Code], branches: &[Code], random: &mut Random) -> Option<Self> {
         let (mut instructions, mut undefined) = (Vec::new(), Vec::new());
         let mut dirty = 0;
-        let length = 2 + random.below(7);
-        let branch = random.once_in(2);
-        for i in 0..length {
-            let last = branch && i == length - 1;
-            let code = random.pick(if last { branches } else { candidates });
+        for _ in 0..2 + random.below(8) {
+            let from = if random.once_in(4) { branches } else { candidates };
+            let code = random.pick(from);
             let Some(Case { mut instruction, .. }) = generate::instruction(code, random) else { continue };
             if !fits(&mut instruction, random) || instruction.rflags_read() & dirty != 0 {
                 continue;
@@ -155,6 +153,11 @@ impl Sequence {
         let bits = match before {
             Some(0) => 0,
             Some(i) => self.undefined[i - 1],
+            // Any of the branches may have led there.
+            None if rip == TAKEN[0] => {
+                let branches = self.instructions.iter().zip(&self.undefined);
+                branches.filter(|(i, _)| i.flow_control() != FlowControl::Next).fold(0, |all, (_, bits)| all | bits)
+            }
             None => self.undefined.last().copied().unwrap_or(0),
         };
         [
@@ -231,7 +234,10 @@ pub fn run(cases: u64, seed: u64, show: usize) -> Result<Report, String> {
     let mut ours = Ours::new(|feature| selection::FEATURES.contains(&feature));
     let mut random = Random(seed);
     let candidates = candidates();
-    let branches: Vec<Code> = selection::checked().into_iter().filter(|code| code.is_jcc_short_or_near()).collect();
+    let branches: Vec<Code> = selection::checked()
+        .into_iter()
+        .filter(|code| code.is_jcc_short_or_near() || code.is_loop() || code.is_loopcc() || code.is_jcx_short())
+        .collect();
     let mut report = Report::default();
     let mut memory = Box::new([0u8; SCRATCH_SIZE]);
     for byte in memory.iter_mut() {
