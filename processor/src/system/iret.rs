@@ -175,6 +175,7 @@ impl Cpu {
         if blocked {
             self.require_exact()?;
             self.vmx_unblock_nmi();
+            self.recheck_events();
         }
         Ok(blocked)
     }
