@@ -58,7 +58,7 @@ enum Starter {
         initrd: Option<Vec<u8>>,
         initrd_name: String,
         command_line: String,
-        acpi: AcpiTables,
+        acpi: Box<AcpiTables>,
     },
     Firmware,
 }
@@ -126,7 +126,7 @@ impl Machine {
         })?;
         let (starter, firmware) = match boot {
             Boot::Direct { name, kernel, initrd, initrd_name, command_line } => {
-                (Starter::Direct { name, kernel, initrd, initrd_name, command_line, acpi }, None)
+                (Starter::Direct { name, kernel, initrd, initrd_name, command_line, acpi: Box::new(acpi) }, None)
             }
             Boot::Firmware(firmware) => (Starter::Firmware, Some(firmware)),
         };
