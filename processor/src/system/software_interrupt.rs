@@ -6,6 +6,7 @@ use crate::decode::{Op, Table};
 use crate::trap::{Exec, Trap};
 use crate::{branch, op};
 use iced_x86::Code;
+use spec::x86::debug::Dr6;
 use spec::x86::exceptions::Vector;
 
 pub(super) fn register(table: &mut Table) {
@@ -40,8 +41,14 @@ fn int3(cpu: &mut Cpu, op: &Op) -> Exec {
     deliver(cpu, op, Vector::Breakpoint as u8, EventKind::SoftwareException)
 }
 
+/// INT1 raises #DB: data breakpoints that MOV SS held back are reported by the same one.
 fn int1(cpu: &mut Cpu, op: &Op) -> Exec {
-    deliver(cpu, op, Vector::Debug as u8, EventKind::PrivilegedSoftwareException)
+    deliver(cpu, op, Vector::Debug as u8, EventKind::PrivilegedSoftwareException)?;
+    let held_back = std::mem::take(&mut cpu.events.debug_trap);
+    if held_back != 0 {
+        cpu.dr[6] = cpu.dr[6] & !Dr6::HIT | held_back;
+    }
+    Ok(())
 }
 
 fn into(cpu: &mut Cpu, op: &Op) -> Exec {

@@ -308,3 +308,18 @@ fn branch_single_step_traps_after_branches_only() {
     assert_eq!((machine.cpu.regs[0], stack(&machine, 8, 1)), (2, vec![0x8016]));
     assert_eq!(machine.cpu.read_msr(0x1d9), Some(0), "BTF is cleared");
 }
+
+#[test]
+fn breakpoint_held_back_by_mov_ss_is_reported_by_int1_once() {
+    let mut machine = Machine::long();
+    machine.idt(1, 8, 0x9000, 0x8e);
+    machine.cpu.rip = 0x8000;
+    machine.cpu.regs[3] = 0xa000;
+    machine.store(0xa000, 2, 0x10);
+    machine.write(0x8000, &[0x8e, 0x13, 0xf1, 0xf4]); // mov ss, [rbx]; int1; hlt
+    machine.write(0x9000, &[0xff, 0xc0, 0x48, 0xcf]); // inc eax; iretq
+    machine.cpu.set_debug_register(0, 0xa000);
+    machine.cpu.set_debug_register(7, 1 | 3 << 16 | 1 << 18); // L0, read or write, 2 bytes
+    machine.run_to_halt(100);
+    assert_eq!((machine.at(), machine.cpu.regs[0], machine.cpu.dr[6] & 0xf), ((8, 0x8004), 1, 1));
+}
