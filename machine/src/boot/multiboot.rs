@@ -245,7 +245,8 @@ mod tests {
             load(1 << 16, &[0x10_0000, 0x10_0000, 0x10_0100, 0xfff0_0000, 0]),
             BootError::OutsideRam { .. }
         ));
-        assert!(matches!(load(1 << 16, &[0x9000, 0x9000, 0x9400, 0, 0]), BootError::Overlap { .. }));
+        let info = INFO_ADDRESS as u32;
+        assert!(matches!(load(1 << 16, &[info, info, info + 0x400, 0, 0]), BootError::Overlap { .. }));
     }
 
     #[test]
