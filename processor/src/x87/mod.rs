@@ -10,6 +10,8 @@ mod control;
 mod environment;
 mod stack;
 pub mod state;
+#[cfg(test)]
+mod tests;
 mod transcendental;
 mod transfer;
 
