@@ -41,6 +41,9 @@ impl Machine {
             "GDTR {:016x}/{:04x}  IDTR {:016x}/{:04x}",
             cpu.gdtr.base, cpu.gdtr.limit, cpu.idtr.base, cpu.idtr.limit
         )?;
+        if let Some(failed) = cpu.vmx.last_failed_check {
+            writeln!(out, "the last VM entry failed: {failed}")?;
+        }
         let linear = cpu.code_linear();
         let mut bytes = Vec::new();
         for i in 0..48 {

@@ -40,10 +40,11 @@ impl Cpu {
         table: bool,
     ) -> Exec<GuestPhysical> {
         let eptp = Eptp(self.vmx.eptp);
-        // With accessed and dirty flags for EPT, accesses to guest paging structures count as writes (29.3.5).
+        // With accessed and dirty flags for EPT, accesses to guest paging structures count as writes (29.3.5); the update of one of their
+        // flags is a read and a write.
         let table_write = table && eptp.accessed_dirty();
         let access = ept::Access {
-            read: kind == Kind::Read,
+            read: kind == Kind::Read || table,
             write: kind == Kind::Write || table_write,
             execute: kind == Kind::Execute,
         };

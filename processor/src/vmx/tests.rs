@@ -213,7 +213,7 @@ fn a_vmcs_comes_back_from_its_region() {
     host.set(F::GUEST_RSP, 0x1234_5678);
     host.run_with_rdi(VMCLEAR_RDI, 0x5008);
     assert_eq!(host.machine.cpu.vmx.vmcs.pointer, NO_POINTER);
-    host.machine.cpu.vmx.vmcs = Box::default();
+    *host.machine.cpu.vmx.vmcs = super::Vmcs::default();
     host.run_with_rdi(VMPTRLD_RDI, 0x5008);
     assert_eq!(host.get(F::GUEST_RSP), 0x1234_5678);
     assert!(!host.machine.cpu.vmx.vmcs.launched);
@@ -555,6 +555,17 @@ fn a_guest_page_table_behind_ept_is_reported_as_such() {
     let expected = EptViolation::READ | EptViolation::LINEAR_VALID;
     assert_eq!(host.get(F::EXIT_QUALIFICATION), expected);
     assert_eq!(host.get(F::GUEST_LINEAR_ADDRESS), GUEST_RIP);
+}
+
+#[test]
+fn setting_an_accessed_flag_behind_a_read_only_ept_page_is_a_read_and_a_write() {
+    let mut host = Host::new();
+    host.machine.store(0x3_0000, 8, (crate::testing::PAGE_TABLES + 0x1000) | 7);
+    host.set(F::GUEST_CR3, 0x3_0000);
+    host.ept_entry(0x3_0000, 0x3_0000 | EptEntry::READ | 0x30);
+    assert_eq!(host.enter(&[NOP], 5), Some(ExitReason::EptViolation));
+    let access = EptViolation::READ | EptViolation::WRITE;
+    assert_eq!(host.get(F::EXIT_QUALIFICATION), access | EptViolation::READABLE | EptViolation::LINEAR_VALID);
 }
 
 #[test]
