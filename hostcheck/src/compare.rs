@@ -124,8 +124,14 @@ fn explained(case: &Case, before: &State, host: &Outcome, ours: &Outcome) -> Exp
         // Intel clears C1 (SDM Vol. 2, FCOMI), AMD does not.
         explained.status |= 0x200;
     }
-    if matches!(mnemonic, Mnemonic::Fyl2x | Mnemonic::Fyl2xp1) && ours.state.u16(2) & !before.u16(2) & 0x20 == 0 {
-        // An exact logarithm of a power of two is inexact, perhaps with underflow, to AMD.
+    if mnemonic == Mnemonic::Movsxd && case.instruction.code().op_code().operand_size() == 16 {
+        // AMD loads 32 bits where 16 are wanted.
+        explained.all |= host.fault.is_some_and(|fault| fault.vector == 14) && ours.fault.is_none();
+    }
+    if matches!(mnemonic, Mnemonic::Fyl2x | Mnemonic::Fyl2xp1 | Mnemonic::F2xm1)
+        && ours.state.u16(2) & !before.u16(2) & 0x20 == 0
+    {
+        // The exact results there are, logarithms of powers of two and 2^1 - 1, are inexact, perhaps with underflow, to AMD.
         explained.status |= 0x82b0;
     }
     if matches!(mnemonic, Mnemonic::Maskmovq | Mnemonic::Maskmovdqu | Mnemonic::Vmaskmovdqu) && host.fault.is_some() {

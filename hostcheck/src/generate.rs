@@ -367,6 +367,11 @@ fn place_operands(case: &Case, state: &mut State, random: &mut Random, memory: &
             state.gpr[0] = random.next() >> random.below(64);
         }
     }
+    if saves_state(mnemonic) {
+        // The components: x87, SSE, AVX. Before the address is made, which may use these registers.
+        state.gpr[0] = state.gpr[0] & !0xff | random.below(8);
+        state.gpr[2] = 0;
+    }
     let address = if (0..instruction.op_count()).any(|i| instruction.op_kind(i) == OpKind::Memory) {
         memory_operand(case, state, random)
     } else {
@@ -428,9 +433,6 @@ fn place_operands(case: &Case, state: &mut State, random: &mut Random, memory: &
             for at in (0..XSAVE_SIZE).step_by(8) {
                 put(address.wrapping_add(at as u64), image.u64(at));
             }
-            // The components: x87, SSE, AVX.
-            state.gpr[0] = state.gpr[0] & !0xff | random.below(8);
-            state.gpr[2] = 0;
         }
     }
     match mnemonic {
