@@ -128,10 +128,8 @@ fn memory_operand(op: &mut Op, instruction: &Instruction, code_size: u8) {
     let address_size = match (address_size, code_size) {
         (2, _) => 2,
         (8, _) => 8,
-        (_, 2) if base == Register::None && index == Register::None => {
-            // disp32 without registers: a 64-bit address unless an address-size prefix cut it (then the displacement is not sign-extended).
-            if instruction.memory_displ_size() == 8 { 8 } else { 4 }
-        }
+        // disp32 without registers: a 64-bit address unless an address-size prefix cut it (then the displacement is not sign-extended).
+        (_, 2) if base == Register::None && index == Register::None && instruction.memory_displ_size() == 8 => 8,
         _ => 4,
     };
     match address_size {

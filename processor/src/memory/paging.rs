@@ -250,7 +250,7 @@ impl Cpu {
             let key = (entry >> 59 & 15) as u32;
             let (no_access, no_write) = (self.pkru >> (2 * key) & 1 != 0, self.pkru >> (2 * key + 1) & 1 != 0);
             let write_matters = class == tlb::USER || self.cr0 & CR0_WP != 0;
-            let (reads, writes) = (!no_access, !no_access && !(no_write && write_matters));
+            let (reads, writes) = (!no_access, !(no_access || no_write && write_matters));
             key_fault = kind == Kind::Read && !reads || kind == Kind::Write && !writes;
             rights.read &= reads;
             rights.write &= writes;
