@@ -27,7 +27,7 @@ fn root_complex(input: &mut Input<'_>) {
     assert!(root.plug(slot, Box::new(PciTestdev::new(ports))).is_ok());
     while !input.is_empty() {
         let operation = input.byte();
-        let size = 1 << (operation >> 4) % 3;
+        let size = 1 << ((operation >> 4) % 3);
         match operation & 0x0f {
             0..=3 => {
                 root.port_write(0xcf8 + input.below(8) as u16, size, input.number(size) as u32);

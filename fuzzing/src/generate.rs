@@ -12,7 +12,7 @@ impl Random {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -22,7 +22,7 @@ impl Random {
 
     /// A number below `limit`, which is not zero.
     pub fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
+        self.draw() % limit
     }
 }
 
@@ -37,7 +37,7 @@ pub fn input(random: &mut Random, seeds: &[Vec<u8>], longest: usize) -> Vec<u8> 
         choice => {
             let length = random.below(longest as u64 + 1) as usize;
             let mask = if choice == 0 { 0x07 } else { 0xff };
-            (0..length).map(|_| (random.next() >> 32) as u8 & mask).collect()
+            (0..length).map(|_| (random.draw() >> 32) as u8 & mask).collect()
         }
     };
     for _ in 0..random.below(8) {
@@ -48,13 +48,13 @@ pub fn input(random: &mut Random, seeds: &[Vec<u8>], longest: usize) -> Vec<u8> 
 
 fn mutate(random: &mut Random, data: &mut Vec<u8>) {
     if data.is_empty() {
-        data.push(random.next() as u8);
+        data.push(random.draw() as u8);
         return;
     }
     let at = random.below(data.len() as u64) as usize;
     match random.below(6) {
         0 => data[at] ^= 1 << random.below(8),
-        1 => data[at] = random.next() as u8,
+        1 => data[at] = random.draw() as u8,
         2 => data.truncate(at),
         3 => {
             let end = (at + 1 + random.below(16) as usize).min(data.len());
