@@ -74,7 +74,7 @@ pub fn run(plan: &Plan) -> Result<Report, String> {
     for &code in &codes {
         let mut random = Random(plan.seed ^ (code as u64) << 32);
         for byte in memory.iter_mut() {
-            *byte = random.next() as u8;
+            *byte = random.draw() as u8;
         }
         let mut shown = 0;
         let mut made = false;

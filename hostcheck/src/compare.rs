@@ -171,12 +171,14 @@ fn pointer_fields(case: &Case, before: &State) -> Vec<Range<usize>> {
     let register = |r: Register, i: usize, n: usize| if r.is_segment_register() { Some(0) } else { register(r, i, n) };
     let Some(address) = case.instruction.virtual_address(0, 0, register) else { return Vec::new() };
     let start = address.wrapping_sub(SCRATCH) as usize;
-    let fields = match mnemonic {
-        Mnemonic::Fnstenv | Mnemonic::Fnsave if case.instruction.code().op_code().operand_size() == 16 => vec![6..14],
-        Mnemonic::Fnstenv | Mnemonic::Fnsave => vec![12..28],
-        _ => vec![6..24, 28..32],
+    // FNSTENV's images have one range, FXSAVE's two.
+    #[allow(clippy::single_range_in_vec_init)]
+    let fields: &[Range<usize>] = match mnemonic {
+        Mnemonic::Fnstenv | Mnemonic::Fnsave if case.instruction.code().op_code().operand_size() == 16 => &[6..14],
+        Mnemonic::Fnstenv | Mnemonic::Fnsave => &[12..28],
+        _ => &[6..24, 28..32],
     };
-    fields.into_iter().map(|r| start.wrapping_add(r.start)..start.wrapping_add(r.end)).collect()
+    fields.iter().map(|r| start.wrapping_add(r.start)..start.wrapping_add(r.end)).collect()
 }
 
 /// The differences, in words; empty if there are none.

@@ -116,9 +116,18 @@ fn operand(instruction: &mut Instruction, i: u32, kind: Kind, random: &mut Rando
             instruction.set_memory_displacement64(DATA + random.below(0x400));
             return Some(());
         }
-        Kind::seg_rSI => return Some(instruction.set_op_kind(i, OpKind::MemorySegRSI)),
-        Kind::es_rDI => return Some(instruction.set_op_kind(i, OpKind::MemoryESRDI)),
-        Kind::seg_rDI => return Some(instruction.set_op_kind(i, OpKind::MemorySegRDI)),
+        Kind::seg_rSI => {
+            instruction.set_op_kind(i, OpKind::MemorySegRSI);
+            return Some(());
+        }
+        Kind::es_rDI => {
+            instruction.set_op_kind(i, OpKind::MemoryESRDI);
+            return Some(());
+        }
+        Kind::seg_rDI => {
+            instruction.set_op_kind(i, OpKind::MemorySegRDI);
+            return Some(());
+        }
         Kind::seg_rBX_al => {
             instruction.set_op_kind(i, OpKind::Memory);
             instruction.set_memory_base(Register::RBX);
@@ -248,7 +257,7 @@ fn memory(instruction: &mut Instruction, random: &mut Random) {
         }
         _ => {
             instruction.set_memory_displ_size(if narrow { 4 } else { 8 });
-            instruction.set_memory_displacement64((random.next() as i32 >> random.below(20)) as i64 as u64);
+            instruction.set_memory_displacement64((random.draw() as i32 >> random.below(20)) as i64 as u64);
         }
     }
     if narrow {
@@ -263,7 +272,7 @@ pub fn state(case: &Case, random: &mut Random, memory: &mut [u8; SCRATCH_SIZE]) 
     for gpr in &mut state.gpr {
         *gpr = random.integer();
     }
-    state.rflags = 0x202 | random.next() & 0x8d5;
+    state.rflags = 0x202 | random.draw() & 0x8d5;
     if random.once_in(4) {
         state.rflags |= 0x400;
     }
@@ -283,14 +292,14 @@ fn vectors(state: &mut State, random: &mut Random) {
             state.set_u64(State::vector(n, quad), value);
         }
     }
-    let r = random.next() as u32;
+    let r = random.draw() as u32;
     let mut mxcsr = 0x1f80 | r & 0x3f;
     if r & 0x100 != 0 {
         mxcsr |= r >> 8 & 0xe040;
     }
     // Unmasked exceptions now and then.
     if random.once_in(8) {
-        mxcsr &= !(random.next() as u32 & 0x1f80);
+        mxcsr &= !(random.draw() as u32 & 0x1f80);
     }
     state.set_u32(24, mxcsr);
 }
@@ -306,13 +315,13 @@ fn x87(state: &mut State, random: &mut Random) {
         state.set_u64(32 + 16 * i, significand);
         state.set_u16(40 + 16 * i, sign_exponent);
     }
-    let r = random.next();
+    let r = random.draw();
     let mut control = 0x37f;
     if r & 1 != 0 {
         control = control & !0xf00 | r as u16 & 0xf00;
     }
     if random.once_in(5) {
-        control &= !(random.next() as u16 & 0x3f);
+        control &= !(random.draw() as u16 & 0x3f);
     }
     state.set_u16(0, control);
     let mut status = (r >> 16) as u16 & 0x7f3f;
@@ -369,7 +378,7 @@ fn place_operands(case: &Case, state: &mut State, random: &mut Random, memory: &
             _ => random.below(64),
         };
         if random.once_in(2) {
-            state.gpr[0] = random.next() >> random.below(64);
+            state.gpr[0] = random.draw() >> random.below(64);
         }
     }
     if saves_state(mnemonic) {
@@ -414,10 +423,10 @@ fn place_operands(case: &Case, state: &mut State, random: &mut Random, memory: &
             }
         }
         if mnemonic == Mnemonic::Fldcw {
-            put(address, 0x37f ^ random.next() & 0xffff & if random.once_in(2) { 0xffff } else { 0xf00 });
+            put(address, 0x37f ^ random.draw() & 0xffff & if random.once_in(2) { 0xffff } else { 0xf00 });
         }
         if mnemonic == Mnemonic::Ldmxcsr || mnemonic == Mnemonic::Vldmxcsr {
-            let value = if random.once_in(8) { random.next() } else { random.next() & 0xffff };
+            let value = if random.once_in(8) { random.draw() } else { random.draw() & 0xffff };
             put(address, value);
         }
         if matches!(mnemonic, Mnemonic::Jmp | Mnemonic::Call) {
@@ -451,7 +460,7 @@ fn place_operands(case: &Case, state: &mut State, random: &mut Random, memory: &
         Mnemonic::Ret => put(state.gpr[4], TAKEN[0]),
         Mnemonic::Popf | Mnemonic::Popfd | Mnemonic::Popfq => {
             // No trap flag, alignment check or nested task: the host would stop in the harness.
-            put(state.gpr[4], random.next() & 0x20_0cd5 | 0x202);
+            put(state.gpr[4], random.draw() & 0x20_0cd5 | 0x202);
         }
         _ => {}
     }
@@ -485,10 +494,10 @@ fn environment(image: &mut State, case: &Case, random: &mut Random) {
     let width = if case.instruction.code().op_code().operand_size() == 16 { 2 } else { 4 };
     let (control, status) = (image.u16(0), image.u16(2));
     let registers: Vec<(u64, u16)> = (0..8).map(|i| image.st(i)).collect();
-    for (i, value) in [control, status, random.next() as u16].into_iter().enumerate() {
+    for (i, value) in [control, status, random.draw() as u16].into_iter().enumerate() {
         image.set_u16(width * i, value);
         if width == 4 {
-            image.set_u16(4 * i + 2, random.next() as u16);
+            image.set_u16(4 * i + 2, random.draw() as u16);
         }
     }
     for (i, (significand, sign_exponent)) in registers.into_iter().enumerate() {
@@ -544,7 +553,7 @@ fn memory_operand(case: &Case, state: &mut State, random: &mut Random) -> Option
     }
     let narrow = base.is_gpr32();
     let value = address.wrapping_sub(sum);
-    state.gpr[base.number()] = if narrow { value & 0xffff_ffff | random.next() << 32 } else { value };
+    state.gpr[base.number()] = if narrow { value & 0xffff_ffff | random.draw() << 32 } else { value };
     if !narrow && random.once_in(100) {
         // Not canonical.
         state.gpr[base.number()] ^= 1 << 62;

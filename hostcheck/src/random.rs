@@ -6,7 +6,7 @@ pub struct Random(pub u64);
 
 impl Random {
     /// 64 uniform bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -15,7 +15,7 @@ impl Random {
 
     /// Uniform below `n`, which is not zero.
     pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
+        self.draw() % n
     }
 
     /// True once in `n`.
@@ -49,7 +49,7 @@ impl Random {
             ]),
             5 => self.below(32).wrapping_neg(),
             6 => 0x0101_0101_0101_0101 * self.below(256),
-            _ => self.next(),
+            _ => self.draw(),
         }
     }
 
@@ -57,11 +57,11 @@ impl Random {
         let mask = !0 >> (64 - bits);
         mask & match self.below(6) {
             0 => 0,
-            1 => self.next() & self.next() & self.next(),
+            1 => self.draw() & self.draw() & self.draw(),
             2 => !0 << self.below(bits.into()),
             3 => mask >> self.below(bits.into()),
             4 => 1 << self.below(bits.into()),
-            _ => self.next(),
+            _ => self.draw(),
         }
     }
 
@@ -100,7 +100,7 @@ impl Random {
             0 | 1 => u64::from(self.single()) << 32 | u64::from(self.single()),
             2 | 3 => self.double(),
             4 => self.integer(),
-            _ => self.next(),
+            _ => self.draw(),
         }
     }
 }

@@ -80,11 +80,7 @@ impl IsNext for iced_x86::OpCodeInfo {
 fn fits(instruction: &mut Instruction, random: &mut Random) -> bool {
     for i in 0..instruction.op_count() {
         match instruction.op_kind(i) {
-            OpKind::Register if instruction.op_register(i).is_gpr() => {
-                if instruction.op_register(i).full_register() == Register::RSP {
-                    return false;
-                }
-            }
+            OpKind::Register if instruction.op_register(i).full_register() == Register::RSP => return false,
             OpKind::Memory => {
                 if !matches!(instruction.memory_index(), Register::None) {
                     return false;
@@ -107,11 +103,17 @@ fn fits(instruction: &mut Instruction, random: &mut Random) -> bool {
             | Mnemonic::Rcl
             | Mnemonic::Rcr
     );
-    // By CL it depends on the state which flags change.
-    !(shifts && instruction.op1_kind() == OpKind::Register)
-        && !matches!(instruction.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc
-            if instruction.op0_kind() == OpKind::Memory && instruction.op1_kind() == OpKind::Register)
-        && !(instruction.mnemonic() == Mnemonic::Pop && instruction.op0_kind() == OpKind::Memory)
+    let (first, second) = (instruction.op0_kind(), instruction.op1_kind());
+    let undone = match instruction.mnemonic() {
+        // By CL it depends on the state which flags change.
+        _ if shifts => second == OpKind::Register,
+        Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc => {
+            first == OpKind::Memory && second == OpKind::Register
+        }
+        Mnemonic::Pop => first == OpKind::Memory,
+        _ => false,
+    };
+    !undone
 }
 
 impl Sequence {
@@ -241,7 +243,7 @@ pub fn run(cases: u64, seed: u64, show: usize) -> Result<Report, String> {
     let mut report = Report::default();
     let mut memory = Box::new([0u8; SCRATCH_SIZE]);
     for byte in memory.iter_mut() {
-        *byte = random.next() as u8;
+        *byte = random.draw() as u8;
     }
     while report.cases < cases {
         let Some(sequence) = Sequence::new(&candidates, &branches, &mut random) else { continue };
