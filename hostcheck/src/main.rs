@@ -17,7 +17,10 @@ fn main() -> std::process::ExitCode {
             "--show" => number().map(|n| plan.show = n as usize),
             "--mnemonic" => arguments.next().map(|name| plan.only = Some(name)),
             "--sequences" => number().map(|n| sequences = n),
-            "--list" => Some(list = true),
+            "--list" => {
+                list = true;
+                Some(())
+            }
             _ => None,
         };
         if taken.is_none() {
