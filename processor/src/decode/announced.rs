@@ -9,7 +9,6 @@ pub fn announces(model: &Model, feature: CpuidFeature) -> bool {
     use CpuidFeature as F;
     let needed = match feature {
         F::INTEL8086
-        | F::INTEL8086_ONLY
         | F::INTEL186
         | F::INTEL286
         | F::INTEL386
