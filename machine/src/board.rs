@@ -249,9 +249,8 @@ impl Board {
     /// Lets the alarms act that are due at `now`.
     pub fn run_alarms(&mut self, now: u64) {
         self.wires.set_now(now);
-        while let Some((at, id)) = self.wires.next_alarm().filter(|(at, _)| *at <= now) {
+        while let Some((_, id)) = self.wires.next_alarm().filter(|(at, _)| *at <= now) {
             self.wires.clear_alarm(id);
-            let _ = at;
             match self.alarms[id] {
                 Alarm::Pit => self.pit.alarm(now),
                 Alarm::Rtc => self.rtc.alarm(now),

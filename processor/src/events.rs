@@ -51,10 +51,8 @@ impl Cpu {
             self.attention &= !(attention::DEBUG | attention::SHADOW);
             return Boundary::Go;
         }
-        match self.single_step(code) {
-            Some(exit) => Boundary::Leave(exit),
-            None => Boundary::Again,
-        }
+        self.single_step(code);
+        Boundary::Again
     }
 
     /// Whether the next instruction needs care before or after it.
@@ -74,13 +72,13 @@ impl Cpu {
     }
 
     /// Runs one instruction with its breakpoints, its single-step trap and the interrupt shadow.
-    fn single_step(&mut self, code: &mut CodeCache) -> Option<RunExit> {
+    fn single_step(&mut self, code: &mut CodeCache) {
         let resume = self.rflags & flags::RF != 0;
         if !resume && self.events.shadow != Shadow::MovSs {
             let hits = self.code_breakpoint_hits();
             if hits != 0 {
                 self.debug_fault(hits);
-                return None;
+                return;
             }
         }
         let traced = self.rflags & flags::TF != 0;
@@ -89,7 +87,7 @@ impl Cpu {
         self.events.loaded_rf = false;
         let guest = self.vmx.non_root;
         let start = self.rip;
-        let exit = self.step(code);
+        self.step(code);
         // With BTF only instructions that branch are traced.
         let next = self.cut_rip(start.wrapping_add(u64::from(self.events.step_length)));
         let untraced = self.msrs.debugctl & DebugCtl::BTF != 0 && self.rip == next;
@@ -101,7 +99,6 @@ impl Cpu {
         if self.runs_one_by_one() {
             self.attention |= attention::DEBUG;
         }
-        exit
     }
 
     /// After an instruction that ran on its own, with TF (`traced`) and RF (`resume`) as they were before it.

@@ -171,36 +171,42 @@ impl Cpu {
                 self.after_trap(None);
                 continue;
             };
-            if let Some(exit) = self.run_blocks(code, index, limit) {
-                return exit;
-            }
+            self.run_blocks(code, index, limit);
         }
     }
 
     /// Runs blocks from number `index` on while nothing calls for attention and virtual time is before `limit`.
-    fn run_blocks(&mut self, code: &mut CodeCache, mut index: u32, limit: u64) -> Option<RunExit> {
+    fn run_blocks(&mut self, code: &mut CodeCache, mut index: u32, limit: u64) {
         let changes = self.tlb.changes;
         let last = limit - self.idle_time;
         let mut linear = self.code_linear();
         while let Some(block) = code.block(index) {
             let count = u64::from(block.count);
             if self.instructions + count > last {
-                return if self.instructions < last { self.step(code) } else { None };
+                if self.instructions < last {
+                    self.step(code);
+                }
+                return;
             }
             self.regs[RIP_BASE_REG as usize] = self.rip.wrapping_sub(linear & 0xfff);
             let ops = &block.ops;
             match (ops[0].run)(self, ops) {
                 Stop::Done => self.instructions += count,
                 Stop::Taken => self.instructions += (ops.len() - self.remaining + 1) as u64,
-                Stop::Trapped => return if self.left(ops) { self.step(code) } else { None },
+                Stop::Trapped => {
+                    if self.left(ops) {
+                        self.step(code);
+                    }
+                    return;
+                }
             }
             if self.attention != 0 || self.tlb.changes != changes {
-                return None;
+                return;
             }
             linear = self.code_linear();
-            index = self.lookup_jump(linear)?;
+            let Some(next) = self.lookup_jump(linear) else { return };
+            index = next;
         }
-        None
     }
 
     #[inline(always)]
@@ -296,7 +302,7 @@ impl Cpu {
     }
 
     /// Runs exactly one instruction, with exact time and the board within reach.
-    pub fn step(&mut self, code: &mut CodeCache) -> Option<RunExit> {
+    pub fn step(&mut self, code: &mut CodeCache) {
         self.refresh_jump_tag(code);
         match self.find_block(code, true) {
             Err(_) => self.after_trap(None),
@@ -314,7 +320,6 @@ impl Cpu {
                 self.exact = false;
             }
         }
-        None
     }
 
     /// Sees to the trap of `op`, or of a fetch: delivers the exception, makes the VM exit.

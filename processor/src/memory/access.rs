@@ -6,7 +6,7 @@ use super::tlb;
 use crate::cpu::{Cpu, Mode};
 use crate::flags;
 use crate::run::attention;
-use crate::trap::{Exec, Trap, Trapped};
+use crate::trap::{Exec, Trapped};
 
 /// Where a read-modify-write goes; made by [`Cpu::locate_write`].
 #[derive(Clone, Copy, Debug)]
@@ -458,11 +458,5 @@ impl Cpu {
             }
             _ => {}
         }
-    }
-
-    /// Leaves the block before an instruction that must run on its own.
-    #[cold]
-    pub fn retry_exact(&mut self) -> Trapped {
-        self.trapped(Trap::RetryExact)
     }
 }

@@ -125,13 +125,13 @@ impl Cpu {
         (0..4).any(|i| dr7 >> (2 * i) & 3 != 0 && dr7 >> (16 + 4 * i) & 3 != 0)
     }
 
-    /// Loads a paging-structure entry of `size` bytes at guest-physical `address`; `None` if there is no memory.
-    fn table_entry(&mut self, address: u64, size: usize, linear: u64) -> Exec<(u64, Option<u64>)> {
+    /// Loads a paging-structure entry of `size` bytes at guest-physical `address`; all ones if there is no memory.
+    fn table_entry(&mut self, address: u64, size: usize, linear: u64) -> Exec<u64> {
         let at = self.guest_physical(address, Kind::Read, Some(linear), true)?;
         Ok(match self.map.lookup(at.physical) {
-            Some((offset, _)) if size == 8 => (self.ram.load::<8>(offset), Some(offset)),
-            Some((offset, _)) => (self.ram.load::<4>(offset), Some(offset)),
-            None => (u64::MAX >> (64 - 8 * size), None),
+            Some((offset, _)) if size == 8 => self.ram.load::<8>(offset),
+            Some((offset, _)) => self.ram.load::<4>(offset),
+            None => u64::MAX >> (64 - 8 * size),
         })
     }
 
@@ -221,7 +221,7 @@ impl Cpu {
         let (entry, shift) = loop {
             let shift = 12 + 9 * (level - 1);
             let address = table + (linear >> shift & 0x1ff) * 8;
-            let (entry, _) = self.table_entry(address, 8, linear)?;
+            let entry = self.table_entry(address, 8, linear)?;
             if entry & PRESENT == 0 {
                 return Err(self.page_fault(linear, code));
             }
@@ -279,7 +279,7 @@ impl Cpu {
     fn walk_32_bit(&mut self, linear: u64, kind: Kind, class: usize) -> Exec<Translation> {
         let code = self.fault_code(kind, class);
         let directory = (self.cr3 & 0xffff_f000) + (linear >> 22 & 0x3ff) * 4;
-        let (pde, _) = self.table_entry(directory, 4, linear)?;
+        let pde = self.table_entry(directory, 4, linear)?;
         if pde & PRESENT == 0 {
             return Err(self.page_fault(linear, code));
         }
@@ -303,7 +303,7 @@ impl Cpu {
             return self.finish(linear, guest, kind, rights, (pde | wanted) & DIRTY != 0, 0x40_0000);
         }
         let address = (pde & 0xffff_f000) + (linear >> 12 & 0x3ff) * 4;
-        let (pte, _) = self.table_entry(address, 4, linear)?;
+        let pte = self.table_entry(address, 4, linear)?;
         if pte & PRESENT == 0 {
             return Err(self.page_fault(linear, code));
         }
@@ -346,7 +346,7 @@ impl Cpu {
         let mut loaded = [0; 4];
         for (i, slot) in loaded.iter_mut().enumerate() {
             let address = (cr3 & 0xffff_ffe0) + 8 * i as u64;
-            let (entry, _) = self.table_entry(address, 8, 0)?;
+            let entry = self.table_entry(address, 8, 0)?;
             if entry & PRESENT != 0 && entry & reserved != 0 {
                 return Err(self.general_protection(0));
             }
