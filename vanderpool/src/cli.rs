@@ -68,8 +68,9 @@ pub struct Boot {
     /// Memory: bytes, or with K, M, G
     #[arg(long, value_name = "SIZE", default_value = "1G")]
     pub memory: Size,
-    /// Processor model, with changes: icelake-server,-la57; `vanderpool cpus` lists models and features
-    #[arg(long, value_name = "MODEL[,+F,-F]")]
+    /// Processor model, with changes to CPUID and VT-x features (icelake-server,-la57,-vpid) and single bits of VMX capability MSRs
+    /// (-secondary.5); `vanderpool cpus` lists models and features
+    #[arg(long, value_name = "MODEL[,+F,-F,-WORD.BIT]")]
     pub cpu: Option<String>,
     /// Disk image, raw or qcow2, as a virtio-blk device; may be repeated. `,snapshot` keeps the file as it is and forgets what the guest
     /// writes; `,sata` makes it a SATA disk
@@ -119,7 +120,7 @@ impl Boot {
 /// `vanderpool cpus`.
 #[derive(Debug, Args)]
 pub struct Cpus {
-    /// Show all that this model has
+    /// Show all that this model has; it may be changed as in `boot --cpu`
     pub model: Option<String>,
     /// Print JSON
     #[arg(long)]

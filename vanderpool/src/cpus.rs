@@ -1,9 +1,16 @@
 //! `vanderpool cpus`: the processor models and what each has.
 
 use crate::Error;
-use processor::models::{CacheKind, Model};
+use processor::models::{CacheKind, Model, VmxFeature, VmxWord, hyphenated};
+use processor::vmx::VmxCapabilities;
 use serde_json::{Value, json};
 use std::fmt::Write;
+
+const CHANGES: &str = "\
+`vanderpool cpus MODEL` shows one in full. Changes after the model, here and in `boot --cpu`:
+  +NAME, -NAME   switch a CPUID or a VT-x feature; -ept switches off too what needs EPT
+  -WORD.BIT      switch off one bit of a VMX capability MSR, by its number or its name: -secondary.5, -primary.use-msr-bitmaps
+";
 
 /// The text that `vanderpool cpus [CHOICE]` prints; `choice` may be followed by `,+feature` and `,-feature`.
 ///
@@ -26,10 +33,13 @@ pub fn report(choice: Option<&str>, as_json: bool) -> Result<String, Error> {
     for (index, model) in models.iter().enumerate() {
         let default = if index == 0 { " (default)" } else { "" };
         let _ = writeln!(text, "{:<16} {}{default}", model.name, model.description);
-        let _ = writeln!(text, "{:<16} {}\n", "", features(model).join(" "));
+        let _ = writeln!(text, "{:<16} {}", "", features(model).join(" "));
+        if !vmx_features(model).is_empty() {
+            let _ = writeln!(text, "{:<16} VT-x: {}", "", vmx_features(model).join(" "));
+        }
+        text.push('\n');
     }
-    text +=
-        "`vanderpool cpus MODEL` shows one in full; MODEL,+feature,-feature changes it, here and in `boot --cpu`.\n";
+    text += CHANGES;
     Ok(text)
 }
 
@@ -84,7 +94,48 @@ fn detail(model: &Model) -> String {
     for line in wrap(&features(model), 100) {
         let _ = writeln!(text, "  {line}");
     }
+    detail_vmx(model, &mut text);
     text
+}
+
+fn detail_vmx(model: &Model, text: &mut String) {
+    let msrs = VmxCapabilities::new(model).msrs();
+    if msrs.is_empty() {
+        return;
+    }
+    *text += "\nVT-x features\n";
+    for line in wrap(&vmx_features(model), 100) {
+        let _ = writeln!(text, "  {line}");
+    }
+    *text += "\nbits of VT-x capabilities, each of which -WORD.BIT switches off\n";
+    for (word, names) in capability_bits(model) {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        for (n, line) in wrap(&names, 86).iter().enumerate() {
+            let _ = writeln!(text, "  {:<14} {line}", if n == 0 { word } else { "" });
+        }
+    }
+    *text += "\nVMX capability MSRs\n";
+    for (number, name, value) in msrs {
+        let _ = writeln!(text, "  {number:#x} {name:<30} {value:#018x}");
+    }
+}
+
+fn vmx_features(model: &Model) -> Vec<&'static str> {
+    model.vmx.iter().map(VmxFeature::name).collect()
+}
+
+/// The bits that features bring, by word: names, or numbers where there is no name.
+fn capability_bits(model: &Model) -> Vec<(&'static str, Vec<String>)> {
+    let bits = model.vmx_bits();
+    VmxWord::ALL
+        .iter()
+        .map(|word| {
+            let set = bits.word(*word);
+            let names = word.named().into_iter().filter(|(bit, _)| set & bit != 0).map(|(_, name)| hyphenated(name));
+            (word.name(), names.collect::<Vec<_>>())
+        })
+        .filter(|(_, names)| !names.is_empty())
+        .collect()
 }
 
 fn describe(model: &Model) -> Value {
@@ -104,6 +155,13 @@ fn describe(model: &Model) -> Value {
         "family": family, "model": number, "stepping": stepping, "microcode": model.microcode,
         "physical_bits": model.physical_bits, "linear_bits": model.linear_bits(), "xcr0": model.xcr0_supported(),
         "arch_capabilities": model.arch_capabilities, "caches": caches, "features": features(model),
+        "vmx_features": vmx_features(model),
+        "vmx_bits": capability_bits(model).into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+        "vmx_msrs": VmxCapabilities::new(model)
+            .msrs()
+            .into_iter()
+            .map(|(number, name, value)| json!({ "name": name, "number": number, "value": format!("{value:#x}") }))
+            .collect::<Vec<_>>(),
     })
 }
 
@@ -143,6 +201,21 @@ mod tests {
         assert!(has_vmx(&with("vmx64")));
         assert!(!has_vmx(&with("vmx64,-vmx")));
         assert_eq!(with("vmx64")["name"], "vmx64");
+    }
+
+    #[test]
+    fn vmx_features_and_capability_msrs_are_shown() {
+        let with = |choice: &str| serde_json::from_str::<Value>(&report(Some(choice), true).unwrap()).unwrap();
+        let msr = |value: &Value, number: u32| {
+            value["vmx_msrs"].as_array().unwrap().iter().find(|msr| msr["number"] == number).cloned()
+        };
+        let full = with("full");
+        assert!(full["vmx_features"].as_array().unwrap().contains(&json!("ept")));
+        assert!(msr(&full, 0x48c).is_some() && msr(&with("vmx64"), 0x48c).is_none());
+        assert!(full["vmx_bits"]["secondary"].as_array().unwrap().contains(&json!("enable-vpid")));
+        let text = report(Some("full,-secondary.enable-vpid"), false).unwrap();
+        assert!(text.contains("IA32_VMX_MISC") && text.contains("unrestricted-guest") && !text.contains("enable-vpid"));
+        assert!(!report(Some("basic64"), false).unwrap().contains("VMX capability"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The smallest 64-bit processor, without VT-x.
 
-use super::{Cache, CacheKind, FeatureSet, Model};
+use super::{Cache, CacheKind, FeatureSet, Model, VmxBits, VmxFeatureSet};
 use spec::x86::cpuid::Feature::*;
 
 pub(super) const MODEL: Model = Model {
@@ -52,6 +52,8 @@ pub(super) const MODEL: Model = Model {
         Cache { level: 1, kind: CacheKind::Instruction, ways: 8, sets: 64, shared: false, inclusive: false },
         Cache { level: 2, kind: CacheKind::Unified, ways: 16, sets: 4096, shared: true, inclusive: false },
     ],
+    vmx: VmxFeatureSet::NONE,
+    vmx_off: VmxBits::NONE,
     arch_capabilities: 0,
     microcode: 0xba,
     platform_msrs: false,

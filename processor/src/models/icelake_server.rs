@@ -2,7 +2,7 @@
 //!
 //! Left out against a real one: AVX-512, VAES, GFNI, SGX, PT, RDT, PCONFIG, performance monitoring, power management.
 
-use super::{Cache, CacheKind, FeatureSet, Model};
+use super::{Cache, CacheKind, FeatureSet, Model, VmxBits, VmxFeature, VmxFeatureSet};
 use spec::x86::cpuid::Feature::*;
 use spec::x86::msr::ArchCapabilities as Arch;
 
@@ -110,6 +110,8 @@ pub(super) const MODEL: Model = Model {
         Cache { level: 2, kind: CacheKind::Unified, ways: 20, sets: 1024, shared: false, inclusive: false },
         Cache { level: 3, kind: CacheKind::Unified, ways: 16, sets: 16384, shared: true, inclusive: false },
     ],
+    vmx: VT_X,
+    vmx_off: VmxBits::NONE,
     // An interpreter speculates nothing: none of the published side channels exists on it.
     arch_capabilities: Arch::RDCL_NO
         | Arch::IBRS_ALL
@@ -129,3 +131,30 @@ pub(super) const MODEL: Model = Model {
     microcode: 0x0d00_03e7,
     platform_msrs: true,
 };
+
+const VT_X: VmxFeatureSet = VmxFeatureSet::of(&[
+    VmxFeature::TrueControls,
+    VmxFeature::VirtualNmis,
+    VmxFeature::MsrBitmaps,
+    VmxFeature::MonitorTrapFlag,
+    VmxFeature::PreemptionTimer,
+    VmxFeature::LoadPat,
+    VmxFeature::LoadEfer,
+    VmxFeature::VmwriteAny,
+    VmxFeature::InjectLength0,
+    VmxFeature::TprShadow,
+    VmxFeature::ApicAccesses,
+    VmxFeature::X2apicMode,
+    VmxFeature::DescriptorTableExiting,
+    VmxFeature::WbinvdExiting,
+    VmxFeature::PauseLoopExiting,
+    VmxFeature::TscScaling,
+    VmxFeature::Vpid,
+    VmxFeature::Ept,
+    VmxFeature::EptExecuteOnly,
+    VmxFeature::EptPages2M,
+    VmxFeature::EptPages1G,
+    VmxFeature::EptAccessedDirty,
+    VmxFeature::UnrestrictedGuest,
+    VmxFeature::EptpSwitching,
+]);

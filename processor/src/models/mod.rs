@@ -1,19 +1,25 @@
 //! CPU models: named types, with what they announce in CPUID and in their model-specific registers.
 //!
 //! A model announces only what the processor does. [`Model::named`] finds one by the name the command line uses, with
-//! `-feature` and `+feature` to change it. The VMX capability MSRs of a model are computed in [`crate::vmx`].
+//! `-feature` and `+feature` to change it. The VMX capability MSRs of a model are computed in [`crate::vmx`] from its VT-x features.
 
 mod basic64;
+mod choice;
 mod cpuid;
 mod features;
 pub mod frequency;
+mod full;
 mod icelake_server;
 mod msrs;
 mod vmx64;
+mod vmx_bits;
+mod vmx_features;
 
 pub use cpuid::{CpuidContext, CpuidResult};
 pub use features::FeatureSet;
 pub use msrs::{MCG_BANKS, MTRR_VARIABLE_RANGES, ResetMsrs};
+pub use vmx_bits::{VmxBits, VmxWord, hyphenated};
+pub use vmx_features::{VmxFeature, VmxFeatureSet};
 
 use spec::x86::cpuid::Feature;
 
@@ -65,6 +71,10 @@ pub struct Model {
     pub features: FeatureSet,
     /// Caches, first level first.
     pub caches: &'static [Cache],
+    /// Features of VT-x, when the model has VMX.
+    pub vmx: VmxFeatureSet,
+    /// Single bits of the VMX capability MSRs that are switched off although a feature brings them.
+    pub vmx_off: VmxBits,
     /// IA32_ARCH_CAPABILITIES, when the model has it.
     pub arch_capabilities: u64,
     /// The microcode revision in IA32_BIOS_SIGN_ID.
@@ -73,71 +83,14 @@ pub struct Model {
     pub platform_msrs: bool,
 }
 
-/// The features that software cannot switch off on the command line: no 64-bit PC works without them.
-const BASE: &[Feature] = &[
-    Feature::FPU,
-    Feature::TSC,
-    Feature::MSR,
-    Feature::PAE,
-    Feature::CX8,
-    Feature::APIC,
-    Feature::PGE,
-    Feature::CMOV,
-    Feature::FXSR,
-    Feature::SSE,
-    Feature::SSE2,
-    Feature::LM,
-    Feature::SYSCALL,
-    Feature::NX,
-];
-
 impl Model {
     /// Every model, the default first.
-    pub const ALL: &'static [Self] = &[icelake_server::MODEL, vmx64::MODEL, basic64::MODEL];
+    pub const ALL: &'static [Self] = &[icelake_server::MODEL, full::MODEL, vmx64::MODEL, basic64::MODEL];
 
     /// The model that machines have unless another is asked for.
     #[must_use]
     pub fn default_model() -> Self {
         Self::ALL[0].clone()
-    }
-
-    /// Finds a model by name, changed by what follows it: `icelake-server,-la57,-pcid`.
-    ///
-    /// # Errors
-    /// A sentence that says what is wrong and what can be chosen.
-    pub fn named(choice: &str) -> Result<Self, String> {
-        let mut parts = choice.split(',');
-        let name = parts.next().unwrap_or_default();
-        let Some(model) = Self::ALL.iter().find(|model| model.name == name) else {
-            let names: Vec<&str> = Self::ALL.iter().map(|model| model.name).collect();
-            return Err(format!("no CPU model is called \"{name}\"; choose one of: {}", names.join(", ")));
-        };
-        let mut model = model.clone();
-        for part in parts {
-            let (add, feature_name) = match (part.strip_prefix('+'), part.strip_prefix('-')) {
-                (Some(feature), _) => (true, feature),
-                (_, Some(feature)) => (false, feature),
-                _ => return Err(format!("\"{part}\" after the CPU model is neither +feature nor -feature")),
-            };
-            let known = icelake_server::MODEL.features.iter().find(|feature| feature.name() == feature_name);
-            let Some(feature) = known else {
-                return Err(format!("no CPU feature is called \"{feature_name}\"; `vanderpool cpus` lists them"));
-            };
-            if add {
-                model.features = model.features.with(&[feature]);
-            } else if BASE.contains(&feature) {
-                return Err(format!("no model can be without the CPU feature \"{feature_name}\""));
-            } else {
-                model.features = model.features.without(&[feature]);
-            }
-        }
-        for &(feature, needed) in features::REQUIREMENTS {
-            if model.has(feature) && !model.has(needed) {
-                let (feature, needed) = (feature.name(), needed.name());
-                return Err(format!("the CPU feature \"{feature}\" needs \"{needed}\": add +{needed} or -{feature}"));
-            }
-        }
-        Ok(model)
     }
 
     /// Whether the model announces `feature`.
@@ -214,37 +167,6 @@ impl Model {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn models_are_consistent() {
-        for model in Model::ALL {
-            assert!(model.brand.len() <= 47, "{}", model.name);
-            assert_eq!(Model::named(model.name).as_ref(), Ok(model));
-            for feature in BASE {
-                assert!(model.has(*feature), "{} lacks {feature:?}", model.name);
-            }
-            for feature in model.features.iter() {
-                assert!(Model::ALL[0].has(feature), "{}: {feature:?} is only in a smaller model", model.name);
-            }
-        }
-    }
-
-    #[test]
-    fn features_are_taken_away_and_added_by_name() {
-        let model = Model::named("icelake-server,-la57").unwrap();
-        assert!(!model.has(Feature::LA57));
-        assert_eq!(model.linear_bits(), 48);
-        assert!(Model::named("basic64,+vmx").unwrap().has(Feature::VMX));
-    }
-
-    #[test]
-    fn wrong_choices_are_explained() {
-        assert!(Model::named("i486").unwrap_err().contains("icelake-server"));
-        assert!(Model::named("vmx64,-lm").unwrap_err().contains("without"));
-        assert!(Model::named("vmx64,+avx2").unwrap_err().contains("needs \"avx\""));
-        assert!(Model::named("vmx64,+amx").unwrap_err().contains("amx"));
-        assert!(Model::named("vmx64,lm").unwrap_err().contains("neither"));
-    }
 
     #[test]
     fn vmxe_exists_with_vmx_only() {

@@ -1,13 +1,15 @@
 //! The capability MSRs: what this processor's VT-x can do (SDM Vol. 3D, appendix A).
 //!
-//! Only what `vmx/` implements is announced, and only what the CPU model has the instructions for.
+//! They follow from the VT-x features that the CPU model has ([`crate::models::VmxFeature`]).
 
+use super::fields::{self, FieldSet};
 use super::vmcs;
-use crate::models::Model;
-use spec::vmx::capability::{ControlCapability, EptVpidCap, basic, misc, vmfunc};
+use crate::models::{Model, VmxBits};
+use spec::vmx::capability::{ControlCapability, EptVpidCap, basic, misc};
 use spec::vmx::{
     AccessType, EntryControls as Entry, ExitControls as Exit, PinBasedControls as Pin, PrimaryControls as Primary,
-    SecondaryControls as Secondary, VmcsField, Width,
+    SecondaryControls as Secondary, SecondaryExitControls as SecondaryExit, TertiaryControls as Tertiary, VmcsField,
+    Width,
 };
 use spec::x86::cpuid::Feature;
 use spec::x86::{Cr0, Cr4, msr};
@@ -17,134 +19,13 @@ pub const PREEMPTION_TIMER_SHIFT: u32 = 5;
 /// Number of CR3-target values.
 pub const CR3_TARGETS: u64 = 4;
 
-/// Control bits with their settings implemented, apart from the default1 ones.
-mod implemented {
+/// Default1 controls that may be 0 nevertheless, as the "true" MSRs show.
+mod freed {
     use super::*;
 
-    pub const PIN: u32 = Pin::EXTERNAL_INTERRUPT_EXITING | Pin::NMI_EXITING | Pin::VIRTUAL_NMIS | Pin::PREEMPTION_TIMER;
-    pub const PRIMARY: u32 = Primary::ALL & !Primary::ACTIVATE_TERTIARY_CONTROLS;
-    pub const SECONDARY: u32 = Secondary::VIRTUALIZE_APIC_ACCESSES
-        | Secondary::ENABLE_EPT
-        | Secondary::DESCRIPTOR_TABLE_EXITING
-        | Secondary::ENABLE_VPID
-        | Secondary::WBINVD_EXITING
-        | Secondary::UNRESTRICTED_GUEST
-        | Secondary::PAUSE_LOOP_EXITING
-        | Secondary::ENABLE_VM_FUNCTIONS
-        | Secondary::USE_TSC_SCALING;
-    /// Secondary controls that a CPU feature brings with it.
-    pub const BY_FEATURE: &[(Feature, u32)] = &[
-        (Feature::RDTSCP, Secondary::ENABLE_RDTSCP),
-        (Feature::RDPID, Secondary::ENABLE_RDTSCP),
-        (Feature::X2APIC, Secondary::VIRTUALIZE_X2APIC_MODE),
-        (Feature::RDRAND, Secondary::RDRAND_EXITING),
-        (Feature::RDSEED, Secondary::RDSEED_EXITING),
-        (Feature::INVPCID, Secondary::ENABLE_INVPCID),
-        (Feature::XSAVES, Secondary::ENABLE_XSAVES),
-    ];
-    pub const EXIT: u32 = Exit::SAVE_DEBUG_CONTROLS
-        | Exit::HOST_ADDRESS_SPACE_SIZE
-        | Exit::ACKNOWLEDGE_INTERRUPT_ON_EXIT
-        | Exit::SAVE_PAT
-        | Exit::LOAD_PAT
-        | Exit::SAVE_EFER
-        | Exit::LOAD_EFER
-        | Exit::SAVE_PREEMPTION_TIMER;
-    pub const ENTRY: u32 = Entry::LOAD_DEBUG_CONTROLS | Entry::IA32E_MODE_GUEST | Entry::LOAD_PAT | Entry::LOAD_EFER;
-    pub const EPT_VPID: u64 = EptVpidCap::EXECUTE_ONLY
-        | EptVpidCap::WALK_4
-        | EptVpidCap::MEMORY_UC
-        | EptVpidCap::MEMORY_WB
-        | EptVpidCap::PAGES_2M
-        | EptVpidCap::PAGES_1G
-        | EptVpidCap::INVEPT
-        | EptVpidCap::ACCESSED_DIRTY
-        | EptVpidCap::INVEPT_SINGLE
-        | EptVpidCap::INVEPT_ALL
-        | EptVpidCap::INVVPID
-        | EptVpidCap::INVVPID_ADDRESS
-        | EptVpidCap::INVVPID_SINGLE
-        | EptVpidCap::INVVPID_ALL
-        | EptVpidCap::INVVPID_SINGLE_RETAIN_GLOBALS;
-    /// Default1 controls that may be 0 nevertheless, as the "true" MSRs show.
-    pub const PRIMARY_FREED: u32 = Primary::CR3_LOAD_EXITING | Primary::CR3_STORE_EXITING;
-    pub const EXIT_FREED: u32 = Exit::SAVE_DEBUG_CONTROLS;
-    pub const ENTRY_FREED: u32 = Entry::LOAD_DEBUG_CONTROLS;
-}
-
-/// Fields of features that are not implemented: VMREAD and VMWRITE of them fail.
-const ABSENT_FIELDS: &[VmcsField] = &[
-    VmcsField::POSTED_INTERRUPT_NOTIFICATION_VECTOR,
-    VmcsField::HLAT_PREFIX_SIZE,
-    VmcsField::LAST_PID_POINTER_INDEX,
-    VmcsField::GUEST_INTERRUPT_STATUS,
-    VmcsField::PML_INDEX,
-    VmcsField::GUEST_UINV,
-    VmcsField::PML_ADDRESS,
-    VmcsField::POSTED_INTERRUPT_DESCRIPTOR,
-    VmcsField::EOI_EXIT_BITMAP_0,
-    VmcsField::EOI_EXIT_BITMAP_1,
-    VmcsField::EOI_EXIT_BITMAP_2,
-    VmcsField::EOI_EXIT_BITMAP_3,
-    VmcsField::VMREAD_BITMAP,
-    VmcsField::VMWRITE_BITMAP,
-    VmcsField::VE_INFORMATION_ADDRESS,
-    VmcsField::EPTP_INDEX,
-    VmcsField::ENCLS_EXITING_BITMAP,
-    VmcsField::SPP_TABLE_POINTER,
-    VmcsField::TERTIARY_CONTROLS,
-    VmcsField::ENCLV_EXITING_BITMAP,
-    VmcsField::LOW_PASID_DIRECTORY,
-    VmcsField::HIGH_PASID_DIRECTORY,
-    VmcsField::SHARED_EPT_POINTER,
-    VmcsField::PCONFIG_EXITING_BITMAP,
-    VmcsField::HLAT_POINTER,
-    VmcsField::PID_POINTER_TABLE,
-    VmcsField::SECONDARY_EXIT_CONTROLS,
-    VmcsField::SPEC_CTRL_MASK,
-    VmcsField::SPEC_CTRL_SHADOW,
-    VmcsField::INJECTED_EVENT_DATA,
-    VmcsField::ORIGINAL_EVENT_DATA,
-    VmcsField::GUEST_PERF_GLOBAL_CTRL,
-    VmcsField::GUEST_BNDCFGS,
-    VmcsField::GUEST_RTIT_CTL,
-    VmcsField::GUEST_LBR_CTL,
-    VmcsField::GUEST_PKRS,
-    VmcsField::GUEST_FRED_CONFIG,
-    VmcsField::GUEST_FRED_RSP1,
-    VmcsField::GUEST_FRED_RSP2,
-    VmcsField::GUEST_FRED_RSP3,
-    VmcsField::GUEST_FRED_STKLVLS,
-    VmcsField::GUEST_FRED_SSP1,
-    VmcsField::GUEST_FRED_SSP2,
-    VmcsField::GUEST_FRED_SSP3,
-    VmcsField::HOST_PERF_GLOBAL_CTRL,
-    VmcsField::HOST_PKRS,
-    VmcsField::HOST_FRED_CONFIG,
-    VmcsField::HOST_FRED_RSP1,
-    VmcsField::HOST_FRED_RSP2,
-    VmcsField::HOST_FRED_RSP3,
-    VmcsField::HOST_FRED_STKLVLS,
-    VmcsField::HOST_FRED_SSP1,
-    VmcsField::HOST_FRED_SSP2,
-    VmcsField::HOST_FRED_SSP3,
-    VmcsField::INSTRUCTION_TIMEOUT,
-    VmcsField::GUEST_S_CET,
-    VmcsField::GUEST_SSP,
-    VmcsField::GUEST_INTERRUPT_SSP_TABLE,
-    VmcsField::HOST_S_CET,
-    VmcsField::HOST_SSP,
-    VmcsField::HOST_INTERRUPT_SSP_TABLE,
-];
-
-fn existing_fields() -> [u64; vmcs::SLOTS / 64] {
-    let mut fields = [0; vmcs::SLOTS / 64];
-    for (field, _) in VmcsField::ALL.iter().filter(|(field, _)| !ABSENT_FIELDS.contains(field)) {
-        if let Some(slot) = vmcs::slot_of(*field) {
-            fields[slot / 64] |= 1 << (slot % 64);
-        }
-    }
-    fields
+    pub const PRIMARY: u32 = Primary::CR3_LOAD_EXITING | Primary::CR3_STORE_EXITING;
+    pub const EXIT: u32 = Exit::SAVE_DEBUG_CONTROLS;
+    pub const ENTRY: u32 = Entry::LOAD_DEBUG_CONTROLS;
 }
 
 /// What a processor's VT-x can do.
@@ -158,14 +39,22 @@ pub struct VmxCapabilities {
     pub primary: ControlCapability,
     /// Secondary processor-based controls.
     pub secondary: ControlCapability,
+    /// Tertiary processor-based controls that can be 1.
+    pub tertiary: Tertiary,
     /// VM-exit controls.
     pub exit: ControlCapability,
+    /// Secondary VM-exit controls that can be 1.
+    pub secondary_exit: SecondaryExit,
     /// VM-entry controls.
     pub entry: ControlCapability,
     /// IA32_VMX_EPT_VPID_CAP.
     pub ept_vpid: EptVpidCap,
     /// IA32_VMX_VMFUNC.
     pub vm_functions: u64,
+    /// IA32_VMX_MISC.
+    pub misc: u64,
+    /// The optional bits of IA32_VMX_BASIC.
+    pub basic: u64,
     /// Bits that CR0 must have in VMX operation.
     pub cr0_fixed0: u64,
     /// Bits that CR0 can have in VMX operation.
@@ -180,28 +69,30 @@ pub struct VmxCapabilities {
     pub physical_bits: u8,
     /// Width of linear addresses.
     pub linear_bits: u8,
-    /// Which fields exist, a bit for each slot of [`vmcs::slot_of`].
-    fields: [u64; vmcs::SLOTS / 64],
+    fields: FieldSet,
 }
 
 impl VmxCapabilities {
     /// What VT-x is on `model`.
     #[must_use]
     pub fn new(model: &Model) -> Self {
-        let by_feature = implemented::BY_FEATURE
-            .iter()
-            .filter(|(feature, _)| model.has(*feature))
-            .fold(0, |bits, (_, bit)| bits | bit);
+        let bits = model.vmx_bits();
         let control = |required: u32, allowed: u32| ControlCapability { required, allowed: required | allowed };
+        let has_true_controls = bits.basic & basic::TRUE_CONTROLS != 0;
+        let required = |default1: u32, freed: u32| if has_true_controls { default1 & !freed } else { default1 };
         Self {
             present: model.has(Feature::VMX),
-            pin: control(Pin::DEFAULT1, implemented::PIN),
-            primary: control(Primary::DEFAULT1 & !implemented::PRIMARY_FREED, implemented::PRIMARY),
-            secondary: control(0, implemented::SECONDARY | by_feature),
-            exit: control(Exit::DEFAULT1 & !implemented::EXIT_FREED, implemented::EXIT),
-            entry: control(Entry::DEFAULT1 & !implemented::ENTRY_FREED, implemented::ENTRY),
-            ept_vpid: EptVpidCap(implemented::EPT_VPID),
-            vm_functions: vmfunc::EPTP_SWITCHING,
+            pin: control(Pin::DEFAULT1, bits.pin),
+            primary: control(required(Primary::DEFAULT1, freed::PRIMARY), bits.primary),
+            secondary: control(0, bits.secondary),
+            tertiary: Tertiary(bits.tertiary),
+            exit: control(required(Exit::DEFAULT1, freed::EXIT), bits.exit),
+            secondary_exit: SecondaryExit(bits.secondary_exit),
+            entry: control(required(Entry::DEFAULT1, freed::ENTRY), bits.entry),
+            ept_vpid: EptVpidCap(bits.ept_vpid),
+            vm_functions: bits.vm_functions,
+            misc: Self::misc(bits),
+            basic: bits.basic,
             cr0_fixed0: Cr0::PE | Cr0::NE | Cr0::PG,
             cr0_fixed1: 0xffff_ffff,
             cr4_fixed0: Cr4::VMXE,
@@ -209,21 +100,13 @@ impl VmxCapabilities {
             efer: model.efer_supported(),
             physical_bits: model.physical_bits,
             linear_bits: model.linear_bits(),
-            fields: existing_fields(),
+            fields: fields::existing(bits),
         }
     }
 
-    /// IA32_VMX_MISC.
-    #[must_use]
-    pub const fn misc(&self) -> u64 {
-        PREEMPTION_TIMER_SHIFT as u64
-            | misc::STORE_LMA
-            | misc::ACTIVITY_HLT
-            | misc::ACTIVITY_SHUTDOWN
-            | misc::ACTIVITY_WAIT_FOR_SIPI
-            | CR3_TARGETS << misc::CR3_TARGETS_SHIFT
-            | misc::VMWRITE_ANY
-            | misc::INJECT_LENGTH_0
+    fn misc(bits: VmxBits) -> u64 {
+        let rate = if bits.pin & Pin::PREEMPTION_TIMER != 0 { u64::from(PREEMPTION_TIMER_SHIFT) } else { 0 };
+        bits.misc | rate | CR3_TARGETS << misc::CR3_TARGETS_SHIFT
     }
 
     /// Whether VMREAD and VMWRITE know the field with this encoding.
@@ -238,7 +121,7 @@ impl VmxCapabilities {
     #[inline]
     #[must_use]
     pub const fn writes_any_field(&self) -> bool {
-        self.misc() & misc::VMWRITE_ANY != 0
+        self.misc & misc::VMWRITE_ANY != 0
     }
 
     /// The value of capability MSR `number`; `None` if it does not exist.
@@ -250,19 +133,21 @@ impl VmxCapabilities {
         if !self.present {
             return None;
         }
+        let primary = |bit: u32| self.primary.allowed & bit != 0;
+        let secondary = |bit: u32| self.secondary.allowed & bit != 0;
+        let has_true_controls = self.basic & basic::TRUE_CONTROLS != 0;
         Some(match number {
             msr::VMX_BASIC => {
                 u64::from(vmcs::REVISION)
                     | vmcs::REGION_SIZE << basic::REGION_SIZE_SHIFT
                     | 6 << basic::MEMORY_TYPE_SHIFT
-                    | basic::INS_OUTS_INFO
-                    | basic::TRUE_CONTROLS
+                    | self.basic
             }
             msr::VMX_PINBASED_CTLS => with_default1(self.pin, Pin::DEFAULT1),
             msr::VMX_PROCBASED_CTLS => with_default1(self.primary, Primary::DEFAULT1),
             msr::VMX_EXIT_CTLS => with_default1(self.exit, Exit::DEFAULT1),
             msr::VMX_ENTRY_CTLS => with_default1(self.entry, Entry::DEFAULT1),
-            msr::VMX_MISC => self.misc(),
+            msr::VMX_MISC => self.misc,
             msr::VMX_CR0_FIXED0 => self.cr0_fixed0,
             msr::VMX_CR0_FIXED1 => self.cr0_fixed1,
             msr::VMX_CR4_FIXED0 => self.cr4_fixed0,
@@ -271,15 +156,28 @@ impl VmxCapabilities {
                 let fields = VmcsField::ALL.iter().filter(|(field, _)| self.has_field(*field));
                 u64::from(fields.map(|(field, _)| field.index()).max().unwrap_or(0)) << 1
             }
-            msr::VMX_PROCBASED_CTLS2 => self.secondary.to_msr(),
-            msr::VMX_EPT_VPID_CAP => self.ept_vpid.0,
-            msr::VMX_TRUE_PINBASED_CTLS => self.pin.to_msr(),
-            msr::VMX_TRUE_PROCBASED_CTLS => self.primary.to_msr(),
-            msr::VMX_TRUE_EXIT_CTLS => self.exit.to_msr(),
-            msr::VMX_TRUE_ENTRY_CTLS => self.entry.to_msr(),
-            msr::VMX_VMFUNC => self.vm_functions,
+            msr::VMX_PROCBASED_CTLS2 if primary(Primary::ACTIVATE_SECONDARY_CONTROLS) => self.secondary.to_msr(),
+            msr::VMX_EPT_VPID_CAP if secondary(Secondary::ENABLE_EPT) || secondary(Secondary::ENABLE_VPID) => {
+                self.ept_vpid.0
+            }
+            msr::VMX_TRUE_PINBASED_CTLS if has_true_controls => self.pin.to_msr(),
+            msr::VMX_TRUE_PROCBASED_CTLS if has_true_controls => self.primary.to_msr(),
+            msr::VMX_TRUE_EXIT_CTLS if has_true_controls => self.exit.to_msr(),
+            msr::VMX_TRUE_ENTRY_CTLS if has_true_controls => self.entry.to_msr(),
+            msr::VMX_VMFUNC if secondary(Secondary::ENABLE_VM_FUNCTIONS) => self.vm_functions,
+            msr::VMX_PROCBASED_CTLS3 if primary(Primary::ACTIVATE_TERTIARY_CONTROLS) => self.tertiary.0,
+            msr::VMX_EXIT_CTLS2 if self.exit.allowed & Exit::ACTIVATE_SECONDARY_CONTROLS != 0 => self.secondary_exit.0,
             _ => return None,
         })
+    }
+}
+
+impl VmxCapabilities {
+    /// The capability MSRs that exist: number, name, value.
+    #[must_use]
+    pub fn msrs(&self) -> Vec<(u32, String, u64)> {
+        let named = msr::NAMED.iter().filter(|(number, _)| (msr::VMX_BASIC..=msr::VMX_EXIT_CTLS2).contains(number));
+        named.filter_map(|(number, name)| Some((*number, format!("IA32_{name}"), self.read_msr(*number)?))).collect()
     }
 }
 
@@ -311,16 +209,38 @@ mod tests {
 
     #[test]
     fn controls_follow_the_models_features() {
-        let small = VmxCapabilities::new(&Model::named("vmx64").unwrap());
-        assert_eq!(small.secondary.allowed & (Secondary::ENABLE_INVPCID | Secondary::ENABLE_XSAVES), 0);
+        let with = |choice| VmxCapabilities::new(&Model::named(choice).unwrap());
         assert_ne!(default_model().secondary.allowed & Secondary::ENABLE_INVPCID, 0);
+        let small = with("icelake-server,-invpcid,-xsaves,-ept,-vpid");
+        let gone = Secondary::ENABLE_INVPCID | Secondary::ENABLE_XSAVES | Secondary::ENABLE_EPT;
+        assert_eq!(small.secondary.allowed & gone, 0);
+        assert_eq!(small.read_msr(msr::VMX_EPT_VPID_CAP), None);
+        assert_eq!(with("icelake-server,-eptp-switching").read_msr(msr::VMX_VMFUNC), None);
+        assert_eq!(with("icelake-server,-preemption-timer").read_msr(msr::VMX_MISC).unwrap() & 0x1f, 0);
+    }
+
+    #[test]
+    fn without_true_controls_all_of_default1_is_required() {
+        let c = VmxCapabilities::new(&Model::named("icelake-server,-true-controls").unwrap());
+        assert_eq!(c.read_msr(msr::VMX_TRUE_PROCBASED_CTLS), None);
+        assert_eq!(c.read_msr(msr::VMX_BASIC).unwrap() & basic::TRUE_CONTROLS, 0);
+        assert_eq!(c.primary.required, Primary::DEFAULT1);
+    }
+
+    #[test]
+    fn secondary_controls_exist_with_their_activation_only() {
+        let c = VmxCapabilities::new(&Model::named("icelake-server,-primary.31").unwrap());
+        assert_eq!((c.secondary.allowed, c.read_msr(msr::VMX_PROCBASED_CTLS2)), (0, None));
+        assert!(!c.has_field(VmcsField::SECONDARY_CONTROLS));
     }
 
     #[test]
     fn fields_of_features_left_out_do_not_exist() {
         let c = default_model();
         assert!(c.has_field(VmcsField::EPT_POINTER) && c.has_field(VmcsField::EPT_POINTER.high()));
-        assert!(!c.has_field(VmcsField::PML_ADDRESS) && !c.has_field(VmcsField::GUEST_CR0.high()));
+        assert!(!c.has_field(VmcsField::SHARED_EPT_POINTER) && !c.has_field(VmcsField::GUEST_CR0.high()));
         assert!(!c.has_field(VmcsField(0x1_0000_u32)) && !c.has_field(VmcsField(0x6ffe)));
+        let c = VmxCapabilities::new(&Model::named("icelake-server,-ept,-tpr-shadow").unwrap());
+        assert!(!c.has_field(VmcsField::EPT_POINTER) && !c.has_field(VmcsField::TPR_THRESHOLD));
     }
 }

@@ -51,6 +51,10 @@ pub enum Failure {
 pub struct Features {
     /// Execute-only translations.
     pub execute_only: bool,
+    /// 2 MiB pages.
+    pub pages_2m: bool,
+    /// 1 GiB pages.
+    pub pages_1g: bool,
     /// Width of physical addresses.
     pub physical_bits: u8,
 }
@@ -70,7 +74,12 @@ const fn misconfigured(entry: u64, level: u32, features: Features) -> bool {
     } else {
         beyond | ((1 << (12 + 9 * (level - 1))) - 1) & !0xfff
     };
-    if entry & reserved != 0 {
+    let size_exists = match level {
+        2 => features.pages_2m,
+        3 => features.pages_1g,
+        _ => true,
+    };
+    if entry & reserved != 0 || page && !size_exists {
         return true;
     }
     page && matches!(entry >> EptEntry::MEMORY_TYPE_SHIFT & 7, 2 | 3 | 7)
@@ -175,7 +184,7 @@ mod tests {
     }
 
     const EPTP: Eptp = Eptp(0x1000 | 6 | 3 << 3);
-    const FEATURES: Features = Features { execute_only: true, physical_bits: 46 };
+    const FEATURES: Features = Features { execute_only: true, pages_2m: true, pages_1g: true, physical_bits: 46 };
     const READ: Access = Access { read: true, write: false, execute: false };
     const WRITE: Access = Access { read: false, write: true, execute: false };
     const FETCH: Access = Access { read: false, write: false, execute: true };
@@ -218,6 +227,9 @@ mod tests {
         assert_eq!(translate(&mut table, EPTP, 0, READ, FEATURES), Err(Failure::Misconfiguration), "bit 7 of a PML4E");
         let no_execute_only = Features { execute_only: false, ..FEATURES };
         let walk = translate(&mut memory(1, 0x9000 | 0x34), EPTP, 0, FETCH, no_execute_only);
+        assert_eq!(walk, Err(Failure::Misconfiguration));
+        let no_large_pages = Features { pages_1g: false, ..FEATURES };
+        let walk = translate(&mut memory(3, 0x4000_0000 | 0xb7), EPTP, 0, READ, no_large_pages);
         assert_eq!(walk, Err(Failure::Misconfiguration));
     }
 

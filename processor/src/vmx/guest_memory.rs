@@ -48,8 +48,11 @@ impl Cpu {
             write: kind == Kind::Write || table_write,
             execute: kind == Kind::Execute,
         };
+        let capabilities = self.vmx.capabilities.ept_vpid;
         let features = ept::Features {
-            execute_only: self.vmx.capabilities.ept_vpid.has(EptVpidCap::EXECUTE_ONLY),
+            execute_only: capabilities.has(EptVpidCap::EXECUTE_ONLY),
+            pages_2m: capabilities.has(EptVpidCap::PAGES_2M),
+            pages_1g: capabilities.has(EptVpidCap::PAGES_1G),
             physical_bits: self.physical_bits,
         };
         match ept::translate(&mut Memory(self), eptp, address, access, features) {

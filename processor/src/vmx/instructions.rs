@@ -10,7 +10,7 @@ use crate::flags::LateFlags;
 use crate::trap::Exec;
 use crate::{branch, last, op};
 use iced_x86::Code;
-use spec::vmx::capability::vmfunc;
+use spec::vmx::capability::{EptVpidCap, vmfunc};
 use spec::vmx::ept::{Eptp, invept_type, invvpid_type};
 use spec::vmx::{
     AccessType, ExitReason, FieldType, SecondaryControls as Secondary, VmInstructionError as Error, VmcsField, Width,
@@ -371,10 +371,14 @@ fn invalidation(cpu: &mut Cpu, op: &Op) -> Exec<(u64, u64, u64)> {
 }
 
 fn invept(cpu: &mut Cpu, op: &Op) -> Exec {
+    let supported = cpu.vmx.capabilities.ept_vpid;
+    if !supported.has(EptVpidCap::INVEPT) {
+        return Err(cpu.undefined_opcode());
+    }
     cpu.vmx_instruction(op, ExitReason::Invept, invalidation_info)?;
     let (kind, pointer, _) = invalidation(cpu, op)?;
     match kind {
-        invept_type::SINGLE_CONTEXT => {
+        invept_type::SINGLE_CONTEXT if supported.has(EptVpidCap::INVEPT_SINGLE) => {
             if bad_ept_pointer(pointer, cpu.vmx.capabilities.ept_vpid, cpu.physical_bits).is_some() {
                 cpu.vm_fail(Error::InvalidOperand);
                 return Ok(());
@@ -382,7 +386,7 @@ fn invept(cpu: &mut Cpu, op: &Op) -> Exec {
             let table = Eptp(pointer).table();
             cpu.tlb.flush_where(|key| key.eptp != 0 && Eptp(key.eptp).table() == table);
         }
-        invept_type::ALL_CONTEXT => cpu.tlb.flush_where(|key| key.eptp != 0),
+        invept_type::ALL_CONTEXT if supported.has(EptVpidCap::INVEPT_ALL) => cpu.tlb.flush_where(|key| key.eptp != 0),
         _ => {
             cpu.vm_fail(Error::InvalidOperand);
             return Ok(());
@@ -394,14 +398,23 @@ fn invept(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 fn invvpid(cpu: &mut Cpu, op: &Op) -> Exec {
+    let supported = cpu.vmx.capabilities.ept_vpid;
+    if !supported.has(EptVpidCap::INVVPID) {
+        return Err(cpu.undefined_opcode());
+    }
     cpu.vmx_instruction(op, ExitReason::Invvpid, invalidation_info)?;
     let (kind, descriptor, linear) = invalidation(cpu, op)?;
     let vpid = descriptor as u16;
     let valid = descriptor >> 16 == 0
         && match kind {
-            invvpid_type::INDIVIDUAL_ADDRESS => vpid != 0 && cpu.is_canonical(linear),
-            invvpid_type::SINGLE_CONTEXT | invvpid_type::SINGLE_CONTEXT_RETAINING_GLOBALS => vpid != 0,
-            invvpid_type::ALL_CONTEXT => true,
+            invvpid_type::INDIVIDUAL_ADDRESS => {
+                supported.has(EptVpidCap::INVVPID_ADDRESS) && vpid != 0 && cpu.is_canonical(linear)
+            }
+            invvpid_type::SINGLE_CONTEXT => supported.has(EptVpidCap::INVVPID_SINGLE) && vpid != 0,
+            invvpid_type::SINGLE_CONTEXT_RETAINING_GLOBALS => {
+                supported.has(EptVpidCap::INVVPID_SINGLE_RETAIN_GLOBALS) && vpid != 0
+            }
+            invvpid_type::ALL_CONTEXT => supported.has(EptVpidCap::INVVPID_ALL),
             _ => false,
         };
     if !valid {

@@ -2,7 +2,8 @@
 //!
 //! | module | is |
 //! | --- | --- |
-//! | `capabilities` | the capability MSRs, computed from what is implemented here and from the CPU model |
+//! | `capabilities` | the capability MSRs, computed from the CPU model's VT-x features |
+//! | `fields` | which fields a VMCS has, by what the processor can do |
 //! | `vmcs` | the current VMCS as fields, and its form in memory |
 //! | `instructions` | VMXON to VMFUNC |
 //! | `entry` | VM entry: `checks`, `load` of the guest's state, `inject`ion of events |
@@ -21,6 +22,7 @@ pub mod entry;
 pub mod ept;
 mod events;
 pub mod exit;
+mod fields;
 mod guest_memory;
 pub mod instructions;
 pub mod intercept;
@@ -39,7 +41,8 @@ pub use exit::Exit;
 pub use vmcs::Vmcs;
 
 use spec::vmx::{
-    EntryCheck, EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls, VmcsField,
+    EntryCheck, EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls,
+    SecondaryExitControls, TertiaryControls, VmcsField,
 };
 
 /// The controls in force in VMX non-root operation; all zero elsewhere.
@@ -51,10 +54,36 @@ pub struct Controls {
     pub primary: PrimaryControls,
     /// Secondary processor-based; zero when not activated.
     pub secondary: SecondaryControls,
+    /// Tertiary processor-based; zero when not activated.
+    pub tertiary: TertiaryControls,
     /// VM-exit.
     pub exit: ExitControls,
+    /// Secondary VM-exit; zero when not activated.
+    pub secondary_exit: SecondaryExitControls,
     /// VM-entry.
     pub entry: EntryControls,
+}
+
+impl Controls {
+    /// The controls in `vmcs`.
+    #[must_use]
+    pub fn of(vmcs: &Vmcs) -> Self {
+        let primary = PrimaryControls(vmcs.get32(VmcsField::PRIMARY_CONTROLS));
+        let exit = ExitControls(vmcs.get32(VmcsField::EXIT_CONTROLS));
+        let if_activated = |activated: bool, field| if activated { vmcs.get(field) } else { 0 };
+        let secondary = primary.has(PrimaryControls::ACTIVATE_SECONDARY_CONTROLS);
+        let tertiary = primary.has(PrimaryControls::ACTIVATE_TERTIARY_CONTROLS);
+        let secondary_exit = exit.has(ExitControls::ACTIVATE_SECONDARY_CONTROLS);
+        Self {
+            pin: PinBasedControls(vmcs.get32(VmcsField::PIN_BASED_CONTROLS)),
+            primary,
+            secondary: SecondaryControls(if_activated(secondary, VmcsField::SECONDARY_CONTROLS) as u32),
+            tertiary: TertiaryControls(if_activated(tertiary, VmcsField::TERTIARY_CONTROLS)),
+            exit,
+            secondary_exit: SecondaryExitControls(if_activated(secondary_exit, VmcsField::SECONDARY_EXIT_CONTROLS)),
+            entry: EntryControls(vmcs.get32(VmcsField::ENTRY_CONTROLS)),
+        }
+    }
 }
 
 /// A VM-entry check that failed, with the field it is about.

@@ -3,7 +3,10 @@
 use super::vmcs::Vmcs;
 use super::{Controls, Vmx, pause_loop};
 use serde::{Deserialize, Serialize};
-use spec::vmx::{EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls, VmcsField};
+use spec::vmx::{
+    EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls, SecondaryExitControls,
+    TertiaryControls, VmcsField,
+};
 
 /// Saved state of [`Vmx`]. What follows from the CPU model, and what only diagnoses, is left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,8 +18,8 @@ pub struct VmxState {
     vmcs_launched: bool,
     /// The fields in the order of [`VmcsField::ALL`].
     vmcs_fields: Vec<u64>,
-    /// Pin-based, primary, secondary, exit and entry controls.
-    controls: [u32; 5],
+    /// Pin-based, primary, secondary, tertiary, exit, secondary exit and entry controls.
+    controls: [u64; 7],
     pause_loop: pause_loop::PauseLoop,
     eptp: u64,
     vpid: u16,
@@ -48,7 +51,7 @@ impl Vmx {
             tpr_below_threshold,
             pending: _,
         } = self;
-        let Controls { pin, primary, secondary, exit, entry } = *controls;
+        let Controls { pin, primary, secondary, tertiary, exit, secondary_exit, entry } = *controls;
         VmxState {
             on: *on,
             non_root: *non_root,
@@ -56,7 +59,15 @@ impl Vmx {
             vmcs_pointer: vmcs.pointer,
             vmcs_launched: vmcs.launched,
             vmcs_fields: VmcsField::ALL.iter().map(|(field, _)| vmcs.get(*field)).collect(),
-            controls: [pin.0, primary.0, secondary.0, exit.0, entry.0],
+            controls: [
+                pin.0.into(),
+                primary.0.into(),
+                secondary.0.into(),
+                tertiary.0,
+                exit.0.into(),
+                secondary_exit.0,
+                entry.0.into(),
+            ],
             pause_loop: *pause_loop,
             eptp: *eptp,
             vpid: *vpid,
@@ -75,17 +86,19 @@ impl Vmx {
         for ((field, _), value) in VmcsField::ALL.iter().zip(&state.vmcs_fields) {
             vmcs.set(*field, *value);
         }
-        let [pin, primary, secondary, exit, entry] = state.controls;
+        let [pin, primary, secondary, tertiary, exit, secondary_exit, entry] = state.controls;
         restored.on = state.on;
         restored.non_root = state.non_root;
         restored.vmxon_pointer = state.vmxon_pointer;
         *restored.vmcs = vmcs;
         restored.controls = Controls {
-            pin: PinBasedControls(pin),
-            primary: PrimaryControls(primary),
-            secondary: SecondaryControls(secondary),
-            exit: ExitControls(exit),
-            entry: EntryControls(entry),
+            pin: PinBasedControls(pin as u32),
+            primary: PrimaryControls(primary as u32),
+            secondary: SecondaryControls(secondary as u32),
+            tertiary: TertiaryControls(tertiary),
+            exit: ExitControls(exit as u32),
+            secondary_exit: SecondaryExitControls(secondary_exit),
+            entry: EntryControls(entry as u32),
         };
         restored.pause_loop = state.pause_loop;
         restored.eptp = state.eptp;

@@ -15,8 +15,8 @@ use crate::system::event::Shadow;
 use crate::trap::Exec;
 use checks::EntryContext;
 use spec::vmx::{
-    EntryCheck, EntryControls, ExitControls, PinBasedControls, PrimaryControls as Primary,
-    SecondaryControls as Secondary, VmInstructionError as Error, VmcsField,
+    EntryCheck, EntryControls, PrimaryControls as Primary, SecondaryControls as Secondary, VmInstructionError as Error,
+    VmcsField,
 };
 use spec::x86::{Cr0, Cr3, Cr4};
 
@@ -79,24 +79,19 @@ impl Cpu {
     fn entry_context(&mut self) -> EntryContext {
         let mut context = EntryContext { long_mode: self.long_mode(), ..EntryContext::default() };
         let vmcs = &self.vmx.vmcs;
-        let primary = vmcs.get32(VmcsField::PRIMARY_CONTROLS);
+        let Controls { primary, secondary, entry, .. } = Controls::of(vmcs);
         let link = vmcs.get(VmcsField::VMCS_LINK_POINTER);
-        let secondary = if primary & Primary::ACTIVATE_SECONDARY_CONTROLS != 0 {
-            vmcs.get32(VmcsField::SECONDARY_CONTROLS)
-        } else {
-            0
-        };
         let (cr0, cr3, cr4) =
             (vmcs.get(VmcsField::GUEST_CR0), vmcs.get(VmcsField::GUEST_CR3), vmcs.get(VmcsField::GUEST_CR4));
-        let long_guest = vmcs.get32(VmcsField::ENTRY_CONTROLS) & EntryControls::IA32E_MODE_GUEST != 0;
-        if primary & Primary::USE_TPR_SHADOW != 0 {
+        let long_guest = entry.has(EntryControls::IA32E_MODE_GUEST);
+        if primary.has(Primary::USE_TPR_SHADOW) {
             context.virtual_tpr = self.virtual_tpr();
         }
         if link != NO_POINTER {
             context.link_revision = self.physical_load::<4>(link & !3) as u32;
         }
         let pae = cr0 & Cr0::PG != 0 && cr4 & Cr4::PAE != 0 && !long_guest;
-        if pae && secondary & Secondary::ENABLE_EPT == 0 {
+        if pae && !secondary.has(Secondary::ENABLE_EPT) {
             let table = cr3 & Cr3::PAE_TABLE;
             context.pdptes = std::array::from_fn(|n| self.physical_load::<8>(table + 8 * n as u64));
         }
@@ -106,19 +101,7 @@ impl Cpu {
     /// The controls of the current VMCS come into force.
     fn enter_non_root(&mut self) {
         let vmcs = &self.vmx.vmcs;
-        let primary = Primary(vmcs.get32(VmcsField::PRIMARY_CONTROLS));
-        let secondary = if primary.has(Primary::ACTIVATE_SECONDARY_CONTROLS) {
-            vmcs.get32(VmcsField::SECONDARY_CONTROLS)
-        } else {
-            0
-        };
-        let controls = Controls {
-            pin: PinBasedControls(vmcs.get32(VmcsField::PIN_BASED_CONTROLS)),
-            primary,
-            secondary: Secondary(secondary),
-            exit: ExitControls(vmcs.get32(VmcsField::EXIT_CONTROLS)),
-            entry: EntryControls(vmcs.get32(VmcsField::ENTRY_CONTROLS)),
-        };
+        let controls = Controls::of(vmcs);
         let ept = controls.secondary.has(Secondary::ENABLE_EPT);
         self.vmx.eptp = if ept { vmcs.get(VmcsField::EPT_POINTER) } else { 0 };
         let vpid = controls.secondary.has(Secondary::ENABLE_VPID);

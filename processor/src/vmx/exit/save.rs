@@ -5,6 +5,7 @@ use crate::run::Activity;
 use crate::segment::Segment;
 use crate::system::event::Shadow;
 use crate::vmx::entry::{LDTR, TR, nth};
+use spec::vmx::capability::misc;
 use spec::vmx::{
     ActivityState, EntryControls as Entry, ExitControls as Exit, Interruptibility, PendingDebug,
     PinBasedControls as Pin, SecondaryControls as Secondary, VmcsField as Field,
@@ -44,8 +45,10 @@ impl Cpu {
         if controls.exit.has(Exit::SAVE_EFER) {
             set(Field::GUEST_EFER, self.efer);
         }
-        let long = if self.efer & Efer::LMA != 0 { u64::from(Entry::IA32E_MODE_GUEST) } else { 0 };
-        set(Field::ENTRY_CONTROLS, u64::from(controls.entry.0 & !Entry::IA32E_MODE_GUEST) | long);
+        if self.vmx.capabilities.misc & misc::STORE_LMA != 0 {
+            let long = if self.efer & Efer::LMA != 0 { u64::from(Entry::IA32E_MODE_GUEST) } else { 0 };
+            set(Field::ENTRY_CONTROLS, u64::from(controls.entry.0 & !Entry::IA32E_MODE_GUEST) | long);
+        }
         set(Field::GUEST_GDTR_BASE, self.gdtr.base);
         set(Field::GUEST_GDTR_LIMIT, u64::from(self.gdtr.limit));
         set(Field::GUEST_IDTR_BASE, self.idtr.base);

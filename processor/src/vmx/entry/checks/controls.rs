@@ -3,7 +3,7 @@
 use super::{Checked, View};
 use crate::vmx::FailedCheck;
 use crate::vmx::capabilities::CR3_TARGETS;
-use spec::vmx::capability::{ControlCapability, EptVpidCap, vmfunc};
+use spec::vmx::capability::{ControlCapability, EptVpidCap, misc, vmfunc};
 use spec::vmx::ept::Eptp;
 use spec::vmx::{
     EntryCheck as Check, EntryControls as Entry, ExitControls as Exit, InterruptionInfo, InterruptionType,
@@ -24,6 +24,8 @@ impl View<'_> {
         self.permitted(pin.0, c.pin, Check::PinBasedReserved, Field::PIN_BASED_CONTROLS)?;
         self.permitted(primary.0, c.primary, Check::PrimaryReserved, Field::PRIMARY_CONTROLS)?;
         self.permitted(secondary.0, c.secondary, Check::SecondaryReserved, Field::SECONDARY_CONTROLS)?;
+        let tertiary = self.tertiary.0 & !c.tertiary.0 == 0;
+        self.require(tertiary, Check::TertiaryReserved, Field::TERTIARY_CONTROLS)?;
         let targets = self.get(Field::CR3_TARGET_COUNT);
         self.require(targets <= CR3_TARGETS, Check::Cr3TargetCount, Field::CR3_TARGET_COUNT)?;
         if primary.has(Primary::USE_IO_BITMAPS) {
@@ -108,7 +110,10 @@ impl View<'_> {
 
     /// 27.2.1.2.
     pub(super) fn exit_controls(&self) -> Checked {
-        self.permitted(self.exit.0, self.capabilities.exit, Check::ExitReserved, Field::EXIT_CONTROLS)?;
+        let c = self.capabilities;
+        self.permitted(self.exit.0, c.exit, Check::ExitReserved, Field::EXIT_CONTROLS)?;
+        let secondary = self.secondary_exit.0 & !c.secondary_exit.0 == 0;
+        self.require(secondary, Check::SecondaryExitReserved, Field::SECONDARY_EXIT_CONTROLS)?;
         self.require(
             self.pin.has(Pin::PREEMPTION_TIMER) || !self.exit.has(Exit::SAVE_PREEMPTION_TIMER),
             Check::SaveTimerNeedsTimer,
@@ -134,7 +139,9 @@ impl View<'_> {
     fn injection(&self, info: InterruptionInfo) -> Checked {
         let field = Field::ENTRY_INTERRUPTION_INFO;
         let (kind, vector) = (info.kind(), info.vector());
-        self.require(kind != InterruptionType::Reserved, Check::InjectionType, field)?;
+        let mtf = self.capabilities.primary.allowed & Primary::MONITOR_TRAP_FLAG != 0;
+        let reserved = kind == InterruptionType::Reserved || kind == InterruptionType::Other && !mtf;
+        self.require(!reserved, Check::InjectionType, field)?;
         let vector_suits = match kind {
             InterruptionType::Nmi => vector == 2,
             InterruptionType::HardwareException => vector <= 31,
@@ -157,7 +164,9 @@ impl View<'_> {
         }
         if kind.is_software() {
             let length = Field::ENTRY_INSTRUCTION_LENGTH;
-            self.require(self.get(length) <= 15, Check::InjectionInstructionLength, length)?;
+            let least = if self.capabilities.misc & misc::INJECT_LENGTH_0 != 0 { 0 } else { 1 };
+            let fits = (least..=15).contains(&self.get(length));
+            self.require(fits, Check::InjectionInstructionLength, length)?;
         }
         Ok(())
     }

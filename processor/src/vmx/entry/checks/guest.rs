@@ -4,6 +4,7 @@ use super::{Checked, View};
 use crate::system::msrs::DEBUGCTL_WRITABLE;
 use crate::vmx::FailedCheck;
 use crate::vmx::vmcs::{NO_POINTER, REVISION};
+use spec::vmx::capability::misc;
 use spec::vmx::{
     ActivityState, EntryCheck as Check, EntryControls as Entry, Interruptibility, InterruptionInfo, InterruptionType,
     PendingDebug, PinBasedControls as Pin, SecondaryControls as Secondary, VmcsField as Field,
@@ -118,6 +119,13 @@ impl View<'_> {
         let Some(state) = ActivityState::from_number(self.vmcs.get32(field)) else {
             return self.require(false, Check::ActivityStateUnsupported, field);
         };
+        let supported = match state {
+            ActivityState::Active => true,
+            ActivityState::Hlt => self.capabilities.misc & misc::ACTIVITY_HLT != 0,
+            ActivityState::Shutdown => self.capabilities.misc & misc::ACTIVITY_SHUTDOWN != 0,
+            ActivityState::WaitForSipi => self.capabilities.misc & misc::ACTIVITY_WAIT_FOR_SIPI != 0,
+        };
+        self.require(supported, Check::ActivityStateUnsupported, field)?;
         let ss_dpl = AccessRights(self.vmcs.get32(Field::GUEST_SS_ACCESS_RIGHTS)).dpl();
         self.require(state != ActivityState::Hlt || ss_dpl == 0, Check::HltNeedsCpl0, field)?;
         let blocking = self.vmcs.get32(Field::GUEST_INTERRUPTIBILITY);

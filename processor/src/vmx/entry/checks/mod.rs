@@ -12,9 +12,10 @@ mod tests;
 
 pub use controls::bad_ept_pointer;
 
-use crate::vmx::{FailedCheck, Vmcs, VmxCapabilities};
+use crate::vmx::{Controls, FailedCheck, Vmcs, VmxCapabilities};
 use spec::vmx::{
-    EntryCheck, EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls, VmcsField,
+    EntryCheck, EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls,
+    SecondaryExitControls, TertiaryControls, VmcsField,
 };
 
 /// What the checks need besides the VMCS and the capabilities.
@@ -40,28 +41,16 @@ struct View<'a> {
     pin: PinBasedControls,
     primary: PrimaryControls,
     secondary: SecondaryControls,
+    tertiary: TertiaryControls,
     exit: ExitControls,
+    secondary_exit: SecondaryExitControls,
     entry: EntryControls,
 }
 
 impl<'a> View<'a> {
     fn new(vmcs: &'a Vmcs, capabilities: &'a VmxCapabilities, context: EntryContext) -> Self {
-        let primary = PrimaryControls(vmcs.get32(VmcsField::PRIMARY_CONTROLS));
-        let secondary = if primary.has(PrimaryControls::ACTIVATE_SECONDARY_CONTROLS) {
-            vmcs.get32(VmcsField::SECONDARY_CONTROLS)
-        } else {
-            0
-        };
-        Self {
-            vmcs,
-            capabilities,
-            context,
-            pin: PinBasedControls(vmcs.get32(VmcsField::PIN_BASED_CONTROLS)),
-            primary,
-            secondary: SecondaryControls(secondary),
-            exit: ExitControls(vmcs.get32(VmcsField::EXIT_CONTROLS)),
-            entry: EntryControls(vmcs.get32(VmcsField::ENTRY_CONTROLS)),
-        }
+        let Controls { pin, primary, secondary, tertiary, exit, secondary_exit, entry } = Controls::of(vmcs);
+        Self { vmcs, capabilities, context, pin, primary, secondary, tertiary, exit, secondary_exit, entry }
     }
 
     #[inline(always)]

@@ -1,0 +1,24 @@
+//! Everything that Vanderpool implements, on a server processor of the Sapphire Rapids class.
+//!
+//! Left out against a real one: what the Ice Lake model leaves out, and AMX, user interrupts, key locker, data streaming. It has
+//! features that came with later processors.
+
+use super::{FeatureSet, Model, VmxFeatureSet, icelake_server};
+
+pub(super) const MODEL: Model = Model {
+    name: "full",
+    description: "64-bit server processor of the Sapphire Rapids class with all of VT-x that is implemented",
+    brand: "Intel(R) Xeon(R) Processor (Full-Vanderpool)",
+    signature: 0x0008_06f8,
+    physical_bits: 52,
+    features: FEATURES,
+    vmx: VT_X,
+    microcode: 0x2b00_05b1,
+    ..icelake_server::MODEL
+};
+
+/// What came after the Ice Lake server.
+const FEATURES: FeatureSet = icelake_server::MODEL.features.with(&[]);
+
+/// What the Ice Lake server does not have.
+const VT_X: VmxFeatureSet = icelake_server::MODEL.vmx.with(&[]);
