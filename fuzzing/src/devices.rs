@@ -3,7 +3,8 @@
 use crate::exercise::{Subject, exercise};
 use crate::input::Input;
 use devices::debug_port::{DebugPort, DebugPortState};
-use devices::device::Region;
+use devices::device::{Device, Region};
+use devices::edu::{BUFFER, DEFAULT_DMA_MASK, Edu, EduState};
 use devices::hpet::{Hpet, HpetState};
 use devices::i8042::{I8042, I8042Pins, I8042State};
 use devices::ioapic::{IoApic, IoApicState};
@@ -14,12 +15,12 @@ use devices::pic::{DualPic, DualPicState};
 use devices::pit::{Pit, PitState};
 use devices::rtc::{DEFAULT_START, Rtc, RtcState};
 use devices::serial::{Serial, SerialState};
-use devices::testing::{FakeClock, RecordingMsi, RecordingPin, VecOutput};
+use devices::testing::{FakeClock, RecordingMsi, RecordingPin, VecDma, VecOutput};
 
 /// The first byte chooses the device.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
-    match input.byte() % 10 {
+    match input.byte() % 11 {
         0 => exercise::<PicSubject>(&mut input),
         1 => exercise::<PitSubject>(&mut input),
         2 => exercise::<RtcSubject>(&mut input),
@@ -29,6 +30,7 @@ pub fn run(data: &[u8]) {
         6 => exercise::<I8042Subject>(&mut input),
         7 => exercise::<PcTestdevSubject>(&mut input),
         8 => exercise::<PciTestdevSubject>(&mut input),
+        9 => exercise::<EduSubject>(&mut input),
         _ => exercise::<DebugPortSubject>(&mut input),
     }
 }
@@ -155,6 +157,32 @@ subject!(
         device.config_write(offset, size, input.number(4) as u32);
         device.config_read(offset, size);
         device.windows();
+    }
+);
+
+subject!(
+    EduSubject,
+    Edu,
+    EduState,
+    [(0, 0xa0), (0, 0xa0), (0, 0x10_0000)],
+    |clock| {
+        let ports = InterruptPorts { pin: pin(), msi: Box::new(RecordingMsi::new()) };
+        Edu::new(DEFAULT_DMA_MASK, Box::new(VecDma::new(0x4000)), Box::new(clock.clone()), ports)
+    },
+    |edu, input| {
+        let byte = input.byte();
+        if byte & 1 == 0 {
+            let (offset, size) = (input.below(256) as u16, 1 << (byte >> 1 & 1));
+            edu.config_write(offset, size, input.number(4) as u32);
+            return;
+        }
+        // A transfer near the ends of the buffer, which random numbers do not find.
+        edu.config_write(4, 2, 6);
+        let inside = BUFFER.wrapping_add(input.number(2)).wrapping_sub(16);
+        let places = if byte & 2 == 0 { [input.number(2), inside] } else { [inside, input.number(2)] };
+        for (register, value) in [(0x80, places[0]), (0x88, places[1]), (0x90, input.number(2)), (0x98, byte.into())] {
+            edu.write(0, register, 8, value);
+        }
     }
 );
 

@@ -12,6 +12,7 @@ use chipset::root_complex::{Decoded, RootComplex, Slot};
 use devices::ahci::{Ahci, AtaDisk, Drive, OpticalDrive};
 use devices::debug_port::DebugPort;
 use devices::device::{Device, Region};
+use devices::edu::Edu;
 use devices::hpet::Hpet;
 use devices::i8042::{I8042, I8042Pins};
 use devices::ioapic::IoApic;
@@ -48,6 +49,7 @@ enum Alarm {
     Hpet,
     Power,
     Serial(usize),
+    Function(Slot),
 }
 
 /// The devices of a PC of QEMU's q35 kind.
@@ -99,7 +101,7 @@ impl Board {
             Box::new(clock)
         };
         let mut root = RootComplex::new(Box::new(BoardPower(wires.clone())));
-        let console = plug_functions(config, &mut root, &memory, &wires)?;
+        let console = plug_functions(config, &mut root, &memory, &wires, &mut clock)?;
         let serial = std::mem::take(&mut config.serial)
             .into_iter()
             .enumerate()
@@ -257,6 +259,11 @@ impl Board {
                 Alarm::Hpet => self.hpet.alarm(now),
                 Alarm::Power => self.power.alarm(now),
                 Alarm::Serial(n) => self.serial[n].alarm(now),
+                Alarm::Function(slot) => {
+                    if let Some(function) = self.root.function(slot) {
+                        function.alarm(now);
+                    }
+                }
             }
             self.settle();
         }
@@ -447,8 +454,13 @@ struct Plugs<'a> {
 impl Plugs<'_> {
     /// Puts a function into the first free slot.
     fn plug<F: PciFunction + 'static>(&mut self, make: impl FnOnce(VirtioPorts) -> F) -> Result<Slot, Error> {
+        let slot = self.free()?;
+        self.plug_at(slot, make)
+    }
+
+    fn free(&self) -> Result<Slot, Error> {
         let device = self.root.free_device(1).ok_or(Error::BusFull)?;
-        self.plug_at(Slot { device, function: 0 }, make)
+        Ok(Slot { device, function: 0 })
     }
 
     fn plug_at<F: PciFunction + 'static>(
@@ -474,6 +486,7 @@ fn plug_functions(
     root: &mut RootComplex,
     memory: &BoardMemory,
     wires: &Arc<Wires>,
+    clock: &mut dyn FnMut(Alarm) -> Box<dyn Clock>,
 ) -> Result<Option<Slot>, Error> {
     let mut plugs = Plugs { root, memory, wires };
     if let Some(backend) = config.network.take() {
@@ -505,6 +518,11 @@ fn plug_functions(
     }
     if config.test_devices {
         plugs.plug(|ports| PciTestdev::new(ports.interrupts))?;
+    }
+    for mask in std::mem::take(&mut config.edu) {
+        let slot = plugs.free()?;
+        let clock = clock(Alarm::Function(slot));
+        plugs.plug_at(slot, |ports| Edu::new(mask, ports.dma, clock, ports.interrupts))?;
     }
     Ok(slot)
 }

@@ -77,6 +77,8 @@ pub struct Config {
     pub debug_port: Box<dyn Output>,
     /// Add isa-debug-exit, pc-testdev and pci-testdev.
     pub test_devices: bool,
+    /// An `edu` function for each DMA mask.
+    pub edu: Vec<u64>,
     /// Seconds since 1970-01-01T00:00:00Z at power-on.
     pub start_time: i64,
     /// Start again when the guest asks for a reset; else the run ends.
@@ -100,6 +102,7 @@ impl Config {
             entropy: Some(1),
             debug_port: Box::new(Discard),
             test_devices: false,
+            edu: Vec::new(),
             // 2026-01-01T00:00:00Z
             start_time: 1_767_225_600,
             reboot: true,
