@@ -140,11 +140,11 @@ impl Cpu {
     }
 }
 
-/// The exit qualification of a VM-entry failure due to invalid guest state (27.8).
+/// The exit qualification of a VM-entry failure due to invalid guest state (27.8). 3 is for an NMI injected under blocking by STI, which
+/// this processor admits.
 fn qualification_of(check: EntryCheck) -> u64 {
     match check {
         EntryCheck::PdpteReserved => 2,
-        EntryCheck::NmiWithMovSs => 3,
         EntryCheck::LinkPointerAlignment
         | EntryCheck::LinkPointerWidth
         | EntryCheck::LinkPointerRevision

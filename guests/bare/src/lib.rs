@@ -1,0 +1,41 @@
+//! What a bare-metal guest program needs: it boots by multiboot 1 into 64-bit mode with the first 4 GiB mapped one to one, has its
+//! own descriptor tables, catches exceptions, writes to the first serial port, and enters VMX operation.
+//!
+//! A program is a `no_std` binary that says [`program!`] with its main function. It is linked with `link.ld` of this crate, in a
+//! profile with `panic = "abort"`; `guests::bare` does both. All `unsafe` is in [`boot`], [`cpu`], [`memory`], [`multiboot`],
+//! `builtins` and [`vmx::instructions`].
+#![no_std]
+
+pub mod boot;
+#[cfg(panic = "abort")]
+mod builtins;
+pub mod console;
+pub mod cpu;
+pub mod exceptions;
+pub mod memory;
+pub mod multiboot;
+pub mod vmx;
+
+/// Makes `main` (a `fn() -> !`) the program: its entry, its panic handler, and what the core library wants to be linked with.
+#[macro_export]
+macro_rules! program {
+    ($main:path) => {
+        #[unsafe(no_mangle)]
+        extern "C" fn bare_main() -> ! {
+            $crate::exceptions::set_up();
+            $main()
+        }
+
+        #[panic_handler]
+        fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+            $crate::println!("panic: {}", info);
+            $crate::cpu::end(1)
+        }
+
+        // The core library is compiled for unwinding and names these; nothing here unwinds.
+        #[unsafe(no_mangle)]
+        extern "C" fn rust_eh_personality() {}
+        #[unsafe(no_mangle)]
+        extern "C" fn _Unwind_Resume() {}
+    };
+}
