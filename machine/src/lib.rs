@@ -10,6 +10,7 @@ mod config;
 mod digest;
 mod dump;
 mod error;
+pub mod explain;
 mod host;
 mod interrupts;
 mod memory;
@@ -18,6 +19,7 @@ mod processors;
 mod run;
 
 pub use config::{Boot, Config, Console, Disk, Sata};
+pub use dump::DUMPS;
 pub use error::Error;
 pub use host::{Host, HostEvent, NoHost};
 pub use run::{Machine, Outcome};

@@ -7,6 +7,7 @@ use crate::memory::map::MemoryMap;
 use crate::memory::ram::GuestRam;
 use crate::memory::tlb::Tlb;
 use crate::models::Model;
+use crate::observe::{History, Observer};
 use crate::run::{Activity, JumpCache};
 use crate::segment::{self, BIG, CS, LONG, SS, Segment};
 use crate::system::event::PendingEvents;
@@ -162,6 +163,10 @@ pub struct Cpu {
     pub monitor: Monitor,
     /// VT-x.
     pub vmx: Vmx,
+    /// Who watches this processor.
+    pub observer: Option<Box<dyn Observer>>,
+    /// What is remembered for diagnosis.
+    pub history: History,
     /// Blocks by linear address.
     pub(crate) jumps: JumpCache,
 }
@@ -219,6 +224,8 @@ impl Cpu {
             monitor: Monitor::default(),
             model: Arc::new(Model::default_model()),
             vmx: Vmx::new(VmxCapabilities::new(&Model::default_model())),
+            observer: None,
+            history: History::default(),
             jumps: JumpCache::new(),
         };
         cpu.power_on();

@@ -3,6 +3,7 @@
 use crate::cpu::Cpu;
 use crate::decode::cache::CodeCache;
 use crate::flags::{self, LateFlags};
+use crate::observe::Happening;
 use crate::run::{Activity, Boundary, RunExit, attention};
 use crate::segment::{self, CS, Segment};
 use crate::system::delivery::{Escalation, escalate};
@@ -325,6 +326,7 @@ impl Cpu {
         if self.vmx_triple_fault_exit() {
             return;
         }
+        self.observe(Happening::TripleFault);
         self.activity = Activity::Shutdown;
         self.attention |= attention::INACTIVE;
     }

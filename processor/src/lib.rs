@@ -11,6 +11,7 @@ pub mod flags;
 pub mod integer;
 pub mod memory;
 pub mod models;
+pub mod observe;
 pub mod run;
 pub mod segment;
 pub mod simd;

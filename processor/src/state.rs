@@ -104,6 +104,8 @@ impl Cpu {
             events,
             monitor,
             vmx,
+            observer: _,
+            history: _,
             jumps: _,
         } = self;
         CpuState {

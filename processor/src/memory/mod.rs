@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod hooks;
+pub mod inspect;
 pub mod map;
 pub mod paging;
 pub mod ram;

@@ -37,6 +37,28 @@ pub struct Entry {
     pub addend: u64,
 }
 
+/// A page that is cached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cached {
+    /// The access class.
+    pub class: usize,
+    /// The page's linear address.
+    pub linear: u64,
+    /// Its offset in guest RAM.
+    pub offset: u64,
+    /// What is allowed without a walk.
+    pub rights: Rights,
+}
+
+/// What is cached of a context.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CachedContext {
+    /// The context.
+    pub key: ContextKey,
+    /// Its pages, in no order.
+    pub pages: Vec<Cached>,
+}
+
 /// What a context's translations belong to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ContextKey {
@@ -292,6 +314,27 @@ impl Tlb {
         (entry.read == self.tag(address, size)).then(|| address.wrapping_add(entry.addend))
     }
 
+    /// What is cached, context by context, for people to read.
+    pub fn contents(&self) -> Vec<CachedContext> {
+        let cached = |index: usize, class: usize, entry: &Entry| {
+            let generation = self.contexts[index].generation;
+            let valid = |tag: u64| tag != 0 && tag & !PAGE_MASK == generation;
+            let rights = Rights { read: valid(entry.read), write: valid(entry.write), execute: valid(entry.execute) };
+            let tag = [entry.read, entry.write, entry.execute].into_iter().find(|tag| valid(*tag))?;
+            let linear = tag & PAGE_MASK;
+            Some(Cached { class, linear, offset: linear.wrapping_add(entry.addend), rights })
+        };
+        (0..CONTEXTS)
+            .map(|index| {
+                let tables = (0..CLASSES).flat_map(|class| {
+                    let entries = &self.entries[(index * CLASSES + class) * SIZE..][..SIZE];
+                    entries.iter().filter_map(move |entry| cached(index, class, entry))
+                });
+                CachedContext { key: self.contexts[index].key, pages: tables.collect() }
+            })
+            .collect()
+    }
+
     /// Enters the page of `address`, at RAM page `offset`, with the rights found, for access class `class`.
     pub fn insert(&mut self, class: usize, address: u64, offset: u64, rights: Rights) {
         let page = address & PAGE_MASK;
@@ -338,6 +381,17 @@ pub struct Rights {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn contents_are_what_is_found() {
+        let mut tlb = Tlb::new(0);
+        let rights = Rights { read: true, write: false, execute: true };
+        tlb.insert(USER, 0x7000, 0x9000, rights);
+        let pages = tlb.contents()[0].pages.clone();
+        assert_eq!(pages, [Cached { class: USER, linear: 0x7000, offset: 0x9000, rights }]);
+        tlb.flush_all();
+        assert!(tlb.contents().iter().all(|context| context.pages.is_empty()));
+    }
 
     #[test]
     fn forgetting_part_of_a_large_page_forgets_all_of_it() {

@@ -5,6 +5,7 @@ use super::intercept::TaskSwitchSource;
 use super::segments::Found;
 use crate::cpu::{Cpu, Mode, RSP};
 use crate::flags;
+use crate::observe::Happening;
 use crate::segment::{CS, DS, ES, FS, GS, SS, Segment};
 use crate::trap::{Exec, Trap};
 use spec::x86::control_registers::Cr4;
@@ -46,6 +47,7 @@ impl Cpu {
     /// Delivers an event through the interrupt table of the mode. On `Err` nothing but memory below the stack pointer changed, and
     /// [`Cpu::trap`] says what went wrong.
     pub(crate) fn deliver(&mut self, event: Event) -> Exec {
+        self.observe(Happening::Delivering(event));
         let exact = std::mem::replace(&mut self.exact, true);
         self.events.delivering = Some(event);
         let done = match self.mode {
@@ -61,6 +63,9 @@ impl Cpu {
         if done.is_ok() {
             self.events.shadow = Shadow::None;
             self.events.interrupted = true;
+            self.history.forget_deliveries();
+        } else {
+            self.delivery_failed(event);
         }
         // A VM exit wants to know what was being delivered; it clears this itself.
         if done.is_ok() || self.trap != Trap::VmExit {

@@ -6,6 +6,7 @@ use crate::decode::op::{ADDRESS_16, ADDRESS_32, REP, REPNE};
 use crate::decode::{Op, Table};
 use crate::flags::DF;
 use crate::integer::operand::write;
+use crate::observe::Happening;
 use crate::run::attention;
 use crate::trap::Exec;
 use crate::{branch, op};
@@ -84,6 +85,7 @@ impl Cpu {
         let now = self.now();
         self.attention |= attention::BUS_TOUCHED;
         let value = self.bus.io_read(now, port, size);
+        self.observe(Happening::Port { port, size, value, write: false });
         self.note_io_breakpoints(port, size);
         value
     }
@@ -92,6 +94,7 @@ impl Cpu {
         let now = self.now();
         self.attention |= attention::BUS_TOUCHED;
         self.bus.io_write(now, port, size, value);
+        self.observe(Happening::Port { port, size, value, write: true });
         self.note_io_breakpoints(port, size);
     }
 }

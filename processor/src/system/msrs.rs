@@ -7,6 +7,7 @@ use crate::decode::{Op, Table};
 use crate::last;
 use crate::models::frequency::TSC_TICKS_PER_NS;
 use crate::models::{MCG_BANKS, MTRR_VARIABLE_RANGES, Model};
+use crate::observe::Happening;
 use crate::segment::{FS, GS};
 use crate::trap::Exec;
 use iced_x86::Code;
@@ -112,6 +113,7 @@ fn rdmsr(cpu: &mut Cpu, op: &Op) -> Exec {
             None => return Err(cpu.general_protection(0)),
         },
     };
+    cpu.observe(Happening::Msr { number, value, write: false });
     cpu.regs[RAX] = value & 0xffff_ffff;
     cpu.regs[RDX] = value >> 32;
     Ok(())
@@ -124,6 +126,7 @@ fn wrmsr(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.intercept(Some(op), Intercept::Wrmsr(number))?;
     cpu.require_exact()?;
     if cpu.virtual_msr_write(number, value)? || cpu.write_msr(number, value) {
+        cpu.observe(Happening::Msr { number, value, write: true });
         return Ok(());
     }
     Err(cpu.general_protection(0))

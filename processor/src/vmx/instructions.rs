@@ -7,6 +7,7 @@ use crate::cpu::{Cpu, Mode, RAX, RCX};
 use crate::decode::op::MEMORY_FIRST;
 use crate::decode::{Op, Table};
 use crate::flags::LateFlags;
+use crate::observe::Happening;
 use crate::trap::Exec;
 use crate::{branch, last, op};
 use iced_x86::Code;
@@ -49,6 +50,7 @@ impl Cpu {
     /// VMfailInvalid: CF.
     pub(super) fn vm_fail_invalid(&mut self) {
         self.flags = LateFlags::from_bits(Rflags::CF);
+        self.observe(Happening::InstructionFailed(None));
     }
 
     /// VMfail: ZF and an error number if there is a current VMCS, else VMfailInvalid.
@@ -58,6 +60,7 @@ impl Cpu {
         }
         self.flags = LateFlags::from_bits(Rflags::ZF);
         self.vmx.vmcs.set(VmcsField::VM_INSTRUCTION_ERROR, error as u64);
+        self.observe(Happening::InstructionFailed(Some(error)));
     }
 
     /// The mode in which VMX instructions exist: protected or 64-bit, not virtual-8086, not compatibility.
@@ -74,6 +77,7 @@ impl Cpu {
         if self.vmx.non_root {
             return Err(self.vmx_instruction_exit(op, reason, info(op)));
         }
+        self.history.instruction = Some((reason, self.rip_of(op)));
         if self.cpl != 0 { Err(self.general_protection(0)) } else { Ok(()) }
     }
 
@@ -143,6 +147,7 @@ fn vmxon(cpu: &mut Cpu, op: &Op) -> Exec {
     if cpu.cpl != 0 {
         return Err(cpu.general_protection(0));
     }
+    cpu.history.instruction = Some((ExitReason::Vmxon, cpu.rip_of(op)));
     if cpu.vmx.on {
         cpu.vm_fail(Error::VmxonInRoot);
         return Ok(());

@@ -2,6 +2,7 @@
 pub mod capability;
 pub mod checks;
 pub mod controls;
+pub mod decode;
 pub mod ept;
 pub mod events;
 pub mod exit_reason;

@@ -2,6 +2,7 @@
 pub mod control_registers;
 pub mod cpuid;
 pub mod debug;
+pub mod decode;
 pub mod descriptors;
 pub mod efer;
 pub mod exceptions;

@@ -1,6 +1,7 @@
 //! After the state is loaded: event injection and what is pending (SDM Vol. 3C, 27.6 and 27.7).
 
 use crate::cpu::Cpu;
+use crate::observe::Happening;
 use crate::run::{Activity, attention};
 use crate::system::event::{Event, EventKind, Shadow};
 use spec::vmx::{
@@ -63,7 +64,9 @@ impl Cpu {
         self.events.next_shadow = Shadow::None;
         self.activity_resumes();
         let error = info.has(InterruptionInfo::ERROR_CODE).then_some(error);
-        self.deliver_injected(Event { vector, kind, error, length });
+        let event = Event { vector, kind, error, length };
+        self.observe(Happening::Injection(event));
+        self.deliver_injected(event);
         if self.vmx.non_root && self.vmx.controls.primary.has(Primary::MONITOR_TRAP_FLAG) {
             self.vmx.mtf_pending = true;
         }

@@ -11,6 +11,7 @@ use super::msr_list;
 use super::vmcs::NO_POINTER;
 use super::{Controls, FailedCheck};
 use crate::cpu::Cpu;
+use crate::observe::Happening;
 use crate::system::event::Shadow;
 use crate::trap::Exec;
 use checks::EntryContext;
@@ -34,7 +35,7 @@ impl Cpu {
         }
         let context = self.entry_context();
         if let Err(failed) = checks::controls_and_host(&self.vmx.vmcs, &self.vmx.capabilities, context) {
-            self.vmx.last_failed_check = Some(failed);
+            self.note_failed_entry(failed);
             self.vm_fail(failed.check.group().instruction_error().unwrap_or(Error::InvalidControls));
             return Ok(());
         }
@@ -56,6 +57,7 @@ impl Cpu {
             self.vmx.vmcs.launched = true;
         }
         self.vmx.last_failed_check = None;
+        self.observe(Happening::Entry { launch });
         self.after_entry();
         Ok(())
     }
@@ -132,9 +134,14 @@ impl Cpu {
         Ok(())
     }
 
+    fn note_failed_entry(&mut self, failed: FailedCheck) {
+        self.vmx.last_failed_check = Some(failed);
+        self.observe(Happening::EntryFailed(failed));
+    }
+
     /// 27.8: a VM entry that fails after the checks on controls and host state is a VM exit that saves no guest state.
     fn entry_failure(&mut self, failed: FailedCheck, qualification: u64) {
-        self.vmx.last_failed_check = Some(failed);
+        self.note_failed_entry(failed);
         let reason = failed.check.group().exit_reason().unwrap_or(spec::vmx::ExitReason::InvalidGuestState);
         self.failed_entry_exit(Exit::new(reason, qualification));
     }

@@ -1,6 +1,7 @@
 //! Loading host state (SDM Vol. 3C, 28.5 and 28.6), and VMX aborts (28.7).
 
 use crate::cpu::{Cpu, RSP, TableRegister};
+use crate::observe::Happening;
 use crate::run::{Activity, attention};
 use crate::segment::{CS, FS, GS, SS, Segment};
 use crate::system::event::Shadow;
@@ -141,6 +142,7 @@ impl Cpu {
 
     /// A VMX abort: the indicator is written and the processor shuts down.
     pub(super) fn vmx_abort(&mut self, indicator: u32) {
+        self.observe(Happening::VmxAbort(indicator));
         let pointer = self.vmx.vmcs.pointer;
         self.physical_store::<4>(pointer.wrapping_add(ABORT_OFFSET), u64::from(indicator));
         self.vmx.non_root = false;

@@ -131,6 +131,7 @@ impl Cpu {
         let info = self.vmx.vmcs.get(Field::ENTRY_INTERRUPTION_INFO) & !u64::from(InterruptionInfo::VALID);
         self.vmx.vmcs.set(Field::ENTRY_INTERRUPTION_INFO, info);
         self.save_guest(resume);
+        self.note_exit(&exit);
         let stored = self.store_exit_msrs();
         self.load_host();
         if !stored {
