@@ -4,8 +4,7 @@ use processor::Cpu;
 use processor::memory::inspect::{EptStep, EptWalk, Obstacle, Step, Walk};
 use processor::memory::paging::Kind;
 use processor::memory::tlb;
-use processor::vmx::ept::{Access, Failure};
-use spec::vmx::capability::EptVpidCap;
+use processor::vmx::ept::{Access, Failure, Features};
 use spec::vmx::ept::{EptEntry, Eptp};
 use spec::x86::decode::memory_type;
 use spec::x86::paging::Entry;
@@ -68,7 +67,8 @@ fn ept_entry(step: EptStep) -> String {
 }
 
 /// Which rule of 29.3.3.1 makes the entry a misconfiguration, if one does.
-fn misconfiguration(step: EptStep, execute_only: bool, physical_bits: u8) -> Option<String> {
+fn misconfiguration(step: EptStep, features: Features) -> Option<String> {
+    let Features { execute_only, physical_bits, pages_2m, pages_1g } = features;
     let EptStep { level, entry, .. } = step;
     let permissions = entry & EptEntry::PERMISSIONS;
     if permissions & (EptEntry::READ | EptEntry::WRITE) == EptEntry::WRITE {
@@ -85,6 +85,9 @@ fn misconfiguration(step: EptStep, execute_only: bool, physical_bits: u8) -> Opt
         let low = entry & ((1 << (12 + 9 * (u32::from(level) - 1))) - 1) & !0xfff;
         if low != 0 {
             return Some(format!("address bits {low:#x} are below the page's size and must be 0"));
+        }
+        if level == 2 && !pages_2m || level == 3 && !pages_1g {
+            return Some("bit 7 is 1, and IA32_VMX_EPT_VPID_CAP does not report pages of that size".to_owned());
         }
         let kind = entry >> EptEntry::MEMORY_TYPE_SHIFT & 7;
         if matches!(kind, 2 | 3 | 7) {
@@ -109,8 +112,7 @@ pub fn ept_obstacle(walk: &EptWalk, cpu: &Cpu) -> Option<String> {
     };
     let name = entry_name(last.level);
     if matches!(failure, Failure::Misconfiguration) {
-        let execute_only = cpu.vmx.capabilities.ept_vpid.has(EptVpidCap::EXECUTE_ONLY);
-        let why = misconfiguration(last, execute_only, cpu.physical_bits);
+        let why = misconfiguration(last, cpu.ept_features());
         return Some(format!(
             "the {name} is misconfigured: {}",
             why.unwrap_or_else(|| "a reserved bit is 1".to_owned())
@@ -289,7 +291,7 @@ pub fn paging_lines(walk: &Walk, cpu: &Cpu) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use processor::vmx::ept::{Features, PhysicalMemory, translate};
+    use processor::vmx::ept::{PhysicalMemory, translate};
 
     /// One table at the level asked for; everything above leads there.
     struct Memory(u8, u64);
@@ -316,11 +318,12 @@ mod tests {
             let entry = state & 0xbff | if state >> 20 & 7 == 0 { 1 << 13 } else { 0 } | (state >> 23 & 1) << 46;
             let entry = if level > 1 && entry & EptEntry::PAGE == 0 { entry | 0x5000 } else { entry };
             let execute_only = state >> 30 & 1 != 0;
-            let features = Features { execute_only, physical_bits: 46 };
+            let (pages_2m, pages_1g) = (state >> 31 & 3 != 0, state >> 33 & 3 != 0);
+            let features = Features { execute_only, physical_bits: 46, pages_2m, pages_1g };
             let result = translate(&mut Memory(level, entry), Eptp(0x1000 | 6 | 3 << 3), 0, access, features);
             let step = EptStep { level, address: 0, entry };
             let present = entry & EptEntry::PERMISSIONS != 0;
-            let why = misconfiguration(step, execute_only, 46).filter(|_| present);
+            let why = misconfiguration(step, features).filter(|_| present);
             let expected = result == Err(Failure::Misconfiguration);
             assert_eq!(why.is_some(), expected, "case {case}: level {level} {entry:#x} {why:?}");
             found += u32::from(expected);

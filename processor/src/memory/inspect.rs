@@ -7,7 +7,6 @@ use super::paging::Kind;
 use super::tlb;
 use crate::cpu::{Cpu, Mode};
 use crate::vmx::ept::{self, Access, Failure, PhysicalMemory, Translation};
-use spec::vmx::capability::EptVpidCap;
 use spec::vmx::ept::Eptp;
 use spec::x86::paging::Entry;
 use spec::x86::{Cr0, Cr3, Cr4, Efer};
@@ -163,12 +162,8 @@ impl Cpu {
     /// The walk of guest-physical `address` through the tables of `eptp`.
     #[must_use]
     pub fn inspect_ept(&self, eptp: u64, address: u64, access: Access) -> EptWalk {
-        let features = ept::Features {
-            execute_only: self.vmx.capabilities.ept_vpid.has(EptVpidCap::EXECUTE_ONLY),
-            physical_bits: self.physical_bits,
-        };
         let mut recorder = Recorder { cpu: self, reads: Vec::new() };
-        let result = ept::translate(&mut recorder, Eptp(eptp), address, access, features);
+        let result = ept::translate(&mut recorder, Eptp(eptp), address, access, self.ept_features());
         let top = Eptp(eptp).walk_length();
         let steps = (recorder.reads.iter().enumerate())
             .map(|(n, &(address, entry))| EptStep { level: top.saturating_sub(n as u8), address, entry })

@@ -30,6 +30,18 @@ impl Cpu {
         ContextKey { eptp: self.vmx.eptp, vpid: self.vmx.vpid, non_root: self.vmx.non_root, pcid: 0 }
     }
 
+    /// What this processor's EPT can do.
+    #[must_use]
+    pub fn ept_features(&self) -> ept::Features {
+        let capabilities = self.vmx.capabilities.ept_vpid;
+        ept::Features {
+            execute_only: capabilities.has(EptVpidCap::EXECUTE_ONLY),
+            pages_2m: capabilities.has(EptVpidCap::PAGES_2M),
+            pages_1g: capabilities.has(EptVpidCap::PAGES_1G),
+            physical_bits: self.physical_bits,
+        }
+    }
+
     /// Translates a guest-physical address through EPT. `linear` is the linear address being translated; `table`: the access is to a
     /// guest paging-structure entry.
     pub(crate) fn ept_physical(
@@ -48,13 +60,7 @@ impl Cpu {
             write: kind == Kind::Write || table_write,
             execute: kind == Kind::Execute,
         };
-        let capabilities = self.vmx.capabilities.ept_vpid;
-        let features = ept::Features {
-            execute_only: capabilities.has(EptVpidCap::EXECUTE_ONLY),
-            pages_2m: capabilities.has(EptVpidCap::PAGES_2M),
-            pages_1g: capabilities.has(EptVpidCap::PAGES_1G),
-            physical_bits: self.physical_bits,
-        };
+        let features = self.ept_features();
         match ept::translate(&mut Memory(self), eptp, address, access, features) {
             Ok(translation) => {
                 let allowed = translation.allowed;
