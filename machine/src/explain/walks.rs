@@ -167,6 +167,11 @@ pub fn ept_lines(walk: &EptWalk, cpu: &Cpu) -> Vec<String> {
     lines
 }
 
+/// Entries in a table whose entries have `width` bytes.
+const fn table_entries(width: u8) -> u64 {
+    4096 / width as u64
+}
+
 /// An entry of ordinary paging in words.
 fn paging_entry(step: &Step) -> String {
     let entry = step.entry;
@@ -266,7 +271,9 @@ pub fn paging_lines(walk: &Walk, cpu: &Cpu) -> Vec<String> {
     for step in &walk.steps {
         let name = entry_name(step.level);
         let place = match step.address {
-            Some(address) => format!("[{:>3}] at {address:#x}", address / u64::from(step.width) & 0x1ff),
+            Some(address) => {
+                format!("[{:>3}] at {address:#x}", address / u64::from(step.width) % table_entries(step.width))
+            }
             None => "(register)".to_owned(),
         };
         if step.ept.as_ref().is_some_and(|nested| nested.result.is_err()) {
