@@ -41,7 +41,12 @@ impl Cpu {
         if self.activity == Activity::Shutdown && !self.vmx.non_root {
             return Boundary::Leave(RunExit::TripleFault);
         }
-        if self.see_to_init() || self.vmx_trap_like_exit() || self.see_to_debug_trap() || self.see_to_interrupts() {
+        if self.vmx_emulate_apic_write()
+            || self.see_to_init()
+            || self.vmx_trap_like_exit()
+            || self.see_to_debug_trap()
+            || self.see_to_interrupts()
+        {
             self.attention |= attention::EVENT;
             return Boundary::Again;
         }
@@ -236,7 +241,13 @@ impl Cpu {
         if self.activity == Activity::Shutdown {
             return false;
         }
-        if shadow != Shadow::None || self.apic.pending().is_none() {
+        if shadow != Shadow::None {
+            return false;
+        }
+        if self.vmx.virtual_interrupt && self.deliver_virtual_interrupt() {
+            return true;
+        }
+        if self.apic.pending().is_none() {
             return false;
         }
         if self.vmx_interrupt_exit() {
@@ -289,6 +300,8 @@ impl Cpu {
             self.note_exception(event);
             if self.deliver(event).is_ok() {
                 self.vmx.iret_unblocked_nmi = false;
+                // An event delivered before an instruction counts as that instruction does.
+                self.vmx_instruction_done();
                 return;
             }
             match self.trap {

@@ -20,8 +20,9 @@ const VERSION: u32 = 0x15 | 6 << 16 | Version::EOI_BROADCAST_SUPPRESSION;
 /// Bits of the spurious-interrupt vector register that can be written: bit 9 (focus checking) went with the Pentium 4.
 const SPURIOUS_WRITABLE: u32 = 0xff | Svr::ENABLE | Svr::EOI_BROADCAST_SUPPRESS;
 
-/// Vector, delivery mode, destination mode, level, trigger mode, shorthand.
-const COMMAND_WRITABLE: u32 = 0xfff | 3 << 14 | 3 << 18;
+/// Bits of the interrupt command register's low half that can be written: vector, delivery mode, destination mode, level, trigger mode,
+/// shorthand. In x2APIC mode the others are reserved.
+pub(crate) const COMMAND_WRITABLE: u32 = 0xfff | 3 << 14 | 3 << 18;
 
 fn lvt_source(register: u16) -> Option<LocalSource> {
     Some(match register {

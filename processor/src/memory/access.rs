@@ -306,6 +306,9 @@ impl Cpu {
         }
         Ok(match self.place(linear, Kind::Execute, self.tlb.class())? {
             Place::Ram(offset) => Some(offset),
+            Place::Device(physical) if self.in_apic_access_page(physical) => {
+                return Err(self.apic_access_exit(physical, spec::vmx::qualification::apic_access::FETCH));
+            }
             Place::Device(_) => None,
         })
     }

@@ -3,7 +3,7 @@
 //! Left out against a real one: what the Ice Lake model leaves out, and AMX, user interrupts, key locker, data streaming. It has
 //! features that came with later processors.
 
-use super::{FeatureSet, Model, VmxFeatureSet, icelake_server};
+use super::{FeatureSet, Model, VmxFeature, VmxFeatureSet, icelake_server};
 
 pub(super) const MODEL: Model = Model {
     name: "full",
@@ -21,4 +21,4 @@ pub(super) const MODEL: Model = Model {
 const FEATURES: FeatureSet = icelake_server::MODEL.features.with(&[]);
 
 /// What the Ice Lake server does not have.
-const VT_X: VmxFeatureSet = icelake_server::MODEL.vmx.with(&[]);
+const VT_X: VmxFeatureSet = icelake_server::MODEL.vmx.with(&[VmxFeature::IpiVirtualization]);

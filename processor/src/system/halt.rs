@@ -72,11 +72,13 @@ impl Cpu {
             Activity::WaitForSipi => self.events.init || self.events.startup.is_some(),
             Activity::Halted => {
                 let waiting = self.apic.pending().is_some();
-                let masked = self.rflags & crate::flags::IF == 0 && !self.events.wake_if_masked && !self.vmx.non_root;
+                let masked =
+                    self.rflags & crate::flags::IF == 0 && !self.events.wake_if_masked && !self.vmx_takes_interrupts();
                 self.events.init
                     || self.events.nmi && !self.events.nmi_blocked
                     || self.events.debug_trap != 0
                     || waiting && !masked
+                    || self.virtual_interrupt_ready()
                     || self.monitor.waiting && self.monitor_triggered()
             }
         }
@@ -128,8 +130,12 @@ fn monitor(cpu: &mut Cpu, op: &Op) -> Exec {
     };
     let offset = cpu.regs[RAX] & mask;
     let linear = cpu.string_linear(op.seg, offset, 1, false)?;
-    cpu.load::<1>(linear)?;
     let linear = if cpu.mode == Mode::Long64 { linear } else { linear & 0xffff_ffff };
+    if cpu.vmx.non_root && cpu.is_canonical(linear) {
+        let physical = cpu.translate(linear, Kind::Read, cpu.tlb.class())?.physical;
+        cpu.check_monitored_page(physical)?;
+    }
+    cpu.load::<1>(linear)?;
     let line = cpu.translate(linear, Kind::Read, cpu.tlb.class())?.physical & !(LINE - 1);
     cpu.monitor = Monitor { armed: true, waiting: false, line, contents: cpu.line_contents(line) };
     Ok(())

@@ -105,7 +105,7 @@ fn rdmsr(cpu: &mut Cpu, op: &Op) -> Exec {
     let number = cpu.regs[RCX] as u32;
     cpu.intercept(Some(op), Intercept::Rdmsr(number))?;
     cpu.require_exact()?;
-    let value = match cpu.virtual_msr_read(number)? {
+    let value = match cpu.virtual_msr_read(number) {
         Some(value) => value,
         None if number == msr::TSC => cpu.visible_tsc(),
         None => match cpu.read_msr(number) {

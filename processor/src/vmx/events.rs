@@ -83,7 +83,13 @@ impl Cpu {
         }
     }
 
-    /// An external interrupt is pending and not held back by the shadow. True: a VM exit was made.
+    /// External interrupts exit, whatever RFLAGS.IF is.
+    pub(crate) fn vmx_takes_interrupts(&self) -> bool {
+        self.vmx.controls.pin.has(Pin::EXTERNAL_INTERRUPT_EXITING)
+    }
+
+    /// An external interrupt is pending and not held back by the shadow. True: a VM exit was made, or it was the notification of posted
+    /// interrupts and has been seen to.
     pub(crate) fn vmx_interrupt_exit(&mut self) -> bool {
         if !self.vmx.controls.pin.has(Pin::EXTERNAL_INTERRUPT_EXITING) {
             return false;
@@ -91,6 +97,9 @@ impl Cpu {
         let mut exit = Exit::new(ExitReason::ExternalInterrupt, 0);
         if self.vmx.controls.exit.has(ExitControls::ACKNOWLEDGE_INTERRUPT_ON_EXIT) {
             let vector = self.acknowledge_interrupt();
+            if self.process_posted_interrupts(vector) {
+                return true;
+            }
             exit.interruption = InterruptionInfo::new(vector, InterruptionType::External, false);
         }
         self.make_exit(exit, None);
@@ -106,13 +115,12 @@ impl Cpu {
         true
     }
 
-    /// Exits that come before debug traps: TPR below threshold, then MTF. True: a VM exit was made.
+    /// Exits that come before debug traps: those of APIC virtualization, then MTF. True: a VM exit was made.
     pub(crate) fn vmx_trap_like_exit(&mut self) -> bool {
         if !self.vmx.non_root {
             return false;
         }
-        if self.vmx.tpr_below_threshold {
-            self.make_exit(Exit::new(ExitReason::TprBelowThreshold, 0), None);
+        if self.make_apic_exit() {
             return true;
         }
         if self.vmx.mtf_pending {

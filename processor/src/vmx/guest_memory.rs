@@ -63,6 +63,9 @@ impl Cpu {
         let features = self.ept_features();
         match ept::translate(&mut Memory(self), eptp, address, access, features) {
             Ok(translation) => {
+                if table && self.in_apic_access_page(translation.physical) {
+                    return Err(self.apic_access_by_walk());
+                }
                 let allowed = translation.allowed;
                 let rights = Rights { read: allowed.read, write: allowed.write, execute: allowed.execute };
                 Ok(GuestPhysical { physical: translation.physical, rights })

@@ -241,41 +241,6 @@ impl Cpu {
         TARGETS.iter().take(count).any(|field| self.vmx.vmcs.get(*field) == value)
     }
 
-    /// CR8 as the TPR shadow has it. `None`: the local APIC's is to be used.
-    pub(crate) fn virtual_cr8(&mut self) -> Option<u64> {
-        if !self.vmx.controls.primary.has(Primary::USE_TPR_SHADOW) {
-            return None;
-        }
-        Some(u64::from(self.virtual_tpr() >> 4 & 15))
-    }
-
-    /// A write to CR8 that the TPR shadow takes. False: it goes to the local APIC.
-    pub(crate) fn set_virtual_cr8(&mut self, value: u64) -> bool {
-        let shadow = self.vmx.controls.primary.has(Primary::USE_TPR_SHADOW);
-        if shadow {
-            self.set_virtual_tpr((value as u32 & 15) << 4);
-        }
-        shadow
-    }
-
-    /// A read of an MSR that VT-x answers itself: the TPR with "virtualize x2APIC mode" (SDM Vol. 3C, 30.5). `None`: the ordinary way.
-    pub(crate) fn virtual_msr_read(&mut self, number: u32) -> Exec<Option<u64>> {
-        let virtual_tpr = number == X2APIC_TPR && self.vmx.controls.secondary.has(Secondary::VIRTUALIZE_X2APIC_MODE);
-        Ok(if virtual_tpr { Some(u64::from(self.virtual_tpr())) } else { None })
-    }
-
-    /// A write of an MSR that VT-x takes itself. False: the ordinary way.
-    pub(crate) fn virtual_msr_write(&mut self, number: u32, value: u64) -> Exec<bool> {
-        if number != X2APIC_TPR || !self.vmx.controls.secondary.has(Secondary::VIRTUALIZE_X2APIC_MODE) {
-            return Ok(false);
-        }
-        if value > 0xff {
-            return Err(self.general_protection(0));
-        }
-        self.set_virtual_tpr(value as u32);
-        Ok(true)
-    }
-
     /// A VMX capability MSR (480H to 493H). `None`: it does not exist.
     pub(crate) fn vmx_capability(&self, number: u32) -> Option<u64> {
         self.vmx.capabilities.read_msr(number)
@@ -359,9 +324,6 @@ impl Cpu {
         scaled.wrapping_add(self.vmx.vmcs.get(VmcsField::TSC_OFFSET))
     }
 }
-
-/// The x2APIC's task-priority register.
-const X2APIC_TPR: u32 = 0x808;
 
 const fn cr_qualification(cr: u8, access: u64, register: u8) -> u64 {
     cr as u64 & 15 | access << cr_access::TYPE_SHIFT | (register as u64 & 15) << cr_access::GPR_SHIFT

@@ -13,10 +13,13 @@
 //! | `msr_list` | the MSR areas of entries and exits |
 //! | `msr_bitmap` | where the bit of an MSR or a port is |
 //! | `ept`, `guest_memory` | the EPT walk, and what its failures become |
-//! | `tpr`, `apic_access` | the TPR shadow and the APIC-access page |
+//! | `apic_virtualization` | the virtual-APIC page: TPR, PPR, EOI, IPIs; the exits of its writes |
+//! | `apic_access`, `x2apic_virtualization` | accesses to it by the APIC-access page and by MSRs |
+//! | `virtual_interrupts`, `posted_interrupts` | evaluation and delivery of virtual interrupts; those that others post |
 //! | `preemption_timer`, `pause_loop` | the two timers of non-root operation |
 
 mod apic_access;
+pub mod apic_virtualization;
 pub mod capabilities;
 pub mod entry;
 pub mod ept;
@@ -29,12 +32,14 @@ pub mod intercept;
 pub mod msr_bitmap;
 mod msr_list;
 pub mod pause_loop;
+mod posted_interrupts;
 mod preemption_timer;
 pub mod state;
 #[cfg(test)]
 mod tests;
-mod tpr;
+mod virtual_interrupts;
 pub mod vmcs;
+mod x2apic_virtualization;
 
 pub use capabilities::VmxCapabilities;
 pub use exit::Exit;
@@ -138,8 +143,12 @@ pub struct Vmx {
     pub mtf_pending: bool,
     /// When the preemption timer expires, in its own counts; `u64::MAX` when it does not run.
     pub timer_deadline: u64,
-    /// VTPR fell below the TPR threshold: an exit is due after the instruction.
-    pub tpr_below_threshold: bool,
+    /// A write to the APIC-access page is to be emulated at the end of the operation.
+    pub apic_write: Option<apic_virtualization::ApicWrite>,
+    /// An exit of APIC virtualization is due after the instruction.
+    pub apic_exit: Option<apic_virtualization::ApicExit>,
+    /// A pending virtual interrupt is recognized.
+    pub virtual_interrupt: bool,
     /// The exit to be made when the trap [`crate::trap::Trap::VmExit`] is seen to.
     pub(crate) pending: Exit,
 }
@@ -163,9 +172,18 @@ impl Vmx {
             iret_unblocked_nmi: false,
             mtf_pending: false,
             timer_deadline: u64::MAX,
-            tpr_below_threshold: false,
+            apic_write: None,
+            apic_exit: None,
+            virtual_interrupt: false,
             pending: Exit::default(),
         }
+    }
+
+    /// Nothing of APIC virtualization waits any more: VM exits, VM entries.
+    pub(crate) fn forget_apic_virtualization(&mut self) {
+        self.apic_write = None;
+        self.apic_exit = None;
+        self.virtual_interrupt = false;
     }
 
     /// Outside VMX operation again, with no current VMCS: reset, VMXOFF.
@@ -175,7 +193,7 @@ impl Vmx {
         self.vmxon_pointer = vmcs::NO_POINTER;
         self.vmcs.pointer = vmcs::NO_POINTER;
         self.controls = Controls::default();
-        self.tpr_below_threshold = false;
+        self.forget_apic_virtualization();
         (self.eptp, self.vpid) = (0, 0);
         self.virtual_nmi_blocking = false;
         self.mtf_pending = false;

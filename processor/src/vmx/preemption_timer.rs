@@ -5,6 +5,7 @@
 use super::capabilities::PREEMPTION_TIMER_SHIFT;
 use crate::cpu::Cpu;
 use crate::models::frequency::TSC_TICKS_PER_NS;
+use crate::run::Activity;
 use spec::vmx::{ExitControls, PinBasedControls, VmcsField};
 
 /// The timer's counts at virtual time `now`: the TSC (as it is without adjustments) divided by the rate.
@@ -34,9 +35,9 @@ impl Cpu {
         self.vmx.timer_deadline != u64::MAX && counts(self.now()) >= self.vmx.timer_deadline
     }
 
-    /// The virtual time at which the timer expires; `u64::MAX` when it does not run.
+    /// The virtual time at which the timer expires; `u64::MAX` when it does not run, or waits for the end of the wait-for-SIPI state.
     pub(crate) fn vmx_deadline(&self) -> u64 {
-        if self.vmx.timer_deadline == u64::MAX {
+        if self.vmx.timer_deadline == u64::MAX || self.activity == Activity::WaitForSipi {
             return u64::MAX;
         }
         (self.vmx.timer_deadline << PREEMPTION_TIMER_SHIFT).div_ceil(TSC_TICKS_PER_NS)

@@ -1,5 +1,6 @@
 //! The saved state of VT-x.
 
+use super::apic_virtualization::{ApicExit, ApicWrite};
 use super::vmcs::Vmcs;
 use super::{Controls, Vmx, pause_loop};
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,9 @@ pub struct VmxState {
     virtual_nmi_blocking: bool,
     mtf_pending: bool,
     timer_deadline: u64,
-    tpr_below_threshold: bool,
+    apic_write: Option<ApicWrite>,
+    apic_exit: Option<ApicExit>,
+    virtual_interrupt: bool,
 }
 
 impl Vmx {
@@ -48,7 +51,9 @@ impl Vmx {
             iret_unblocked_nmi: _,
             mtf_pending,
             timer_deadline,
-            tpr_below_threshold,
+            apic_write,
+            apic_exit,
+            virtual_interrupt,
             pending: _,
         } = self;
         let Controls { pin, primary, secondary, tertiary, exit, secondary_exit, entry } = *controls;
@@ -74,7 +79,9 @@ impl Vmx {
             virtual_nmi_blocking: *virtual_nmi_blocking,
             mtf_pending: *mtf_pending,
             timer_deadline: *timer_deadline,
-            tpr_below_threshold: *tpr_below_threshold,
+            apic_write: *apic_write,
+            apic_exit: *apic_exit,
+            virtual_interrupt: *virtual_interrupt,
         }
     }
 
@@ -106,7 +113,9 @@ impl Vmx {
         restored.virtual_nmi_blocking = state.virtual_nmi_blocking;
         restored.mtf_pending = state.mtf_pending;
         restored.timer_deadline = state.timer_deadline;
-        restored.tpr_below_threshold = state.tpr_below_threshold;
+        restored.apic_write = state.apic_write;
+        restored.apic_exit = state.apic_exit;
+        restored.virtual_interrupt = state.virtual_interrupt;
         *self = restored;
     }
 }

@@ -9,6 +9,7 @@ pub mod exit_reason;
 pub mod fields;
 pub mod guest_state;
 pub mod instruction_error;
+pub mod posted_interrupts;
 pub mod qualification;
 
 pub use checks::{CheckGroup, EntryCheck};

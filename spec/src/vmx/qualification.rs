@@ -68,6 +68,8 @@ pub mod apic_access {
     pub const FETCH: u64 = 2;
     /// Linear access during event delivery.
     pub const EVENT_DELIVERY: u64 = 3;
+    /// Linear access for monitoring.
+    pub const MONITOR: u64 = 4;
     /// Guest-physical access during event delivery.
     pub const PHYSICAL_EVENT_DELIVERY: u64 = 10;
     /// Guest-physical access for an instruction's fetch or execution.

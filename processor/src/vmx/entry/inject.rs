@@ -4,6 +4,7 @@ use crate::cpu::Cpu;
 use crate::observe::Happening;
 use crate::run::{Activity, attention};
 use crate::system::event::{Event, EventKind, Shadow};
+use crate::vmx::apic_virtualization::ApicExit;
 use spec::vmx::{
     InterruptionInfo, InterruptionType, PendingDebug, PinBasedControls as Pin, PrimaryControls as Primary,
     SecondaryControls as Secondary, VmcsField as Field,
@@ -25,6 +26,7 @@ impl Cpu {
             return;
         }
         self.check_tpr_threshold_at_entry();
+        self.start_virtual_interrupts();
         if self.activity != Activity::Active {
             self.attention |= attention::INACTIVE;
         }
@@ -87,9 +89,10 @@ impl Cpu {
         let controls = self.vmx.controls;
         if controls.primary.has(Primary::USE_TPR_SHADOW)
             && controls.secondary.has(Secondary::VIRTUALIZE_APIC_ACCESSES)
+            && !controls.secondary.has(Secondary::VIRTUAL_INTERRUPT_DELIVERY)
             && u64::from(self.virtual_tpr() >> 4 & 15) < self.vmx.vmcs.get(Field::TPR_THRESHOLD) & 15
         {
-            self.vmx.tpr_below_threshold = true;
+            self.apic_exit_due(ApicExit::TprBelowThreshold);
         }
     }
 }

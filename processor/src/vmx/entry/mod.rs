@@ -111,7 +111,7 @@ impl Cpu {
         self.vmx.controls = controls;
         self.vmx.non_root = true;
         self.vmx.pause_loop = Default::default();
-        self.vmx.tpr_below_threshold = false;
+        self.vmx.forget_apic_virtualization();
         self.vmx.mtf_pending = false;
         if !vpid {
             // Without a VPID, entries void the translations of VPID 0 (29.4.3.1).

@@ -36,7 +36,7 @@ impl Cpu {
         self.vmx.non_root = false;
         self.vmx.controls = Controls::default();
         (self.vmx.eptp, self.vmx.vpid) = (0, 0);
-        self.vmx.tpr_below_threshold = false;
+        self.vmx.forget_apic_virtualization();
         self.vmx.mtf_pending = false;
         self.vmx.timer_deadline = u64::MAX;
         self.attention &= !attention::VMX;

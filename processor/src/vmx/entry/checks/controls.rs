@@ -7,7 +7,8 @@ use spec::vmx::capability::{ControlCapability, EptVpidCap, misc, vmfunc};
 use spec::vmx::ept::Eptp;
 use spec::vmx::{
     EntryCheck as Check, EntryControls as Entry, ExitControls as Exit, InterruptionInfo, InterruptionType,
-    PinBasedControls as Pin, PrimaryControls as Primary, SecondaryControls as Secondary, VmcsField as Field,
+    PinBasedControls as Pin, PrimaryControls as Primary, SecondaryControls as Secondary, TertiaryControls as Tertiary,
+    VmcsField as Field,
 };
 use spec::x86::Cr0;
 use spec::x86::exceptions::has_error_code;
@@ -38,13 +39,15 @@ impl View<'_> {
         }
         let tpr_shadow = primary.has(Primary::USE_TPR_SHADOW);
         let apic_accesses = secondary.has(Secondary::VIRTUALIZE_APIC_ACCESSES);
+        let delivery = secondary.has(Secondary::VIRTUAL_INTERRUPT_DELIVERY);
         if tpr_shadow {
             let address = Field::VIRTUAL_APIC_ADDRESS;
             self.require(self.is_page(address), Check::VirtualApicAddress, address)?;
             let threshold = self.get(Field::TPR_THRESHOLD);
-            self.require(threshold <= 15, Check::TprThresholdReserved, Field::TPR_THRESHOLD)?;
-            let above = threshold > u64::from(self.context.virtual_tpr >> 4 & 15);
-            self.require(apic_accesses || !above, Check::TprThresholdAboveVtpr, Field::TPR_THRESHOLD)?;
+            self.require(delivery || threshold <= 15, Check::TprThresholdReserved, Field::TPR_THRESHOLD)?;
+            let above = threshold & 15 > u64::from(self.context.virtual_tpr >> 4 & 15);
+            let matters = !apic_accesses && !delivery;
+            self.require(!(matters && above), Check::TprThresholdAboveVtpr, Field::TPR_THRESHOLD)?;
         }
         let nmi = |bit| pin.has(bit);
         self.require(
@@ -62,8 +65,26 @@ impl View<'_> {
             self.require(self.is_page(address), Check::ApicAccessAddress, address)?;
         }
         let x2apic = secondary.has(Secondary::VIRTUALIZE_X2APIC_MODE);
-        self.require(tpr_shadow || !x2apic, Check::ApicVirtualizationNeedsTprShadow, Field::SECONDARY_CONTROLS)?;
+        let registers = secondary.has(Secondary::APIC_REGISTER_VIRTUALIZATION);
+        let needs_shadow = x2apic || registers || delivery;
+        self.require(tpr_shadow || !needs_shadow, Check::ApicVirtualizationNeedsTprShadow, Field::SECONDARY_CONTROLS)?;
+        let ipis = self.tertiary.has(Tertiary::IPI_VIRTUALIZATION);
+        self.require(tpr_shadow || !ipis, Check::ApicVirtualizationNeedsTprShadow, Field::TERTIARY_CONTROLS)?;
         self.require(!(x2apic && apic_accesses), Check::X2apicModeExcludesApicAccesses, Field::SECONDARY_CONTROLS)?;
+        self.require(
+            pin.has(Pin::EXTERNAL_INTERRUPT_EXITING) || !delivery,
+            Check::VirtualInterruptDeliveryNeedsInterruptExiting,
+            Field::PIN_BASED_CONTROLS,
+        )?;
+        if pin.has(Pin::POSTED_INTERRUPTS) {
+            self.posted_interrupts(delivery)?;
+        }
+        if ipis {
+            let table = self.get(Field::PID_POINTER_TABLE);
+            let last = table.checked_add(self.get(Field::LAST_PID_POINTER_INDEX) << 3);
+            let fits = table & 7 == 0 && last.is_some_and(|last| self.in_width(last));
+            self.require(fits, Check::PidPointerTable, Field::PID_POINTER_TABLE)?;
+        }
         if secondary.has(Secondary::ENABLE_VPID) {
             self.require(self.get(Field::VPID) != 0, Check::VpidZero, Field::VPID)?;
         }
@@ -89,6 +110,25 @@ impl View<'_> {
             self.require(self.get(Field::TSC_MULTIPLIER) != 0, Check::TscMultiplierZero, Field::TSC_MULTIPLIER)?;
         }
         Ok(())
+    }
+
+    fn posted_interrupts(&self, virtual_interrupt_delivery: bool) -> Checked {
+        self.require(
+            virtual_interrupt_delivery,
+            Check::PostedInterruptsNeedVirtualInterruptDelivery,
+            Field::SECONDARY_CONTROLS,
+        )?;
+        self.require(
+            self.exit.has(Exit::ACKNOWLEDGE_INTERRUPT_ON_EXIT),
+            Check::PostedInterruptsNeedAcknowledge,
+            Field::EXIT_CONTROLS,
+        )?;
+        let vector = Field::POSTED_INTERRUPT_NOTIFICATION_VECTOR;
+        self.require(self.get(vector) <= 255, Check::PostedInterruptVector, vector)?;
+        let descriptor = Field::POSTED_INTERRUPT_DESCRIPTOR;
+        let address = self.get(descriptor);
+        let fits = address & 0x3f == 0 && self.in_width(address);
+        self.require(fits, Check::PostedInterruptDescriptor, descriptor)
     }
 
     fn ept_pointer(&self, value: u64) -> Checked {
