@@ -19,6 +19,8 @@
 //! | `preemption_timer`, `pause_loop` | the two timers of non-root operation |
 
 mod apic_access;
+#[cfg(test)]
+mod apic_tests;
 pub mod apic_virtualization;
 pub mod capabilities;
 pub mod entry;

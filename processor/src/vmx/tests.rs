@@ -15,32 +15,32 @@ use spec::vmx::{
 
 const VMXON_REGION: u64 = 0x1_0000;
 const VMCS_REGION: u64 = 0x1_1000;
-const VIRTUAL_APIC: u64 = 0x1_2000;
-const EPT_TABLES: u64 = 0x2_0000;
+pub(super) const VIRTUAL_APIC: u64 = 0x1_2000;
+pub(super) const EPT_TABLES: u64 = 0x2_0000;
 /// Where the host goes on after an exit.
 const HOST_RIP: u64 = 0x9000;
 /// Where the guest begins.
-const GUEST_RIP: u64 = 0xa000;
+pub(super) const GUEST_RIP: u64 = 0xa000;
 
 const VMXON_RDI: &[u8] = &[0xf3, 0x0f, 0xc7, 0x37];
 const VMPTRLD_RDI: &[u8] = &[0x0f, 0xc7, 0x37];
 const VMCLEAR_RDI: &[u8] = &[0x66, 0x0f, 0xc7, 0x37];
 const VMREAD_RAX_RCX: &[u8] = &[0x0f, 0x78, 0xc8];
 const VMWRITE_RCX_RAX: &[u8] = &[0x0f, 0x79, 0xc8];
-const VMLAUNCH: &[u8] = &[0x0f, 0x01, 0xc2];
+pub(super) const VMLAUNCH: &[u8] = &[0x0f, 0x01, 0xc2];
 const VMRESUME: &[u8] = &[0x0f, 0x01, 0xc3];
 const VMXOFF: &[u8] = &[0x0f, 0x01, 0xc4];
-const CPUID: &[u8] = &[0x0f, 0xa2];
-const NOP: u8 = 0x90;
-const HLT: u8 = 0xf4;
+pub(super) const CPUID: &[u8] = &[0x0f, 0xa2];
+pub(super) const NOP: u8 = 0x90;
+pub(super) const HLT: u8 = 0xf4;
 
-struct Host {
-    machine: Machine,
+pub(super) struct Host {
+    pub(super) machine: Machine,
 }
 
 impl Host {
     /// In VMX operation with a current VMCS that describes a 64-bit guest with EPT (the first 2 MiB one to one) like the host itself.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut host = Self { machine: Machine::long() };
         let m = &mut host.machine;
         m.cpu.cr0 |= 0x20;
@@ -80,7 +80,7 @@ impl Host {
     }
 
     /// Changes the EPT entry of a page.
-    fn ept_entry(&mut self, page: u64, entry: u64) {
+    pub(super) fn ept_entry(&mut self, page: u64, entry: u64) {
         self.machine.store(EPT_TABLES + 0x3000 + 8 * (page >> 12), 8, entry);
         self.machine.cpu.tlb.flush_all();
     }
@@ -128,15 +128,15 @@ impl Host {
         self.set(F::GUEST_DR7, 0x400);
     }
 
-    fn set(&mut self, field: F, value: u64) {
+    pub(super) fn set(&mut self, field: F, value: u64) {
         self.machine.cpu.vmx.vmcs.set(field, value);
     }
 
-    fn get(&self, field: F) -> u64 {
+    pub(super) fn get(&self, field: F) -> u64 {
         self.machine.cpu.vmx.vmcs.get(field)
     }
 
-    fn add(&mut self, field: F, bits: u32) {
+    pub(super) fn add(&mut self, field: F, bits: u32) {
         self.set(field, self.get(field) | u64::from(bits));
     }
 
@@ -154,12 +154,12 @@ impl Host {
     }
 
     /// Puts `code` at the guest's RIP, enters by VMLAUNCH or VMRESUME, and runs until the guest exits, at most `limit` instructions.
-    fn enter(&mut self, code: &[u8], limit: u64) -> Option<ExitReason> {
+    pub(super) fn enter(&mut self, code: &[u8], limit: u64) -> Option<ExitReason> {
         self.machine.write(self.get(F::GUEST_RIP), code);
         self.resume(limit)
     }
 
-    fn resume(&mut self, limit: u64) -> Option<ExitReason> {
+    pub(super) fn resume(&mut self, limit: u64) -> Option<ExitReason> {
         self.machine.cpu.rip = 0x8000;
         self.machine.write(HOST_RIP, &[NOP; 4]);
         let entry = if self.machine.cpu.vmx.vmcs.launched { VMRESUME } else { VMLAUNCH };

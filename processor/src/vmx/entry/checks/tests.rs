@@ -96,7 +96,7 @@ fn each_rule_on_controls() {
     let page = 0x1001;
     let cases: &[(EntryCheck, &[(F, u64)])] = &[
         (PinBasedReserved, &[(F::PIN_BASED_CONTROLS, 0)]),
-        (PinBasedReserved, &[with(F::PIN_BASED_CONTROLS, P::POSTED_INTERRUPTS)]),
+        (PinBasedReserved, &[with(F::PIN_BASED_CONTROLS, 1 << 8)]),
         (PrimaryReserved, &[with(F::PRIMARY_CONTROLS, P1::ACTIVATE_TERTIARY_CONTROLS)]),
         (SecondaryReserved, &[with(F::SECONDARY_CONTROLS, P2::ENABLE_PML)]),
         (Cr3TargetCount, &[(F::CR3_TARGET_COUNT, 5)]),
