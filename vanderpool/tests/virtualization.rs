@@ -10,9 +10,10 @@ const LIMIT: Duration = Duration::from_secs(600);
 
 #[test]
 fn the_kernel_sees_the_vmx_features_and_loads_kvm_intel() {
-    let script = "grep -m1 '^vmx flags' /proc/cpuinfo; grep -m1 -ow vmx /proc/cpuinfo; lsmod; ls -l /dev/kvm";
+    let script = "grep -m1 '^vmx flags' /proc/cpuinfo; grep -m1 -ow vmx /proc/cpuinfo; lsmod; ls -l /dev/kvm; \
+                  echo apicv: $(cat /sys/module/kvm_intel/parameters/enable_apicv)";
     let run = run(&boot_arguments("vmx-flags", images::with_script(kernel(), script).unwrap()), LIMIT);
-    run.expect_success().expect("kvm_intel").expect("/dev/kvm");
+    run.expect_success().expect("kvm_intel").expect("/dev/kvm").expect("apicv: Y");
     let flags = run.console.lines().find(|line| line.starts_with("vmx flags")).expect("a line of VMX flags");
     for flag in [
         "vnmi",
@@ -27,6 +28,10 @@ fn the_kernel_sees_the_vmx_features_and_loads_kvm_intel() {
         "ept_ad",
         "vpid",
         "unrestricted_guest",
+        "apicv",
+        "vapic_reg",
+        "vid",
+        "posted_intr",
     ] {
         assert!(flags.split_whitespace().any(|f| f == flag), "no {flag} in {flags}");
     }
