@@ -6,6 +6,8 @@
 //! (`cargo xtask fuzz TARGET --input FILE`).
 #![forbid(unsafe_code)]
 
+pub mod ahci;
+pub mod board;
 pub mod chipset;
 pub mod devices;
 pub mod exercise;
@@ -13,6 +15,7 @@ pub mod generate;
 pub mod images;
 pub mod input;
 pub mod loaders;
+pub mod network;
 pub mod processor;
 pub mod virtio;
 
@@ -27,6 +30,8 @@ pub struct Target {
     pub run: fn(&[u8]),
     /// Valid or nearly valid inputs to start from.
     pub seeds: fn() -> Vec<Vec<u8>>,
+    /// Longest input in bytes that is worth making.
+    pub longest: usize,
 }
 
 fn no_seeds() -> Vec<Vec<u8>> {
@@ -40,31 +45,63 @@ pub const TARGETS: &[Target] = &[
         about: "the PC's own devices and the test devices: accesses, alarms, bytes from the host, snapshots",
         run: devices::run,
         seeds: no_seeds,
+        longest: 4096,
     },
     Target {
         name: "virtio",
         about: "the virtio devices over PCI: registers, and queues with any descriptors",
         run: virtio::run,
         seeds: no_seeds,
+        longest: 4096,
     },
-    Target { name: "chipset", about: "root complex, power management and fw_cfg", run: chipset::run, seeds: no_seeds },
+    Target {
+        name: "ahci",
+        about: "the SATA controller with a disk and a CD: registers, command lists, packets",
+        run: ahci::run,
+        seeds: no_seeds,
+        longest: 4096,
+    },
+    Target {
+        name: "network",
+        about: "the user-mode network: frames of the guest, and other ends that do anything",
+        run: network::run,
+        seeds: no_seeds,
+        longest: 4096,
+    },
+    Target {
+        name: "board",
+        about: "a whole machine whose guest programs every device at once, by ports, memory and configuration space",
+        run: board::run,
+        seeds: no_seeds,
+        longest: 1024,
+    },
+    Target {
+        name: "chipset",
+        about: "root complex, power management and fw_cfg",
+        run: chipset::run,
+        seeds: no_seeds,
+        longest: 4096,
+    },
     Target {
         name: "loaders",
         about: "bzImage, PVH and multiboot kernels from strangers",
         run: loaders::run,
         seeds: loaders::seeds,
+        longest: 4096,
     },
     Target {
         name: "images",
         about: "qcow2 and raw disk images from strangers, and a guest that uses them",
         run: images::run,
         seeds: images::seeds,
+        longest: 4096,
     },
     Target {
         name: "processor",
         about: "any bytes as code in each operating mode, in blocks and instruction by instruction",
         run: processor::run,
         seeds: processor::seeds,
+        longest: 512,
     },
 ];
 

@@ -24,7 +24,7 @@ const TSS: u64 = 0x1000;
 const IDT: u64 = 0x2000;
 const TABLES: u64 = 0x8000;
 /// Instructions, or nanoseconds, that one input may take.
-const BUDGET: u64 = 3000;
+const BUDGET: u64 = 500;
 
 /// A board without devices: ports and memory beyond RAM read as a function of their address.
 struct Nothing;

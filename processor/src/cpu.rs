@@ -81,6 +81,8 @@ pub struct Cpu {
     pub ram: Arc<GuestRam>,
     /// The instruction runs on its own: time is exact and the board may be touched.
     pub exact: bool,
+    /// The running instruction ends its block, so it may store to code without being on its own.
+    pub(crate) code_stores: bool,
     /// Operations left in the block when a handler trapped.
     pub remaining: usize,
     /// Why the last handler trapped.
@@ -183,6 +185,7 @@ impl Cpu {
             tlb: Tlb::new(index),
             ram,
             exact: false,
+            code_stores: false,
             remaining: 0,
             trap: Trap::Continue,
             fault_address: 0,

@@ -63,6 +63,7 @@ impl Cpu {
             tlb: _,
             ram: _,
             exact: _,
+            code_stores: _,
             remaining: _,
             trap: _,
             fault_address: _,

@@ -5,7 +5,7 @@
 
 use fuzzing::TARGETS;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use vanderpool::Error;
 
 /// What `cargo fuzz` passes, too, but for the sanitizer.
@@ -20,6 +20,13 @@ const FLAGS: &[&str] = &[
     "-Ccodegen-units=1",
 ];
 
+/// Crates that are built without [`FLAGS`]: what their branches do says nothing about ours, and the decoder's are the
+/// greater part of all that run.
+const PLAIN: &[&str] = &["iced_x86"];
+
+/// Set for the compiler wrapper, which this program is for its own builds.
+const WRAPPER: &str = "VANDERPOOL_FUZZ_RUSTC";
+
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The target; without it, the targets are listed.
@@ -30,9 +37,9 @@ pub struct Arguments {
     /// Seed of libFuzzer's choices; 0 takes another one each time.
     #[arg(long, default_value_t = 1)]
     seed: u32,
-    /// Longest input in bytes.
-    #[arg(long, default_value_t = 4096)]
-    longest: usize,
+    /// Longest input in bytes; without it, what suits the target.
+    #[arg(long)]
+    longest: Option<usize>,
     /// Run this one input instead, to see why it fails.
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
@@ -67,7 +74,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
     command
         .arg(format!("-max_total_time={}", arguments.seconds))
         .arg(format!("-seed={}", arguments.seed))
-        .arg(format!("-max_len={}", arguments.longest))
+        .arg(format!("-max_len={}", arguments.longest.unwrap_or(target.longest)))
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
         .args(["-print_final_stats=1", "-use_value_profile=1"])
         .arg(corpus);
@@ -81,12 +88,37 @@ fn build(directory: &Path) -> Result<PathBuf, Error> {
         .args(["build", "--release", "--target", &host])
         .current_dir(directory)
         .env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\x1f"))
+        .env("RUSTC_WRAPPER", std::env::current_exe().map_err(|error| Error::new(error.to_string()))?)
+        .env(WRAPPER, "1")
         .status()
         .map_err(|error| Error::new(format!("cannot run cargo: {error}")))?;
     if !status.success() {
         return Err(Error::new("the fuzz targets do not build; libFuzzer needs a C++ compiler (Debian: g++)"));
     }
     Ok(directory.join("target").join(host).join("release/any"))
+}
+
+/// Whether cargo runs this program as its compiler wrapper: then [`compile`] is all there is to do.
+pub fn is_compiler() -> bool {
+    std::env::var_os(WRAPPER).is_some()
+}
+
+/// Runs the compiler with the arguments that cargo gives to a wrapper, without [`FLAGS`] for the crates of [`PLAIN`].
+pub fn compile() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    let Some(compiler) = arguments.next() else { return ExitCode::FAILURE };
+    let arguments: Vec<_> = arguments.collect();
+    let plain =
+        arguments.windows(2).any(|pair| pair[0] == "--crate-name" && PLAIN.iter().any(|name| pair[1] == **name));
+    let kept = arguments.iter().filter(|argument| !plain || !FLAGS.iter().any(|flag| **argument == **flag));
+    match Command::new(compiler).args(kept).status() {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: cannot run the compiler: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// The compiler's own target. Naming it keeps the instrumentation out of build scripts.

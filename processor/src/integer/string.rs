@@ -1,7 +1,8 @@
 //! MOVS, CMPS, STOS, LODS, SCAS with their repeat prefixes.
 //!
 //! A repeated instruction does a bounded number of iterations and then, if some are left, stays at its own RIP with the registers advanced: the
-//! architecture's own picture of an interrupted one (SDM Vol 2B, REP). Runs within a page of RAM are copied or filled at once.
+//! architecture's own picture of an interrupted one (SDM Vol 2B, REP). Runs within a page of RAM are copied or filled at once. As each of these
+//! goes counts as one instruction, its length follows from the registers alone, not from what is cached.
 
 use super::operand::{read, write};
 use crate::branch;
@@ -13,7 +14,7 @@ use crate::segment::{ES, ZERO};
 use crate::trap::Exec;
 use iced_x86::Code;
 
-/// Most single iterations in one go.
+/// Most iterations in one go of those that do not end with a page.
 const ITERATIONS: u64 = 256;
 
 #[inline(always)]
@@ -116,7 +117,17 @@ fn in_page<const N: usize>(at: u64) -> u64 {
     (0x1000 - (at & 0xfff)) / N as u64
 }
 
-/// Copies as many elements as lie in one page on both sides; 0 if the plain way must be taken.
+fn movs_reach<const N: usize>(cpu: &mut Cpu, op: &Op, mask: u64) -> u64 {
+    match cpu.string_linear(op.seg, cpu.regs[RSI] & mask, N as u64, false) {
+        Ok(from) => in_page::<N>(from).min(stos_reach::<N>(cpu, op, mask)),
+        Err(_) => 0,
+    }
+}
+
+fn stos_reach<const N: usize>(cpu: &mut Cpu, _op: &Op, mask: u64) -> u64 {
+    destination(cpu, N as u64, mask, true).map_or(0, in_page::<N>)
+}
+
 fn movs_run<const N: usize>(cpu: &mut Cpu, op: &Op, mask: u64, count: u64) -> u64 {
     let (Ok(from), Ok(to)) =
         (cpu.string_linear(op.seg, cpu.regs[RSI] & mask, N as u64, false), destination(cpu, N as u64, mask, true))
@@ -169,7 +180,15 @@ fn run_fits(cpu: &mut Cpu, seg: u8, register: usize, length: u64, mask: u64, wri
 }
 
 type Body = fn(&mut Cpu, &Op, u64, u64) -> Exec;
-type Run = fn(&mut Cpu, &Op, u64, u64) -> u64;
+
+/// How a run within a page is done at once.
+#[derive(Clone, Copy)]
+struct Run {
+    /// Elements to the end of the page on every side, from the registers.
+    reach: fn(&mut Cpu, &Op, u64) -> u64,
+    /// Does at most so many of them; gives how many. 0 if the plain way must be taken.
+    perform: fn(&mut Cpu, &Op, u64, u64) -> u64,
+}
 
 /// Runs `body` once, or as REP says. `COMPARES`: REPE and REPNE look at ZF after each iteration.
 #[inline(always)]
@@ -182,42 +201,48 @@ fn repeat<const N: usize, const COMPARES: bool>(cpu: &mut Cpu, op: &Op, body: Bo
         cpu.rip = cpu.next_rip(op);
         return Ok(());
     }
-    let iterations = if cpu.exact { 1 } else { ITERATIONS };
-    for _ in 0..iterations {
+    let mut iterations = match run {
+        _ if cpu.exact => 1,
+        Some(run) if forward => (run.reach)(cpu, op, mask).max(1),
+        _ => ITERATIONS,
+    };
+    cpu.code_stores = true;
+    let mut result = Ok(());
+    while iterations > 0 && result.is_ok() {
         let left = cpu.regs[RCX] & mask;
         if left == 0 {
-            cpu.rip = cpu.next_rip(op);
-            return Ok(());
+            break;
         }
-        if let (true, false, Some(run)) = (forward, cpu.exact, run) {
-            let done = run(cpu, op, mask, left);
-            if done != 0 {
-                advance(cpu, RCX, done.wrapping_neg(), mask);
-                if left == done {
-                    cpu.rip = cpu.next_rip(op);
-                } else {
-                    cpu.rip = cpu.rip_of(op);
-                }
+        let most = left.min(iterations);
+        let mut done = match run {
+            Some(run) if forward && !cpu.exact => (run.perform)(cpu, op, mask, most),
+            _ => 0,
+        };
+        if done == 0 {
+            result = body(cpu, op, mask, step);
+            done = 1;
+        }
+        if result.is_ok() {
+            advance(cpu, RCX, done.wrapping_neg(), mask);
+            iterations -= done;
+            if COMPARES && cpu.flags.zf() == op.has(REPNE) {
+                cpu.code_stores = false;
+                cpu.rip = cpu.next_rip(op);
                 return Ok(());
             }
         }
-        body(cpu, op, mask, step)?;
-        advance(cpu, RCX, u64::MAX, mask);
-        let stop = COMPARES && cpu.flags.zf() == op.has(REPNE);
-        if stop || left == 1 {
-            cpu.rip = cpu.next_rip(op);
-            return Ok(());
-        }
     }
-    cpu.rip = cpu.rip_of(op);
+    cpu.code_stores = false;
+    result?;
+    cpu.rip = if cpu.regs[RCX] & mask == 0 { cpu.next_rip(op) } else { cpu.rip_of(op) };
     Ok(())
 }
 
 fn movs_all<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    repeat::<N, false>(cpu, op, movs::<N>, Some(movs_run::<N>))
+    repeat::<N, false>(cpu, op, movs::<N>, Some(Run { reach: movs_reach::<N>, perform: movs_run::<N> }))
 }
 fn stos_all<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    repeat::<N, false>(cpu, op, stos::<N>, Some(stos_run::<N>))
+    repeat::<N, false>(cpu, op, stos::<N>, Some(Run { reach: stos_reach::<N>, perform: stos_run::<N> }))
 }
 fn lods_all<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     repeat::<N, false>(cpu, op, lods::<N>, None)
@@ -251,4 +276,40 @@ pub fn register(table: &mut Table) {
     table.end(Code::Scasw_AX_m16, branch!(scas_all::<2>));
     table.end(Code::Scasd_EAX_m32, branch!(scas_all::<4>));
     table.end(Code::Scasq_RAX_m64, branch!(scas_all::<8>));
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::Machine;
+
+    /// The state after `time` nanoseconds of a loop that fills `count` bytes at 0x9000, in turns of `turn`.
+    fn after_filling(before: impl Fn(&mut Machine), count: u8, turn: u64, time: u64) -> crate::state::CpuState {
+        let mut machine = Machine::long();
+        machine.cpu.rip = 0x8000;
+        // mov edi, 0x9000; mov ecx, count; rep stosb; inc rax; jmp to the start
+        machine.write(0x8000, &[0xbf, 0, 0x90, 0, 0, 0xb9, count, 0, 0, 0, 0xf3, 0xaa, 0x48, 0xff, 0xc0, 0xeb, 0xef]);
+        machine.write(0x9000, &[0xc3]);
+        before(&mut machine);
+        while machine.cpu.now() < time {
+            let until = machine.cpu.now() + turn;
+            machine.cpu.run(&mut machine.code, until.min(time));
+        }
+        machine.cpu.save()
+    }
+
+    #[test]
+    fn a_repeated_instruction_counts_the_same_however_runs_are_cut() {
+        assert_eq!(after_filling(|_| {}, 100, 1, 400), after_filling(|_| {}, 100, 400, 400));
+        assert_eq!(after_filling(|_| {}, 100, 3, 400), after_filling(|_| {}, 100, 400, 400));
+    }
+
+    #[test]
+    fn decoded_code_at_the_destination_does_not_count() {
+        // ret at 0x9000 is decoded, or is not.
+        let warm = |machine: &mut Machine| {
+            let kind = crate::decode::cache::BlockKind { code_size: 2, single: true };
+            machine.code.decode(&machine.cpu.ram, 0x9000, None, kind);
+        };
+        assert_eq!(after_filling(warm, 100, 50, 50), after_filling(|_| {}, 100, 50, 50));
+    }
 }

@@ -369,8 +369,12 @@ impl Cpu {
         let second_page = self.wrap_linear((linear & !0xfff).wrapping_add(0x1000));
         let low = self.place(linear, Kind::Write, class)?;
         let high = self.place(second_page, Kind::Write, class)?;
-        if !matches!((&low, &high), (Place::Ram(a), Place::Ram(b)) if *a != SLOW && *b != SLOW) {
-            self.require_exact()?;
+        for place in [&low, &high] {
+            match place {
+                Place::Ram(SLOW) => self.require_code_stores()?,
+                Place::Ram(_) => {}
+                Place::Device(_) => self.require_exact()?,
+            }
         }
         for i in 0..size {
             let (place, base) = if i < first { (&low, i) } else { (&high, i - first) };
@@ -385,11 +389,15 @@ impl Cpu {
         Ok(())
     }
 
+    /// A store to a page with decoded code ends the block: what follows may be the bytes just written.
+    fn require_code_stores(&mut self) -> Exec {
+        if self.code_stores { Ok(()) } else { self.require_exact() }
+    }
+
     fn store_part(&mut self, linear: u64, place: Place, size: usize, value: u64, class: usize) -> Exec {
         match place {
             Place::Ram(SLOW) => {
-                // The store ends the block: what follows may be the bytes just written.
-                self.require_exact()?;
+                self.require_code_stores()?;
                 let physical = self.translate(linear, Kind::Write, class)?.physical;
                 if let Some((offset, true)) = self.map.lookup(physical) {
                     self.ram.before_store(offset);

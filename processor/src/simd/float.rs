@@ -168,28 +168,29 @@ horizontal! {
 /// DPPS: the sum of the products that bits 7:4 of `imm` select, in the lanes that bits 3:0 select.
 pub fn dot_ps(a: &Xmm, b: &Xmm, imm: u8, env: &mut Env) -> Xmm {
     let (a, b) = (a.f32s(), b.f32s());
-    let [p0, p1, p2, p3] = core::array::from_fn(|i| if imm >> (4 + i) & 1 != 0 { a[i].mul(b[i], env) } else { F32(0) });
+    let p: [F32; 4] = core::array::from_fn(|i| if imm >> (4 + i) & 1 != 0 { a[i].mul(b[i], env) } else { F32(0) });
     // With an unmasked exception the steps end, and nothing is written.
     if !env.next_step() {
         return Xmm::ZERO;
     }
-    let (low, high) = (p0.add(p1, env), p2.add(p3, env));
+    // Every lane adds for itself: which operand is the first shows where both are NaNs. This is the order of Intel's processors.
+    let halves: [F32; 4] = core::array::from_fn(|i| p[i ^ 1].add(p[i], env));
     if !env.next_step() {
         return Xmm::ZERO;
     }
-    let sum = low.add(high, env);
-    Xmm::from_f32s(core::array::from_fn(|i| if imm >> i & 1 != 0 { sum } else { F32(0) }))
+    let sums: [F32; 4] = core::array::from_fn(|i| halves[i].add(halves[i ^ 2], env));
+    Xmm::from_f32s(core::array::from_fn(|i| if imm >> i & 1 != 0 { sums[i] } else { F32(0) }))
 }
 
 /// DPPD: the sum of the products that bits 5:4 of `imm` select, in the lanes that bits 1:0 select.
 pub fn dot_pd(a: &Xmm, b: &Xmm, imm: u8, env: &mut Env) -> Xmm {
     let (a, b) = (a.f64s(), b.f64s());
-    let [p0, p1] = core::array::from_fn(|i| if imm >> (4 + i) & 1 != 0 { a[i].mul(b[i], env) } else { F64(0) });
+    let p: [F64; 2] = core::array::from_fn(|i| if imm >> (4 + i) & 1 != 0 { a[i].mul(b[i], env) } else { F64(0) });
     if !env.next_step() {
         return Xmm::ZERO;
     }
-    let sum = p0.add(p1, env);
-    Xmm::from_f64s(core::array::from_fn(|i| if imm >> i & 1 != 0 { sum } else { F64(0) }))
+    let sums: [F64; 2] = core::array::from_fn(|i| p[i].add(p[i ^ 1], env));
+    Xmm::from_f64s(core::array::from_fn(|i| if imm >> i & 1 != 0 { sums[i] } else { F64(0) }))
 }
 
 /// RCPPS of all lanes. RCP and RSQRT raise no exceptions and ignore MXCSR.

@@ -16,11 +16,13 @@
 
 mod dhcp;
 mod frame;
+pub mod sockets;
 mod tcp;
 mod udp;
 
 use super::NetworkBackend;
 use crate::ports::Nanoseconds;
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use frame::{Contents, Parsed};
@@ -28,6 +30,7 @@ use smoltcp::iface::{Config, Interface, SocketSet};
 use smoltcp::phy::{self, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr, Ipv4Address, Ipv4Cidr};
+use sockets::{HostSockets, Sockets};
 use std::net::{IpAddr, SocketAddrV4};
 use tcp::TcpFlows;
 use udp::UdpFlows;
@@ -156,6 +159,12 @@ impl HostMap {
     }
 }
 
+/// The host: its addresses and its sockets.
+struct Host {
+    map: HostMap,
+    sockets: Box<dyn Sockets>,
+}
+
 /// The first IPv4 name server of the host.
 fn host_resolver() -> Option<Ipv4Address> {
     let text = std::fs::read_to_string("/etc/resolv.conf").ok()?;
@@ -171,7 +180,7 @@ fn host_resolver() -> Option<Ipv4Address> {
 /// The user-mode network.
 pub struct UserNetwork {
     stack: Stack,
-    hosts: HostMap,
+    host: Host,
     tcp: TcpFlows,
     udp: UdpFlows,
 }
@@ -183,8 +192,13 @@ impl Default for UserNetwork {
 }
 
 impl UserNetwork {
-    /// A network with nothing going on.
+    /// A network with nothing going on, made of the host's sockets.
     pub fn new() -> Self {
+        Self::with_sockets(Box::new(HostSockets), host_resolver())
+    }
+
+    /// A network made of `sockets`, whose name server is at `resolver`.
+    pub fn with_sockets(sockets: Box<dyn Sockets>, resolver: Option<Ipv4Address>) -> Self {
         let mut cable = Cable::default();
         // The seed decides the stack's initial sequence numbers: always the same, so that runs can be repeated.
         let config = Config::new(HardwareAddress::Ethernet(GATEWAY_MAC));
@@ -203,7 +217,12 @@ impl UserNetwork {
             now: 0,
             guest_mac: EthernetAddress::BROADCAST,
         };
-        Self { stack, hosts: HostMap { resolver: host_resolver() }, tcp: TcpFlows::default(), udp: UdpFlows::default() }
+        Self {
+            stack,
+            host: Host { map: HostMap { resolver }, sockets },
+            tcp: TcpFlows::default(),
+            udp: UdpFlows::default(),
+        }
     }
 }
 
@@ -223,14 +242,14 @@ impl NetworkBackend for UserNetwork {
                     self.stack.give(frame);
                 }
             }
-            Contents::Tcp { flow, opens } => self.tcp.accept(&mut self.stack, self.hosts, flow, opens, frame),
+            Contents::Tcp { flow, opens } => self.tcp.accept(&mut self.stack, &mut self.host, flow, opens, frame),
             Contents::Udp { source, destination, payload } => {
                 if destination.port() == dhcp::SERVER_PORT {
                     if let Some(reply) = dhcp::answer(payload) {
                         self.stack.cable.push_to_guest(reply);
                     }
                 } else {
-                    self.udp.accept(self.stack.now, self.hosts, source, destination, payload);
+                    self.udp.accept(self.stack.now, &mut self.host, source, destination, payload);
                 }
             }
         }

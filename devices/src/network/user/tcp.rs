@@ -5,17 +5,17 @@
 //! socket listens that another SYN could reach.
 
 use super::frame::Flow;
-use super::{HostMap, QUEUE_MAX, Stack};
+use super::sockets::{Progress, Stream};
+use super::{Host, QUEUE_MAX, Stack};
 use crate::ports::Nanoseconds;
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::wire::{IpEndpoint, IpListenEndpoint};
-use socket2::{Domain, SockAddr, Type};
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::io::ErrorKind;
 
 /// Connections at a time.
 const FLOWS_MAX: usize = 256;
@@ -26,7 +26,7 @@ const CONNECT: Nanoseconds = 120_000_000_000;
 
 /// A connection that the host is making.
 struct Connecting {
-    socket: socket2::Socket,
+    stream: Box<dyn Stream>,
     syn: Vec<u8>,
     since: Nanoseconds,
 }
@@ -34,18 +34,11 @@ struct Connecting {
 /// A connection made on both sides.
 struct Open {
     handle: SocketHandle,
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     /// The guest has said it will send no more, and the host was told.
     guest_done: bool,
     /// The host has said it will send no more, and the guest was told.
     host_done: bool,
-}
-
-/// What to do with a SYN kept back.
-enum Outcome {
-    Wait,
-    Connected,
-    Refused,
 }
 
 /// The connections going on, by the guest's naming.
@@ -64,9 +57,9 @@ impl TcpFlows {
     }
 
     /// Takes a segment of the guest.
-    pub fn accept(&mut self, stack: &mut Stack, hosts: HostMap, flow: Flow, opens: bool, frame: &[u8]) {
+    pub fn accept(&mut self, stack: &mut Stack, host: &mut Host, flow: Flow, opens: bool, frame: &[u8]) {
         if opens && self.ended(stack, flow) {
-            self.connect(stack, hosts, flow, frame);
+            self.connect(stack, host, flow, frame);
         } else if !self.connecting.contains_key(&flow) {
             // Of a connection, or of none, which the stack says to the guest.
             if !opens || self.open.contains_key(&flow) {
@@ -90,15 +83,15 @@ impl TcpFlows {
         true
     }
 
-    fn connect(&mut self, stack: &mut Stack, hosts: HostMap, flow: Flow, syn: &[u8]) {
+    fn connect(&mut self, stack: &mut Stack, host: &mut Host, flow: Flow, syn: &[u8]) {
         if self.connecting.len() + self.open.len() >= FLOWS_MAX {
             self.remove_ended(stack, true);
         }
         let room = self.connecting.len() + self.open.len() < FLOWS_MAX;
-        let host = hosts.host(*flow.remote.ip(), flow.remote.port()).filter(|_| room);
-        match host.and_then(|host| start_connecting(&SockAddr::from(host))) {
-            Some(socket) => {
-                self.connecting.insert(flow, Connecting { socket, syn: syn.to_vec(), since: stack.now });
+        let to = host.map.host(*flow.remote.ip(), flow.remote.port()).filter(|_| room);
+        match to.and_then(|to| host.sockets.connect(to)) {
+            Some(stream) => {
+                self.connecting.insert(flow, Connecting { stream, syn: syn.to_vec(), since: stack.now });
             }
             None if self.refused.len() < QUEUE_MAX => self.refused.push(syn.to_vec()),
             None => {}
@@ -132,19 +125,17 @@ impl TcpFlows {
             if !room(stack) {
                 return;
             }
-            let outcome = self.connecting.get(&flow).map_or(Outcome::Wait, |connecting| connecting.outcome(now));
-            if matches!(outcome, Outcome::Wait) {
+            let progress = self.connecting.get(&flow).map_or(Progress::Waiting, |connecting| connecting.progress(now));
+            if progress == Progress::Waiting {
                 continue;
             }
-            let Some(Connecting { socket, syn, since: _ }) = self.connecting.remove(&flow) else { continue };
-            let handle = matches!(outcome, Outcome::Connected).then(|| listen(stack, flow)).flatten();
+            let Some(Connecting { stream, syn, since: _ }) = self.connecting.remove(&flow) else { continue };
+            let handle = (progress == Progress::Connected).then(|| listen(stack, flow)).flatten();
             stack.give(&syn);
             stack.run();
             let Some(handle) = handle else { continue };
             let guest = IpEndpoint::from(flow.guest);
             if stack.sockets.get::<Socket>(handle).remote_endpoint() == Some(guest) {
-                let stream = TcpStream::from(socket);
-                let _ = stream.set_nodelay(true);
                 self.open.insert(flow, Open { handle, stream, guest_done: false, host_done: false });
             } else {
                 stack.sockets.remove(handle);
@@ -175,31 +166,11 @@ impl TcpFlows {
 }
 
 impl Connecting {
-    fn outcome(&self, now: Nanoseconds) -> Outcome {
-        match self.socket.take_error() {
-            Ok(None) if self.socket.peer_addr().is_ok() => Outcome::Connected,
-            Ok(None) if now.saturating_sub(self.since) < CONNECT => Outcome::Wait,
-            _ => Outcome::Refused,
+    fn progress(&self, now: Nanoseconds) -> Progress {
+        match self.stream.progress() {
+            Progress::Waiting if now.saturating_sub(self.since) >= CONNECT => Progress::Refused,
+            progress => progress,
         }
-    }
-}
-
-/// Begins a connection of the host without waiting for it; `None` when it is refused at once.
-fn start_connecting(to: &SockAddr) -> Option<socket2::Socket> {
-    let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).ok()?;
-    socket.set_nonblocking(true).ok()?;
-    match socket.connect(to) {
-        Ok(()) => Some(socket),
-        Err(error) => match error.kind() {
-            ErrorKind::ConnectionRefused
-            | ErrorKind::NetworkUnreachable
-            | ErrorKind::HostUnreachable
-            | ErrorKind::AddrNotAvailable
-            | ErrorKind::PermissionDenied
-            | ErrorKind::InvalidInput => None,
-            // In progress, under different names on different hosts.
-            _ => Some(socket),
-        },
     }
 }
 
@@ -241,7 +212,7 @@ impl Open {
         }
         if !self.guest_done && !socket.may_recv() && socket.recv_queue() == 0 {
             self.guest_done = true;
-            let _ = self.stream.shutdown(Shutdown::Write);
+            self.stream.finish();
         }
         moved
     }

@@ -1,9 +1,11 @@
 //! UDP by host sockets: one for each port of the guest, answering only to where the guest has sent.
 
-use super::{GATEWAY_MAC, HostMap, MTU, Stack, frame};
+use super::sockets::Datagrams;
+use super::{GATEWAY_MAC, Host, MTU, Stack, frame};
 use crate::ports::Nanoseconds;
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{SocketAddr, SocketAddrV4};
 
 /// Ports of the guest in use at a time.
 const FLOWS_MAX: usize = 128;
@@ -17,7 +19,7 @@ const ANSWER: Nanoseconds = 5_000_000_000;
 const PAYLOAD_MAX: usize = MTU - 28;
 
 struct UdpFlow {
-    socket: UdpSocket,
+    socket: Box<dyn Datagrams>,
     /// By the host's address, the address that the guest used.
     peers: BTreeMap<SocketAddrV4, SocketAddrV4>,
     last_used: Nanoseconds,
@@ -42,31 +44,28 @@ impl UdpFlows {
     pub fn accept(
         &mut self,
         now: Nanoseconds,
-        hosts: HostMap,
+        host: &mut Host,
         source: SocketAddrV4,
         destination: SocketAddrV4,
         payload: &[u8],
     ) {
-        let Some(host) = hosts.host(*destination.ip(), destination.port()) else { return };
+        let Some(to) = host.map.host(*destination.ip(), destination.port()) else { return };
         if !self.flows.contains_key(&source) {
             if self.flows.len() >= FLOWS_MAX {
                 let oldest = self.flows.iter().min_by_key(|(_, flow)| flow.last_used).map(|(key, _)| *key);
                 oldest.and_then(|key| self.flows.remove(&key));
             }
-            let Ok(socket) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) else { return };
-            if socket.set_nonblocking(true).is_err() {
-                return;
-            }
+            let Some(socket) = host.sockets.datagrams() else { return };
             self.flows.insert(source, UdpFlow { socket, peers: BTreeMap::new(), last_used: now, asked: None });
         }
         let Some(flow) = self.flows.get_mut(&source) else { return };
-        if flow.peers.len() >= PEERS_MAX && !flow.peers.contains_key(&host) {
+        if flow.peers.len() >= PEERS_MAX && !flow.peers.contains_key(&to) {
             flow.peers.pop_first();
         }
-        flow.peers.insert(host, destination);
+        flow.peers.insert(to, destination);
         flow.last_used = now;
         // What cannot be sent is lost, as datagrams are.
-        if flow.socket.send_to(payload, host).is_ok() {
+        if flow.socket.send_to(payload, to).is_ok() {
             flow.asked = Some(now);
         }
     }
@@ -77,7 +76,7 @@ impl UdpFlows {
         let mut buffer = [0; 2048];
         for (guest, flow) in &mut self.flows {
             while stack.cable.room_to_guest() {
-                let (n, from) = match flow.socket.recv_from(&mut buffer) {
+                let (n, from) = match flow.socket.receive(&mut buffer) {
                     Ok((n, SocketAddr::V4(from))) => (n, from),
                     Ok(_) => continue,
                     Err(error) => {
