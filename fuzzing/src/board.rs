@@ -5,7 +5,7 @@ use crate::input::Input;
 use devices::network::NetworkBackend;
 use devices::ports::{Discard, Nanoseconds};
 use devices::storage::MemoryStorage;
-use machine::{Boot, Config, Console, Disk, Machine, NoHost, Sata};
+use machine::{Boot, Config, Console, Disk, Machine, NoHost, Sata, TestDevices};
 
 /// Where the program is loaded.
 const PROGRAM: u32 = 0x10_0000;
@@ -255,7 +255,8 @@ fn build(kernel: Vec<u8>, processors: usize) -> Machine {
     config.sata = vec![Sata::Disk(disk("sata")), Sata::Optical(disk("cd"))];
     config.serial = vec![Box::new(Discard), Box::new(Discard)];
     config.console = Some(Console { output: Box::new(Discard), size: (80, 25) });
-    config.test_devices = true;
+    config.test_devices = TestDevices::ALL;
+    config.edu = vec![devices::edu::DEFAULT_DMA_MASK];
     Machine::new(config)
         .expect("the configuration is the same each time, and a multiboot image of any length is loaded")
 }

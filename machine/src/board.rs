@@ -72,7 +72,10 @@ pub struct Board {
     power: PowerManagement,
     fw_cfg: Option<FwCfg>,
     debug: DebugPort,
-    test: Option<(IsaDebugExit, PcTestdev)>,
+    /// The interval timer answers at its ports.
+    has_pit: bool,
+    debug_exit: Option<IsaDebugExit>,
+    test: Option<PcTestdev>,
     alarms: Vec<Alarm>,
     console: Option<Slot>,
     /// Interrupt messages for the processors: sender (none for devices) and message.
@@ -108,10 +111,11 @@ impl Board {
             .map(|(i, output)| Serial::new(pin(Line::Isa(SERIAL_PORTS[i].1)), output, clock(Alarm::Serial(i))))
             .collect();
         let dma = BoardDma { ram: memory.ram.clone(), layout: memory.layout };
-        let test = config.test_devices.then(|| {
-            let line = |n: u8| pin(if n < 16 { Line::Isa(n) } else { Line::IoApic(n) });
-            (IsaDebugExit::new(Box::new(BoardPower(wires.clone()))), PcTestdev::new(line))
-        });
+        let test = config
+            .test_devices
+            .pc
+            .then(|| PcTestdev::new(|n: u8| pin(if n < 16 { Line::Isa(n) } else { Line::IoApic(n) })));
+        let debug_exit = config.test_devices.debug_exit.then(|| IsaDebugExit::new(Box::new(BoardPower(wires.clone()))));
         let debug_output = std::mem::replace(&mut config.debug_port, Box::new(devices::ports::Discard));
         let mut rtc = Rtc::new(config.start_time, pin(Line::Isa(8)), clock(Alarm::Rtc));
         for (index, value) in chipset::memory_map::cmos_contents(memory.layout, config.processors as u8) {
@@ -145,6 +149,8 @@ impl Board {
             ),
             fw_cfg: items.map(|items| FwCfg::new(items, Box::new(dma))),
             debug: DebugPort::new(debug_output),
+            has_pit: config.pit,
+            debug_exit,
             test,
             alarms,
             console,
@@ -189,7 +195,7 @@ impl Board {
         if let Some(fw_cfg) = &mut self.fw_cfg {
             fw_cfg.reset();
         }
-        if let Some((_, test)) = &mut self.test {
+        if let Some(test) = &mut self.test {
             test.reset();
         }
         self.memory.load_firmware();
@@ -325,8 +331,8 @@ impl Board {
             0x20..=0x21 => (&mut self.pic, 0, 0x20),
             0xa0..=0xa1 => (&mut self.pic, 1, 0xa0),
             0x4d0..=0x4d1 => (&mut self.pic, 2, 0x4d0),
-            0x40..=0x43 => (&mut self.pit, 0, 0x40),
-            0x61 => (&mut self.pit, 1, 0x61),
+            0x40..=0x43 if self.has_pit => (&mut self.pit, 0, 0x40),
+            0x61 if self.has_pit => (&mut self.pit, 1, 0x61),
             0x60 => (&mut self.keyboard, 0, 0x60),
             0x64 => (&mut self.keyboard, 1, 0x64),
             0x92 => (&mut self.keyboard, 2, 0x92),
@@ -336,11 +342,11 @@ impl Board {
             0xb2..=0xb3 => (&mut self.power, REGION_APM, 0xb2),
             0x510..=0x511 => (self.fw_cfg.as_mut()?, REGION_SELECTOR, 0x510),
             0x514..=0x51b => (self.fw_cfg.as_mut()?, REGION_DMA, 0x514),
-            0xf4..=0xf7 => (&mut self.test.as_mut()?.0, 0, 0xf4),
-            0xe0..=0xe3 => (&mut self.test.as_mut()?.1, 0, 0xe0),
-            0xe4..=0xe7 => (&mut self.test.as_mut()?.1, 1, 0xe4),
-            0xe8..=0xeb => (&mut self.test.as_mut()?.1, 2, 0xe8),
-            0x2000..=0x2017 if self.test.is_some() => (&mut self.test.as_mut()?.1, 3, 0x2000),
+            0xf4..=0xf7 => (self.debug_exit.as_mut()?, 0, 0xf4),
+            0xe0..=0xe3 => (self.test.as_mut()?, 0, 0xe0),
+            0xe4..=0xe7 => (self.test.as_mut()?, 1, 0xe4),
+            0xe8..=0xeb => (self.test.as_mut()?, 2, 0xe8),
+            0x2000..=0x2017 if self.test.is_some() => (self.test.as_mut()?, 3, 0x2000),
             _ => {
                 if let Some(n) = (0..self.serial.len()).find(|&n| port & !7 == SERIAL_PORTS[n].0) {
                     return Some((&mut self.serial[n], 0, SERIAL_PORTS[n].0));
@@ -397,7 +403,7 @@ impl Board {
             return Some((self.root.function(Slot::LPC)? as &mut dyn Device, 0, base));
         }
         if self.test.is_some() && within(TEST_MEMORY, devices::pc_testdev::MEMORY as u64) {
-            return Some((&mut self.test.as_mut()?.1, 4, TEST_MEMORY));
+            return Some((self.test.as_mut()?, 4, TEST_MEMORY));
         }
         let (slot, bar, base) = self.find_window(WindowKind::Memory, address)?;
         Some((self.root.function(slot)? as &mut dyn Device, bar, base))
@@ -516,7 +522,7 @@ fn plug_functions(
     if let Some(seed) = config.entropy {
         plugs.plug(|ports| VirtioPci::new(Entropy::new(seed), ports))?;
     }
-    if config.test_devices {
+    if config.test_devices.pci {
         plugs.plug(|ports| PciTestdev::new(ports.interrupts))?;
     }
     for mask in std::mem::take(&mut config.edu) {

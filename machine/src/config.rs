@@ -49,6 +49,22 @@ pub struct Console {
     pub size: (u16, u16),
 }
 
+/// Devices for test programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TestDevices {
+    /// isa-debug-exit.
+    pub debug_exit: bool,
+    /// pc-testdev.
+    pub pc: bool,
+    /// pci-testdev.
+    pub pci: bool,
+}
+
+impl TestDevices {
+    /// All of them.
+    pub const ALL: Self = Self { debug_exit: true, pc: true, pci: true };
+}
+
 /// A machine.
 pub struct Config {
     /// Number of logical processors, 1..=255.
@@ -75,8 +91,10 @@ pub struct Config {
     pub entropy: Option<u64>,
     /// Where the firmware's debug port (0x402) goes.
     pub debug_port: Box<dyn Output>,
-    /// Add isa-debug-exit, pc-testdev and pci-testdev.
-    pub test_devices: bool,
+    /// The interval timer (8254) and its speaker port are there.
+    pub pit: bool,
+    /// Devices for test programs.
+    pub test_devices: TestDevices,
     /// An `edu` function for each DMA mask.
     pub edu: Vec<u64>,
     /// Seconds since 1970-01-01T00:00:00Z at power-on.
@@ -101,7 +119,8 @@ impl Config {
             console: None,
             entropy: Some(1),
             debug_port: Box::new(Discard),
-            test_devices: false,
+            pit: true,
+            test_devices: TestDevices::default(),
             edu: Vec::new(),
             // 2026-01-01T00:00:00Z
             start_time: 1_767_225_600,

@@ -18,7 +18,7 @@ mod ports;
 mod processors;
 mod run;
 
-pub use config::{Boot, Config, Console, Disk, Sata};
+pub use config::{Boot, Config, Console, Disk, Sata, TestDevices};
 pub use dump::DUMPS;
 pub use error::Error;
 pub use host::{Host, HostEvent, NoHost};

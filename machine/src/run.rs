@@ -205,7 +205,10 @@ impl Machine {
     }
 
     /// Everything as after power-on, but time goes on.
-    fn reset(&mut self) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// When what is booted cannot be loaded again.
+    pub fn reset(&mut self) -> Result<(), Error> {
         lock(&self.board).reset();
         for cpu in &mut self.cpus {
             cpu.power_on();

@@ -10,7 +10,7 @@ use devices::network::UserNetwork;
 use devices::ports::{Discard, Output};
 use devices::storage::image::{self, ImageOptions};
 use machine::boot::firmware::Firmware;
-use machine::{Boot, Config, Console, Disk, Host, HostEvent, Machine, Outcome, Sata};
+use machine::{Boot, Config, Console, Disk, Host, HostEvent, Machine, Outcome, Sata, TestDevices};
 use processor::models::Model;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
@@ -30,12 +30,12 @@ pub fn run(arguments: &cli::Boot) -> Result<u8, Error> {
     if on_terminal {
         eprintln!("vanderpool: Ctrl-A x ends the machine, Ctrl-A h helps");
     }
-    let mut console = HostConsole { keyboard, signals, quit: false };
+    let mut console = HostConsole::new(keyboard, signals);
     let start = Instant::now();
     let outcome = {
         let raw_mode = if on_terminal { RawMode::enter() } else { Ok(RawMode::none()) };
         let _raw_mode = raw_mode.map_err(|e| Error::new(format!("cannot use the terminal: {e}")))?;
-        machine.run(&mut console, arguments.max_instructions)
+        run_machine(&mut machine, &mut console, arguments.max_instructions, None, false)?
     };
     let elapsed = start.elapsed();
     if arguments.stats {
@@ -52,6 +52,20 @@ pub fn run(arguments: &cli::Boot) -> Result<u8, Error> {
     Ok(status(&outcome, &console))
 }
 
+/// Runs `machine` to its end, under gdb when it is to listen somewhere.
+pub(crate) fn run_machine(
+    machine: &mut Machine,
+    console: &mut HostConsole,
+    limit: Option<u64>,
+    gdb: Option<&str>,
+    _wait: bool,
+) -> Result<Outcome, Error> {
+    if gdb.is_some() {
+        return Err(Error::new("gdb"));
+    }
+    Ok(machine.run(console, limit))
+}
+
 /// The machine that `arguments` describe.
 fn build(arguments: &cli::Boot) -> Result<Machine, Error> {
     let model = arguments.cpu.as_deref().map(Model::named).transpose().map_err(Error::new)?;
@@ -61,7 +75,9 @@ fn build(arguments: &cli::Boot) -> Result<Machine, Error> {
     config.processors = arguments.cpus;
     config.memory = memory;
     config.model = model.unwrap_or_else(Model::default_model);
-    config.test_devices = arguments.test_devices;
+    if arguments.test_devices {
+        config.test_devices = TestDevices::ALL;
+    }
     config.reboot = !arguments.no_reboot;
     if let Some(path) = &arguments.cdrom {
         let options = ImageOptions { read_only: true, ..ImageOptions::default() };
@@ -143,7 +159,7 @@ fn source(arguments: &cli::Boot, memory: u64) -> Result<Boot, Error> {
 }
 
 /// A whole file that must fit in `limit` bytes.
-fn read(what: &str, path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
+pub(crate) fn read(what: &str, path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     let size = fs::metadata(path).map_err(|e| Error::file("read", path, &e))?.len();
     if size > limit {
         let why =
@@ -184,9 +200,9 @@ fn status(outcome: &Outcome, console: &HostConsole) -> u8 {
             eprintln!("\nvanderpool: triple fault on processor {processor}\n{state}");
             exit_status::TRIPLE_FAULT
         }
-        Outcome::Interrupted => match console.signals.pending() {
-            Some(signal) if !console.quit => exit_status::SIGNAL.saturating_add(signal),
-            _ => exit_status::POWER_OFF,
+        Outcome::Interrupted => match console.signal() {
+            Some(signal) => exit_status::SIGNAL.saturating_add(signal),
+            None => exit_status::POWER_OFF,
         },
         Outcome::InstructionLimit => {
             eprintln!("vanderpool: the limit of instructions is reached");
@@ -200,13 +216,22 @@ fn status(outcome: &Outcome, console: &HostConsole) -> u8 {
 }
 
 /// The keyboard and signals as the machine's host.
-struct HostConsole {
+pub(crate) struct HostConsole {
     keyboard: Keyboard,
     signals: Signals,
     quit: bool,
 }
 
 impl HostConsole {
+    pub(crate) fn new(keyboard: Keyboard, signals: Signals) -> Self {
+        Self { keyboard, signals, quit: false }
+    }
+
+    /// The signal that ended the run, unless the user did.
+    pub(crate) fn signal(&self) -> Option<u8> {
+        self.signals.pending().filter(|_| !self.quit)
+    }
+
     fn event(&mut self, input: Option<Input>) -> Option<HostEvent> {
         if self.signals.pending().is_some() {
             return Some(HostEvent::Stop);
@@ -244,7 +269,7 @@ impl Host for HostConsole {
 }
 
 /// Standard output as a serial line. Whoever listens there may have gone: the guest does not care.
-struct Stdout;
+pub(crate) struct Stdout;
 
 impl Output for Stdout {
     fn write(&mut self, bytes: &[u8]) {
@@ -254,10 +279,10 @@ impl Output for Stdout {
 }
 
 /// A file as a serial line.
-struct FileOutput(File);
+pub(crate) struct FileOutput(File);
 
 impl FileOutput {
-    fn create(path: &Path) -> Result<Self, Error> {
+    pub(crate) fn create(path: &Path) -> Result<Self, Error> {
         File::create(path).map(Self).map_err(|e| Error::file("write", path, &e))
     }
 }

@@ -1,6 +1,7 @@
 //! The command line.
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -20,6 +21,13 @@ pub enum Command {
     Boot(Box<Boot>),
     /// List the processor models, or show what one has
     Cpus(Cpus),
+    /// Take QEMU's command line, as far as test suites use it; `vanderpool qemu -help` lists what there is
+    #[command(disable_help_flag = true)]
+    Qemu {
+        /// QEMU's arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+        arguments: Vec<OsString>,
+    },
 }
 
 const BOOT_HELP: &str = "\

@@ -12,6 +12,7 @@ pub mod exit_status;
 pub mod host;
 pub mod initramfs;
 pub mod modules;
+pub mod qemu;
 pub mod terminal;
 
 pub use error::Error;

@@ -1,7 +1,7 @@
 //! The conformance tests (`guests/conformance`) on our machine.
 
 use guests::bare;
-use machine::{Boot, Config, Machine, NoHost, Outcome};
+use machine::{Boot, Config, Machine, NoHost, Outcome, TestDevices};
 use processor::models::Model;
 use std::fs;
 use std::sync::{Arc, Mutex};
@@ -33,7 +33,7 @@ fn run(model: &str, command_line: &str, mut signalled: impl FnMut(&Machine, u32)
     let mut config = Config::new(boot);
     config.model = Model::named(model).unwrap();
     config.memory = 64 << 20;
-    config.test_devices = true;
+    config.test_devices = TestDevices::ALL;
     config.reboot = false;
     config.serial = vec![Box::new(console.clone())];
     let mut machine = Machine::new(config).unwrap();
