@@ -65,8 +65,8 @@ pub struct TableRegister {
 
 /// One logical processor.
 pub struct Cpu {
-    /// General registers 0..16, then internal slots ([`ZERO_REG`], [`RIP_BASE_REG`]).
-    pub regs: [u64; 32],
+    /// General registers 0..16, then internal slots ([`ZERO_REG`], [`RIP_BASE_REG`]). As many as a `u8` can name, so that no index need be checked.
+    pub regs: [u64; 256],
     /// Status flags.
     pub flags: LateFlags,
     /// RIP of the next instruction; right at instruction boundaries that the run loop sees, and inside an instruction that runs on its own.
@@ -177,12 +177,12 @@ impl Cpu {
     /// A processor after power-on reset (SDM Vol 3A, table 10-1).
     pub fn new(index: usize, ram: Arc<GuestRam>, map: Arc<MemoryMap>, bus: Box<dyn Bus>) -> Self {
         let mut cpu = Self {
-            regs: [0; 32],
+            regs: [0; 256],
             flags: LateFlags::from_bits(0),
             rip: 0,
             rflags: 2,
             segs: [Segment::default(); 8],
-            tlb: Tlb::new(index),
+            tlb: Tlb::new(index, ram.clone()),
             ram,
             exact: false,
             code_stores: false,
@@ -262,7 +262,7 @@ impl Cpu {
 
     /// The registers that INIT resets too.
     pub(crate) fn reset_registers(&mut self) {
-        self.regs = [0; 32];
+        self.regs = [0; 256];
         self.regs[RDX] = u64::from(self.model.signature);
         self.rip = 0xfff0;
         self.rflags = 2;

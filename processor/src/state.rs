@@ -181,7 +181,7 @@ impl Cpu {
             vmx,
             vmx_attention,
         } = state;
-        self.regs = [0; 32];
+        self.regs = [0; 256];
         self.regs[..16].copy_from_slice(registers);
         self.rip = *rip;
         self.segs[..6].copy_from_slice(segments);

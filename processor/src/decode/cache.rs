@@ -299,9 +299,9 @@ impl CodeCache {
         const STATUS: u32 =
             RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::CF | RflagsBits::PF;
         let modified = instruction.rflags_modified() & STATUS;
-        let memory = op.run as usize == entry.mem as usize && entry.mem as usize != entry.reg as usize;
+        let memory = entry.mem.has(op.run) && !entry.mem.has(entry.reg);
         if modified != 0 && *live & modified == 0 {
-            let dead = if memory { entry.mem_dead } else { entry.reg_dead };
+            let dead = if memory { entry.mem_dead.map(|forms| forms.of(&op)) } else { entry.reg_dead };
             if let Some(handler) = dead {
                 op.run = handler;
             }
@@ -336,9 +336,12 @@ fn fuse(ops: &mut [Op]) {
     for i in 1..ops.len() {
         let (op, branch) = (&ops[i - 1], &ops[i]);
         let entry = table.get(op.code());
-        if let (Some([reg, mem]), Some(condition)) = (entry.fused, table.get(branch.code()).condition) {
-            let memory = op.run as usize == entry.mem as usize;
-            let handlers = if memory { mem } else { reg };
+        if let (Some([reg, mem, flat]), Some(condition)) = (entry.fused, table.get(branch.code()).condition) {
+            let handlers = match entry.mem.has(op.run) {
+                true if op.is_flat() => flat,
+                true => mem,
+                false => reg,
+            };
             ops[i - 1].run = handlers[usize::from(condition & 15)];
         }
     }

@@ -91,7 +91,7 @@ pub fn lower(instruction: &Instruction, entry: &Entry, code_size: u8) -> Op {
         }
     }
     if memory {
-        op.run = entry.mem;
+        op.run = entry.mem.of(&op);
     }
     op
 }

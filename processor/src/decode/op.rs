@@ -73,7 +73,46 @@ pub struct Op {
     pub extra: u8,
 }
 
+/// Path of a body: every case is done.
+pub const SLOW: u8 = 0;
+/// Path of a body: makes no calls, and misses ([`Trapped::MISS`]) where it would have to; then the slow path runs, from the start.
+pub const FAST: u8 = 1;
+/// As [`FAST`], for a memory operand that is [`Op::is_flat`].
+pub const FLAT: u8 = 2;
+
+/// The handlers of one instruction by the shape of its memory operand.
+#[derive(Clone, Copy, Debug)]
+pub struct Forms {
+    /// For every operand.
+    pub any: Handler,
+    /// For one that is [`Op::is_flat`].
+    pub flat: Handler,
+}
+
+impl Forms {
+    /// The handler for `op`'s memory operand.
+    pub fn of(self, op: &Op) -> Handler {
+        if op.is_flat() { self.flat } else { self.any }
+    }
+
+    /// Whether `handler` is one of these.
+    pub fn has(self, handler: Handler) -> bool {
+        handler as usize == self.any as usize || handler as usize == self.flat as usize
+    }
+}
+
+impl From<Handler> for Forms {
+    fn from(handler: Handler) -> Self {
+        Self { any: handler, flat: handler }
+    }
+}
+
 impl Op {
+    /// The memory operand is a base register and a displacement, with 64-bit address size and no segment base.
+    pub fn is_flat(&self) -> bool {
+        !self.has(LEGACY_ADDRESS) && self.index == ZERO_REG && self.seg >= segment::ZERO as u8
+    }
+
     /// An operation without operands.
     pub fn new(run: Handler) -> Self {
         Self {
@@ -110,8 +149,8 @@ impl Cpu {
     /// The effective address (offset in the segment), not yet cut to the address size.
     #[inline(always)]
     pub fn offset_of(&self, op: &Op) -> u64 {
-        let base = self.regs[(op.base & 31) as usize];
-        let index = self.regs[(op.index & 31) as usize];
+        let base = self.regs[op.base as usize];
+        let index = self.regs[op.index as usize];
         base.wrapping_add(index << (op.scale & 3)).wrapping_add(op.disp)
     }
 
@@ -140,11 +179,14 @@ impl Cpu {
         self.linear_legacy(op, size, write)
     }
 
-    /// As [`Cpu::linear`]; the fast form of a body (`FAST`) misses where a segment would have to be checked.
+    /// As [`Cpu::linear`]; a fast path of a body (`PATH`) misses where a segment would have to be checked.
     #[inline(always)]
-    pub(crate) fn linear_in<const FAST: bool>(&mut self, op: &Op, size: u64, write: bool) -> Exec<u64> {
-        if !FAST {
+    pub(crate) fn linear_in<const PATH: u8>(&mut self, op: &Op, size: u64, write: bool) -> Exec<u64> {
+        if PATH == SLOW {
             return self.linear(op, size, write);
+        }
+        if PATH == FLAT {
+            return Ok(self.regs[op.base as usize].wrapping_add(op.disp));
         }
         if op.has(LEGACY_ADDRESS) {
             return Err(Trapped::MISS);
@@ -216,27 +258,34 @@ macro_rules! op {
     }};
 }
 
-/// Makes a [`Handler`] of a body `f::<FAST, …>` in two forms: the fast one makes no calls and misses where it would have to; then the slow one
-/// runs, from the start. So the fast path keeps everything in registers.
+/// Makes [`Forms`] of a body `f::<PATH, …>`: fast ones that make no calls and miss where they would have to, and a slow one that then runs, from
+/// the start. So a fast path keeps everything in registers.
 #[macro_export]
 macro_rules! fast {
     ($body:ident $(, $parameter:tt)*) => {{
         #[inline(never)]
         fn slow(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
             let [op, ..] = ops else { return $crate::decode::Stop::Done };
-            match $body::<false $(, $parameter)*>(cpu, op) {
+            match $body::<{ $crate::decode::op::SLOW } $(, $parameter)*>(cpu, op) {
                 Ok(()) => $crate::decode::op::next(cpu, ops),
                 Err(why) => cpu.leave(ops, why),
             }
         }
-        fn handler(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
+        fn any(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
             let [op, ..] = ops else { return $crate::decode::Stop::Done };
-            match $body::<true $(, $parameter)*>(cpu, op) {
+            match $body::<{ $crate::decode::op::FAST } $(, $parameter)*>(cpu, op) {
                 Ok(()) => $crate::decode::op::next(cpu, ops),
                 Err(_) => slow(cpu, ops),
             }
         }
-        handler as $crate::decode::Handler
+        fn flat(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
+            let [op, ..] = ops else { return $crate::decode::Stop::Done };
+            match $body::<{ $crate::decode::op::FLAT } $(, $parameter)*>(cpu, op) {
+                Ok(()) => $crate::decode::op::next(cpu, ops),
+                Err(_) => slow(cpu, ops),
+            }
+        }
+        $crate::decode::op::Forms { any, flat }
     }};
 }
 
@@ -247,14 +296,14 @@ macro_rules! fast_branch {
         #[inline(never)]
         fn slow(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
             let [op, ..] = ops else { return $crate::decode::Stop::Done };
-            match $body::<false $(, $parameter)*>(cpu, op) {
+            match $body::<{ $crate::decode::op::SLOW } $(, $parameter)*>(cpu, op) {
                 Ok(()) => $crate::decode::Stop::Done,
                 Err(why) => cpu.leave(ops, why),
             }
         }
         fn handler(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
             let [op, ..] = ops else { return $crate::decode::Stop::Done };
-            match $body::<true $(, $parameter)*>(cpu, op) {
+            match $body::<{ $crate::decode::op::FAST } $(, $parameter)*>(cpu, op) {
                 Ok(()) => $crate::decode::Stop::Done,
                 Err(_) => slow(cpu, ops),
             }

@@ -1,6 +1,6 @@
 //! The table from iced's `Code` to handlers.
 
-use super::op::{Handler, Op};
+use super::op::{Forms, Handler, Op};
 use crate::branch;
 use crate::cpu::Cpu;
 use crate::integer::fused::ByCondition;
@@ -25,19 +25,19 @@ pub struct Entry {
     /// Operands all registers or immediates.
     pub reg: Handler,
     /// One operand in memory.
-    pub mem: Handler,
+    pub mem: Forms,
     /// The same where the status flags it writes are dead.
     pub reg_dead: Option<Handler>,
     /// The same.
-    pub mem_dead: Option<Handler>,
+    pub mem_dead: Option<Forms>,
     /// Inside a block or ending it.
     pub place: Place,
     /// The register form cannot trap, so a flag that is dead after it is dead before it.
     pub reg_cannot_trap: bool,
     /// It is a conditional branch, on this condition.
     pub condition: Option<u8>,
-    /// Handlers that do the following conditional branch too, by condition, for both forms.
-    pub fused: Option<[&'static ByCondition; 2]>,
+    /// Handlers that do the following conditional branch too, by condition: for registers, for memory operands, for flat ones.
+    pub fused: Option<[&'static ByCondition; 3]>,
     /// Put into [`Op::size`].
     pub size: u8,
     /// Somebody registered it.
@@ -60,12 +60,12 @@ pub fn undefined_handler() -> Handler {
 
 impl Table {
     /// Registers handlers for both forms of an instruction that stays inside a block.
-    pub fn set(&mut self, code: Code, reg: Handler, mem: Handler) -> &mut Entry {
+    pub fn set(&mut self, code: Code, reg: impl Into<Forms>, mem: impl Into<Forms>) -> &mut Entry {
         let entry = &mut self.entries[code as usize];
         debug_assert!(!entry.known, "{code:?} is registered twice");
         *entry = Entry {
-            reg,
-            mem,
+            reg: reg.into().any,
+            mem: mem.into(),
             reg_dead: None,
             mem_dead: None,
             place: Place::Inside,
@@ -79,7 +79,8 @@ impl Table {
     }
 
     /// Registers one handler for both forms (it looks at the operand itself, or there is just one form).
-    pub fn one(&mut self, code: Code, handler: Handler) -> &mut Entry {
+    pub fn one(&mut self, code: Code, handler: impl Into<Forms>) -> &mut Entry {
+        let handler = handler.into();
         self.set(code, handler, handler)
     }
 
@@ -91,8 +92,8 @@ impl Table {
     }
 
     /// Adds the forms that do the following conditional branch too, by its condition.
-    pub fn fuse(&mut self, code: Code, reg: &'static ByCondition, mem: &'static ByCondition) {
-        self.entries[code as usize].fused = Some([reg, mem]);
+    pub fn fuse(&mut self, code: Code, forms: [&'static ByCondition; 3]) {
+        self.entries[code as usize].fused = Some(forms);
     }
 
     /// The entry of `code`.
@@ -110,7 +111,7 @@ impl Table {
     fn build() -> Table {
         let nothing = Entry {
             reg: undefined_handler(),
-            mem: undefined_handler(),
+            mem: undefined_handler().into(),
             reg_dead: None,
             mem_dead: None,
             place: Place::Ends,
@@ -139,7 +140,7 @@ impl Entry {
     }
 
     /// Adds the forms for dead flags; the register form is known not to trap.
-    pub fn dead(&mut self, reg: Handler, mem: Handler) -> &mut Self {
+    pub fn dead(&mut self, reg: Handler, mem: Forms) -> &mut Self {
         self.reg_dead = Some(reg);
         self.mem_dead = Some(mem);
         self

@@ -127,9 +127,9 @@ fn ri<B: Binary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op) -> E
 
 /// Register with memory.
 #[inline(always)]
-fn rm<const FAST: bool, B: Binary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.linear_in::<FAST>(op, N as u64, false)?;
-    let b = cpu.load_in::<FAST, N>(address)?;
+fn rm<const PATH: u8, B: Binary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear_in::<PATH>(op, N as u64, false)?;
+    let b = cpu.load_in::<PATH, N>(address)?;
     let a = read::<N>(cpu, op.r[0]);
     let result = B::compute::<N, FLAGS>(a, b, &mut cpu.flags);
     if B::STORES {
@@ -139,17 +139,17 @@ fn rm<const FAST: bool, B: Binary, const N: usize, const FLAGS: bool>(cpu: &mut 
 }
 
 #[inline(always)]
-fn memory_with<const FAST: bool, B: Binary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op, b: u64) -> Exec {
-    let address = cpu.linear_in::<FAST>(op, N as u64, B::STORES)?;
+fn memory_with<const PATH: u8, B: Binary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op, b: u64) -> Exec {
+    let address = cpu.linear_in::<PATH>(op, N as u64, B::STORES)?;
     if B::STORES {
-        let slot = cpu.locate_write_in::<FAST, N>(address)?;
-        let a = cpu.load_at_in::<FAST, N>(slot)?;
+        let slot = cpu.locate_write_in::<PATH, N>(address)?;
+        let a = cpu.load_at_in::<PATH, N>(slot)?;
         let mut flags = cpu.flags;
         let result = B::compute::<N, FLAGS>(a, b, &mut flags);
-        cpu.store_at_in::<FAST, N>(slot, result)?;
+        cpu.store_at_in::<PATH, N>(slot, result)?;
         cpu.flags = flags;
     } else {
-        let a = cpu.load_in::<FAST, N>(address)?;
+        let a = cpu.load_in::<PATH, N>(address)?;
         B::compute::<N, FLAGS>(a, b, &mut cpu.flags);
     }
     Ok(())
@@ -157,15 +157,15 @@ fn memory_with<const FAST: bool, B: Binary, const N: usize, const FLAGS: bool>(c
 
 /// Memory with register.
 #[inline(always)]
-fn mr<const FAST: bool, B: Binary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+fn mr<const PATH: u8, B: Binary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let b = read::<N>(cpu, op.r[1]);
-    memory_with::<FAST, B, N, FLAGS>(cpu, op, b)
+    memory_with::<PATH, B, N, FLAGS>(cpu, op, b)
 }
 
 /// Memory with immediate.
 #[inline(always)]
-fn mi<const FAST: bool, B: Binary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
-    memory_with::<FAST, B, N, FLAGS>(cpu, op, super::operand::cut::<N>(op.imm))
+fn mi<const PATH: u8, B: Binary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    memory_with::<PATH, B, N, FLAGS>(cpu, op, super::operand::cut::<N>(op.imm))
 }
 
 /// A one-operand operation.
@@ -230,13 +230,13 @@ fn unary_r<U: Unary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op) 
 }
 
 #[inline(always)]
-fn unary_m<const FAST: bool, U: Unary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.linear_in::<FAST>(op, N as u64, true)?;
-    let slot = cpu.locate_write_in::<FAST, N>(address)?;
-    let a = cpu.load_at_in::<FAST, N>(slot)?;
+fn unary_m<const PATH: u8, U: Unary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear_in::<PATH>(op, N as u64, true)?;
+    let slot = cpu.locate_write_in::<PATH, N>(address)?;
+    let a = cpu.load_at_in::<PATH, N>(slot)?;
     let mut flags = cpu.flags;
     let result = U::compute::<N, FLAGS>(a, &mut flags);
-    cpu.store_at_in::<FAST, N>(slot, result)?;
+    cpu.store_at_in::<PATH, N>(slot, result)?;
     cpu.flags = flags;
     Ok(())
 }

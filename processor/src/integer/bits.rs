@@ -133,7 +133,7 @@ fn lowest<const KIND: u8, const N: usize, const MEMORY: bool>(cpu: &mut Cpu, op:
 
 fn bextr<const N: usize, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let a = source::<N, MEMORY>(cpu, op, 1)?;
-    let control = cpu.regs[(op.r[2] & 31) as usize];
+    let control = cpu.regs[op.r[2] as usize];
     let (start, length) = (control & 0xff, control >> 8 & 0xff);
     let shifted = if start < 64 { a >> start } else { 0 };
     let result = if length < 64 { shifted & ((1 << length) - 1) } else { shifted };
@@ -144,7 +144,7 @@ fn bextr<const N: usize, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
 
 fn bzhi<const N: usize, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let a = source::<N, MEMORY>(cpu, op, 1)?;
-    let index = cpu.regs[(op.r[2] & 31) as usize] & 0xff;
+    let index = cpu.regs[op.r[2] as usize] & 0xff;
     let bits = 8 * N as u64;
     let result = if index < bits { a & ((1 << index) - 1) } else { a };
     write::<N>(cpu, op.r[0], result);
@@ -198,7 +198,7 @@ const CRC32C: [u32; 256] = {
 
 fn crc32<const N: usize, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let value = source::<N, MEMORY>(cpu, op, 1)?;
-    let mut crc = cpu.regs[(op.r[0] & 31) as usize] as u32;
+    let mut crc = cpu.regs[op.r[0] as usize] as u32;
     for byte in &value.to_le_bytes()[..N] {
         crc = crc >> 8 ^ CRC32C[((crc ^ *byte as u32) & 0xff) as usize];
     }

@@ -2,9 +2,9 @@
 
 use super::operand::{cut, read};
 use crate::cpu::{Cpu, Mode, RCX, RIP_BASE_REG};
-use crate::decode::op::{ADDRESS_16, ADDRESS_32};
+use crate::decode::op::{ADDRESS_16, ADDRESS_32, FAST, SLOW};
 use crate::decode::op::{Stop, next};
-use crate::decode::{Op, Table};
+use crate::decode::{Handler, Op, Table};
 use crate::segment::CS;
 use crate::trap::{Exec, Trapped};
 use crate::{branch, fast_branch};
@@ -19,10 +19,10 @@ impl Cpu {
         if fits { Ok(()) } else { Err(self.general_protection(0)) }
     }
 
-    /// As [`Cpu::check_target`]; the fast form of a body (`FAST`) misses.
+    /// As [`Cpu::check_target`]; the fast form of a body (`PATH` is not [`SLOW`]) misses.
     #[inline(always)]
-    fn check_target_in<const FAST: bool>(&mut self, target: u64) -> Exec {
-        if !FAST {
+    fn check_target_in<const PATH: u8>(&mut self, target: u64) -> Exec {
+        if PATH == SLOW {
             return self.check_target(target);
         }
         if self.mode == Mode::Long64 && self.is_canonical(target) { Ok(()) } else { Err(Trapped::MISS) }
@@ -36,9 +36,9 @@ fn relative<const N: usize>(cpu: &Cpu, op: &Op) -> u64 {
 }
 
 #[inline(always)]
-fn jmp<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+fn jmp<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     let target = relative::<N>(cpu, op);
-    cpu.check_target_in::<FAST>(target)?;
+    cpu.check_target_in::<PATH>(target)?;
     cpu.rip = target;
     Ok(())
 }
@@ -53,7 +53,7 @@ fn jcc<const CC: u8, const N: usize>(cpu: &mut Cpu, ops: &[Op]) -> Stop {
 #[inline(always)]
 pub(super) fn take<const N: usize>(cpu: &mut Cpu, op: &Op, ops: &[Op]) -> Stop {
     let target = relative::<N>(cpu, op);
-    if cpu.check_target_in::<true>(target).is_err() {
+    if cpu.check_target_in::<FAST>(target).is_err() {
         return take_checked(cpu, ops, target);
     }
     cpu.rip = target;
@@ -78,55 +78,55 @@ fn fall(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 #[inline(always)]
-fn jmp_r<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+fn jmp_r<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     let target = read::<N>(cpu, op.r[0]);
-    cpu.check_target_in::<FAST>(target)?;
+    cpu.check_target_in::<PATH>(target)?;
     cpu.rip = target;
     Ok(())
 }
 
 #[inline(always)]
-fn jmp_m<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.linear_in::<FAST>(op, N as u64, false)?;
-    let target = cpu.load_in::<FAST, N>(address)?;
-    cpu.check_target_in::<FAST>(target)?;
+fn jmp_m<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear_in::<PATH>(op, N as u64, false)?;
+    let target = cpu.load_in::<PATH, N>(address)?;
+    cpu.check_target_in::<PATH>(target)?;
     cpu.rip = target;
     Ok(())
 }
 
 #[inline(always)]
-fn call_to<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op, target: u64) -> Exec {
-    cpu.check_target_in::<FAST>(target)?;
+fn call_to<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op, target: u64) -> Exec {
+    cpu.check_target_in::<PATH>(target)?;
     let back = cpu.next_rip(op);
-    cpu.push_in::<FAST, N>(cut::<N>(back))?;
+    cpu.push_in::<PATH, N>(cut::<N>(back))?;
     cpu.rip = target;
     Ok(())
 }
 
 #[inline(always)]
-fn call<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+fn call<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     let target = relative::<N>(cpu, op);
-    call_to::<FAST, N>(cpu, op, target)
+    call_to::<PATH, N>(cpu, op, target)
 }
 
 #[inline(always)]
-fn call_r<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+fn call_r<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     let target = read::<N>(cpu, op.r[0]);
-    call_to::<FAST, N>(cpu, op, target)
+    call_to::<PATH, N>(cpu, op, target)
 }
 
 #[inline(always)]
-fn call_m<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.linear_in::<FAST>(op, N as u64, false)?;
-    let target = cpu.load_in::<FAST, N>(address)?;
-    call_to::<FAST, N>(cpu, op, target)
+fn call_m<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear_in::<PATH>(op, N as u64, false)?;
+    let target = cpu.load_in::<PATH, N>(address)?;
+    call_to::<PATH, N>(cpu, op, target)
 }
 
 /// RET, with the number of bytes to release in `imm` (0 for the plain form).
 #[inline(always)]
-fn ret<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let target = cpu.peek_stack_in::<FAST, N>(0)?;
-    cpu.check_target_in::<FAST>(target)?;
+fn ret<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let target = cpu.peek_stack_in::<PATH, N>(0)?;
+    cpu.check_target_in::<PATH>(target)?;
     let offset = cpu.stack_offset((N as u64).wrapping_add(op.imm & 0xffff));
     cpu.set_stack_offset(offset);
     cpu.rip = target;
@@ -170,7 +170,7 @@ fn loop_<const KIND: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     if !taken {
         return fall(cpu, op);
     }
-    let done = jmp::<false, N>(cpu, op);
+    let done = jmp::<SLOW, N>(cpu, op);
     if done.is_err() {
         cpu.regs[RCX] = old;
     }
@@ -179,12 +179,12 @@ fn loop_<const KIND: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
 
 macro_rules! conditions {
     ($t:ident, $($name:ident = $cc:literal),*) => { paste::paste! { $(
-        $t.one(Code::[<J $name _rel8_16>], jcc::<$cc, 2>).jumps($cc);
-        $t.one(Code::[<J $name _rel16>], jcc::<$cc, 2>).jumps($cc);
-        $t.one(Code::[<J $name _rel8_32>], jcc::<$cc, 4>).jumps($cc);
-        $t.one(Code::[<J $name _rel32_32>], jcc::<$cc, 4>).jumps($cc);
-        $t.one(Code::[<J $name _rel8_64>], jcc::<$cc, 8>).jumps($cc);
-        $t.one(Code::[<J $name _rel32_64>], jcc::<$cc, 8>).jumps($cc);
+        $t.one(Code::[<J $name _rel8_16>], jcc::<$cc, 2> as Handler).jumps($cc);
+        $t.one(Code::[<J $name _rel16>], jcc::<$cc, 2> as Handler).jumps($cc);
+        $t.one(Code::[<J $name _rel8_32>], jcc::<$cc, 4> as Handler).jumps($cc);
+        $t.one(Code::[<J $name _rel32_32>], jcc::<$cc, 4> as Handler).jumps($cc);
+        $t.one(Code::[<J $name _rel8_64>], jcc::<$cc, 8> as Handler).jumps($cc);
+        $t.one(Code::[<J $name _rel32_64>], jcc::<$cc, 8> as Handler).jumps($cc);
     )* }};
 }
 
@@ -201,8 +201,8 @@ macro_rules! loops {
 }
 
 /// A branch's register and memory forms.
-fn both(table: &mut Table, code: Code, reg: crate::decode::Handler, mem: crate::decode::Handler) {
-    table.end(code, reg).mem = mem;
+fn both(table: &mut Table, code: Code, reg: Handler, mem: Handler) {
+    table.end(code, reg).mem = mem.into();
 }
 
 /// Registers this file's instructions.

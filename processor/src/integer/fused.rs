@@ -5,7 +5,7 @@ use super::alu::{Binary, Cmp, Test};
 use super::control::take;
 use super::operand::{cut, read};
 use crate::cpu::Cpu;
-use crate::decode::op::{Handler, Op, Stop};
+use crate::decode::op::{FAST, FLAT, Handler, Op, Stop};
 use crate::decode::{Table, op::next};
 use crate::flags::sign_extend;
 use iced_x86::Code;
@@ -54,11 +54,11 @@ const RM: u8 = 2;
 const MR: u8 = 3;
 const MI: u8 = 4;
 
-fn fused<C: Compare, const FORM: u8, const N: usize, const CC: u8>(cpu: &mut Cpu, ops: &[Op]) -> Stop {
+fn fused<C: Compare, const FORM: u8, const PATH: u8, const N: usize, const CC: u8>(cpu: &mut Cpu, ops: &[Op]) -> Stop {
     let [op, branch, ..] = ops else { return plain(cpu, ops) };
     let memory = if matches!(FORM, RM | MR | MI) {
-        let Ok(linear) = cpu.linear_in::<true>(op, N as u64, false) else { return plain(cpu, ops) };
-        let Ok(value) = cpu.load_in::<true, N>(linear) else { return plain(cpu, ops) };
+        let Ok(linear) = cpu.linear_in::<PATH>(op, N as u64, false) else { return plain(cpu, ops) };
+        let Ok(value) = cpu.load_in::<PATH, N>(linear) else { return plain(cpu, ops) };
         value
     } else {
         0
@@ -79,7 +79,7 @@ fn fused<C: Compare, const FORM: u8, const N: usize, const CC: u8>(cpu: &mut Cpu
 #[cold]
 fn plain(cpu: &mut Cpu, ops: &[Op]) -> Stop {
     match ops.first() {
-        Some(op) => (Table::shared().get(op.code()).mem)(cpu, ops),
+        Some(op) => (Table::shared().get(op.code()).mem.any)(cpu, ops),
         None => Stop::Done,
     }
 }
@@ -88,45 +88,55 @@ fn plain(cpu: &mut Cpu, ops: &[Op]) -> Stop {
 pub type ByCondition = [Handler; 16];
 
 macro_rules! by_condition {
-    ($name:ident, $form:ident, $n:literal) => {{
+    ($name:ident, $form:ident, $path:ident, $n:literal) => {{
         static HANDLERS: ByCondition = [
-            fused::<$name, $form, $n, 0>,
-            fused::<$name, $form, $n, 1>,
-            fused::<$name, $form, $n, 2>,
-            fused::<$name, $form, $n, 3>,
-            fused::<$name, $form, $n, 4>,
-            fused::<$name, $form, $n, 5>,
-            fused::<$name, $form, $n, 6>,
-            fused::<$name, $form, $n, 7>,
-            fused::<$name, $form, $n, 8>,
-            fused::<$name, $form, $n, 9>,
-            fused::<$name, $form, $n, 10>,
-            fused::<$name, $form, $n, 11>,
-            fused::<$name, $form, $n, 12>,
-            fused::<$name, $form, $n, 13>,
-            fused::<$name, $form, $n, 14>,
-            fused::<$name, $form, $n, 15>,
+            fused::<$name, $form, $path, $n, 0>,
+            fused::<$name, $form, $path, $n, 1>,
+            fused::<$name, $form, $path, $n, 2>,
+            fused::<$name, $form, $path, $n, 3>,
+            fused::<$name, $form, $path, $n, 4>,
+            fused::<$name, $form, $path, $n, 5>,
+            fused::<$name, $form, $path, $n, 6>,
+            fused::<$name, $form, $path, $n, 7>,
+            fused::<$name, $form, $path, $n, 8>,
+            fused::<$name, $form, $path, $n, 9>,
+            fused::<$name, $form, $path, $n, 10>,
+            fused::<$name, $form, $path, $n, 11>,
+            fused::<$name, $form, $path, $n, 12>,
+            fused::<$name, $form, $path, $n, 13>,
+            fused::<$name, $form, $path, $n, 14>,
+            fused::<$name, $form, $path, $n, 15>,
         ];
         &HANDLERS
     }};
 }
 
+macro_rules! forms {
+    ($name:ident, $reg:ident, $mem:ident, $n:literal) => {
+        [
+            by_condition!($name, $reg, FAST, $n),
+            by_condition!($name, $mem, FAST, $n),
+            by_condition!($name, $mem, FLAT, $n),
+        ]
+    };
+}
+
 macro_rules! sizes {
     ($t:ident, $($n:literal, $bits:literal, $acc:ident, $imm:literal);*) => { paste::paste! { $(
-        $t.fuse(Code::[<Cmp_rm $bits _r $bits>], by_condition!(Cmp, RR, $n), by_condition!(Cmp, MR, $n));
-        $t.fuse(Code::[<Cmp_r $bits _rm $bits>], by_condition!(Cmp, RR, $n), by_condition!(Cmp, RM, $n));
-        $t.fuse(Code::[<Cmp_rm $bits _imm8>], by_condition!(Cmp, RI, $n), by_condition!(Cmp, MI, $n));
-        $t.fuse(Code::[<Cmp_ $acc _imm $imm>], by_condition!(Cmp, RI, $n), by_condition!(Cmp, RI, $n));
-        $t.fuse(Code::[<Test_rm $bits _r $bits>], by_condition!(Test, RR, $n), by_condition!(Test, MR, $n));
-        $t.fuse(Code::[<Test_rm $bits _imm $imm>], by_condition!(Test, RI, $n), by_condition!(Test, MI, $n));
-        $t.fuse(Code::[<Test_ $acc _imm $imm>], by_condition!(Test, RI, $n), by_condition!(Test, RI, $n));
+        $t.fuse(Code::[<Cmp_rm $bits _r $bits>], forms!(Cmp, RR, MR, $n));
+        $t.fuse(Code::[<Cmp_r $bits _rm $bits>], forms!(Cmp, RR, RM, $n));
+        $t.fuse(Code::[<Cmp_rm $bits _imm8>], forms!(Cmp, RI, MI, $n));
+        $t.fuse(Code::[<Cmp_ $acc _imm $imm>], forms!(Cmp, RI, RI, $n));
+        $t.fuse(Code::[<Test_rm $bits _r $bits>], forms!(Test, RR, MR, $n));
+        $t.fuse(Code::[<Test_rm $bits _imm $imm>], forms!(Test, RI, MI, $n));
+        $t.fuse(Code::[<Test_ $acc _imm $imm>], forms!(Test, RI, RI, $n));
     )* }};
 }
 
 /// Registers the fused forms of what [`super::alu`] has registered.
 pub fn register(table: &mut Table) {
     sizes!(table, 1, 8, AL, 8; 2, 16, AX, 16; 4, 32, EAX, 32; 8, 64, RAX, 32);
-    table.fuse(Code::Cmp_rm16_imm16, by_condition!(Cmp, RI, 2), by_condition!(Cmp, MI, 2));
-    table.fuse(Code::Cmp_rm32_imm32, by_condition!(Cmp, RI, 4), by_condition!(Cmp, MI, 4));
-    table.fuse(Code::Cmp_rm64_imm32, by_condition!(Cmp, RI, 8), by_condition!(Cmp, MI, 8));
+    table.fuse(Code::Cmp_rm16_imm16, forms!(Cmp, RI, MI, 2));
+    table.fuse(Code::Cmp_rm32_imm32, forms!(Cmp, RI, MI, 4));
+    table.fuse(Code::Cmp_rm64_imm32, forms!(Cmp, RI, MI, 8));
 }

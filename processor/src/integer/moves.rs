@@ -16,17 +16,17 @@ fn mov_rr<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 #[inline(always)]
-fn mov_rm<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.linear_in::<FAST>(op, N as u64, false)?;
-    let value = cpu.load_in::<FAST, N>(address)?;
+fn mov_rm<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear_in::<PATH>(op, N as u64, false)?;
+    let value = cpu.load_in::<PATH, N>(address)?;
     write::<N>(cpu, op.r[0], value);
     Ok(())
 }
 
 #[inline(always)]
-fn mov_mr<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.linear_in::<FAST>(op, N as u64, true)?;
-    cpu.store_in::<FAST, N>(address, read::<N>(cpu, op.r[1]))
+fn mov_mr<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear_in::<PATH>(op, N as u64, true)?;
+    cpu.store_in::<PATH, N>(address, read::<N>(cpu, op.r[1]))
 }
 
 #[inline(always)]
@@ -36,9 +36,9 @@ fn mov_ri<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 #[inline(always)]
-fn mov_mi<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.linear_in::<FAST>(op, N as u64, true)?;
-    cpu.store_in::<FAST, N>(address, cut::<N>(op.imm))
+fn mov_mi<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear_in::<PATH>(op, N as u64, true)?;
+    cpu.store_in::<PATH, N>(address, cut::<N>(op.imm))
 }
 
 /// Zero- or sign-extends from `S` to `N` bytes.
@@ -55,9 +55,9 @@ fn movx_rr<const SIGNED: bool, const N: usize, const S: usize>(cpu: &mut Cpu, op
 }
 
 #[inline(always)]
-fn movx_rm<const FAST: bool, const SIGNED: bool, const N: usize, const S: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.linear_in::<FAST>(op, S as u64, false)?;
-    let value = cpu.load_in::<FAST, S>(address)?;
+fn movx_rm<const PATH: u8, const SIGNED: bool, const N: usize, const S: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear_in::<PATH>(op, S as u64, false)?;
+    let value = cpu.load_in::<PATH, S>(address)?;
     write::<N>(cpu, op.r[0], extend::<SIGNED, S>(value));
     Ok(())
 }
@@ -78,11 +78,11 @@ fn xchg_rr<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 #[inline(always)]
-fn xchg_mr<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.linear_in::<FAST>(op, N as u64, true)?;
-    let slot = cpu.locate_write_in::<FAST, N>(address)?;
-    let old = cpu.load_at_in::<FAST, N>(slot)?;
-    cpu.store_at_in::<FAST, N>(slot, read::<N>(cpu, op.r[1]))?;
+fn xchg_mr<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear_in::<PATH>(op, N as u64, true)?;
+    let slot = cpu.locate_write_in::<PATH, N>(address)?;
+    let old = cpu.load_at_in::<PATH, N>(slot)?;
+    cpu.store_at_in::<PATH, N>(slot, read::<N>(cpu, op.r[1]))?;
     write::<N>(cpu, op.r[1], old);
     Ok(())
 }
@@ -97,9 +97,9 @@ fn cmov_rr<const CC: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 #[inline(always)]
-fn cmov_rm<const FAST: bool, const CC: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.linear_in::<FAST>(op, N as u64, false)?;
-    let loaded = cpu.load_in::<FAST, N>(address)?;
+fn cmov_rm<const PATH: u8, const CC: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear_in::<PATH>(op, N as u64, false)?;
+    let loaded = cpu.load_in::<PATH, N>(address)?;
     let value = if cpu.flags.condition(CC) { loaded } else { read::<N>(cpu, op.r[0]) };
     write::<N>(cpu, op.r[0], value);
     Ok(())
@@ -113,9 +113,9 @@ fn set_r<const CC: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 #[inline(always)]
-fn set_m<const FAST: bool, const CC: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.linear_in::<FAST>(op, 1, true)?;
-    cpu.store_in::<FAST, 1>(address, cpu.flags.condition(CC) as u64)
+fn set_m<const PATH: u8, const CC: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear_in::<PATH>(op, 1, true)?;
+    cpu.store_in::<PATH, 1>(address, cpu.flags.condition(CC) as u64)
 }
 
 fn bswap<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
@@ -164,14 +164,14 @@ fn cmpxchg_rr<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn cmpxchg_mr<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.linear_in::<FAST>(op, N as u64, true)?;
-    let slot = cpu.locate_write_in::<FAST, N>(address)?;
-    let old = cpu.load_at_in::<FAST, N>(slot)?;
+fn cmpxchg_mr<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear_in::<PATH>(op, N as u64, true)?;
+    let slot = cpu.locate_write_in::<PATH, N>(address)?;
+    let old = cpu.load_at_in::<PATH, N>(slot)?;
     let accumulator = read::<N>(cpu, RAX as u8);
     // Memory is written in either case: with what was there if the values differ.
     let new = if accumulator == old { read::<N>(cpu, op.r[1]) } else { old };
-    cpu.store_at_in::<FAST, N>(slot, new)?;
+    cpu.store_at_in::<PATH, N>(slot, new)?;
     cpu.flags = compare::<N>(accumulator, old);
     if accumulator != old {
         write::<N>(cpu, RAX as u8, old);
@@ -233,12 +233,12 @@ fn xadd_rr<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn xadd_mr<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.linear_in::<FAST>(op, N as u64, true)?;
-    let slot = cpu.locate_write_in::<FAST, N>(address)?;
-    let old = cpu.load_at_in::<FAST, N>(slot)?;
+fn xadd_mr<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear_in::<PATH>(op, N as u64, true)?;
+    let slot = cpu.locate_write_in::<PATH, N>(address)?;
+    let old = cpu.load_at_in::<PATH, N>(slot)?;
     let (sum, flags) = add_flags::<N>(old, read::<N>(cpu, op.r[1]));
-    cpu.store_at_in::<FAST, N>(slot, sum)?;
+    cpu.store_at_in::<PATH, N>(slot, sum)?;
     write::<N>(cpu, op.r[1], old);
     cpu.flags = flags;
     Ok(())

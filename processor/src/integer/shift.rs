@@ -237,7 +237,7 @@ fn second<const N: usize, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec<u6
 /// SHLX (0), SHRX (1), SARX (2): no flags.
 fn shift_x<const KIND: u8, const N: usize, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let a = second::<N, MEMORY>(cpu, op)?;
-    let count = masked::<N>(cpu.regs[(op.r[2] & 31) as usize]);
+    let count = masked::<N>(cpu.regs[op.r[2] as usize]);
     let result = match KIND {
         0 => a << count,
         1 => a >> count,

@@ -2,6 +2,7 @@
 
 use super::operand::{cut, read, write};
 use crate::cpu::{Cpu, Mode, RBP, RSP};
+use crate::decode::op::SLOW;
 use crate::decode::{Op, Table};
 use crate::segment::SS;
 use crate::trap::{Exec, Trapped};
@@ -29,80 +30,99 @@ impl Cpu {
         self.regs[RSP] = offset & mask | kept;
     }
 
-    /// As [`Cpu::stack_linear`]; the fast form of a body (`FAST`) misses where a segment would have to be checked.
+    /// As [`Cpu::stack_linear`]; the fast form of a body (`PATH` is not [`SLOW`]) misses where a segment would have to be checked.
     #[inline(always)]
-    pub(crate) fn stack_linear_in<const FAST: bool>(&mut self, offset: u64, size: u64, write: bool) -> Exec<u64> {
-        if FAST {
+    pub(crate) fn stack_linear_in<const PATH: u8>(&mut self, offset: u64, size: u64, write: bool) -> Exec<u64> {
+        if size == 8 {
+            return Ok(offset);
+        }
+        if PATH != SLOW {
             return if self.mode == Mode::Long64 { Ok(offset) } else { Err(Trapped::MISS) };
         }
         self.stack_linear(offset, size, write)
     }
 
+    /// As [`Cpu::stack_offset`], before an access of `N` bytes: eight are pushed and popped in 64-bit mode only.
+    #[inline(always)]
+    fn stack_offset_for<const N: usize>(&self, delta: u64) -> u64 {
+        if N == 8 { self.regs[RSP].wrapping_add(delta) } else { self.stack_offset(delta) }
+    }
+
+    /// As [`Cpu::set_stack_offset`], in the manner of [`Cpu::stack_offset_for`].
+    #[inline(always)]
+    fn set_stack_offset_for<const N: usize>(&mut self, offset: u64) {
+        if N == 8 {
+            self.regs[RSP] = offset;
+        } else {
+            self.set_stack_offset(offset);
+        }
+    }
+
     /// Pushes `N` bytes.
     #[inline(always)]
     pub fn push<const N: usize>(&mut self, value: u64) -> Exec {
-        self.push_in::<false, N>(value)
+        self.push_in::<SLOW, N>(value)
     }
 
     #[inline(always)]
-    pub(crate) fn push_in<const FAST: bool, const N: usize>(&mut self, value: u64) -> Exec {
-        let offset = self.stack_offset((N as u64).wrapping_neg());
-        let address = self.stack_linear_in::<FAST>(offset, N as u64, true)?;
-        self.store_in::<FAST, N>(address, value)?;
-        self.set_stack_offset(offset);
+    pub(crate) fn push_in<const PATH: u8, const N: usize>(&mut self, value: u64) -> Exec {
+        let offset = self.stack_offset_for::<N>((N as u64).wrapping_neg());
+        let address = self.stack_linear_in::<PATH>(offset, N as u64, true)?;
+        self.store_in::<PATH, N>(address, value)?;
+        self.set_stack_offset_for::<N>(offset);
         Ok(())
     }
 
     /// Pops `N` bytes.
     #[inline(always)]
     pub fn pop<const N: usize>(&mut self) -> Exec<u64> {
-        self.pop_in::<false, N>()
+        self.pop_in::<SLOW, N>()
     }
 
     #[inline(always)]
-    pub(crate) fn pop_in<const FAST: bool, const N: usize>(&mut self) -> Exec<u64> {
-        let offset = self.stack_offset(0);
-        let address = self.stack_linear_in::<FAST>(offset, N as u64, false)?;
-        let value = self.load_in::<FAST, N>(address)?;
-        self.set_stack_offset(offset.wrapping_add(N as u64));
+    pub(crate) fn pop_in<const PATH: u8, const N: usize>(&mut self) -> Exec<u64> {
+        let offset = self.stack_offset_for::<N>(0);
+        let address = self.stack_linear_in::<PATH>(offset, N as u64, false)?;
+        let value = self.load_in::<PATH, N>(address)?;
+        self.set_stack_offset_for::<N>(offset.wrapping_add(N as u64));
         Ok(value)
     }
 
     /// Reads `N` bytes at stack offset RSP + `delta`, popping nothing.
     #[inline(always)]
     pub fn peek_stack<const N: usize>(&mut self, delta: u64) -> Exec<u64> {
-        self.peek_stack_in::<false, N>(delta)
+        self.peek_stack_in::<SLOW, N>(delta)
     }
 
     #[inline(always)]
-    pub(crate) fn peek_stack_in<const FAST: bool, const N: usize>(&mut self, delta: u64) -> Exec<u64> {
-        let offset = self.stack_offset(delta);
-        let address = self.stack_linear_in::<FAST>(offset, N as u64, false)?;
-        self.load_in::<FAST, N>(address)
+    pub(crate) fn peek_stack_in<const PATH: u8, const N: usize>(&mut self, delta: u64) -> Exec<u64> {
+        let offset = self.stack_offset_for::<N>(delta);
+        let address = self.stack_linear_in::<PATH>(offset, N as u64, false)?;
+        self.load_in::<PATH, N>(address)
     }
 }
 
 #[inline(always)]
-fn push_r<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+fn push_r<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     let value = read::<N>(cpu, op.r[0]);
-    cpu.push_in::<FAST, N>(value)
+    cpu.push_in::<PATH, N>(value)
 }
 
 #[inline(always)]
-fn push_m<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.linear_in::<FAST>(op, N as u64, false)?;
-    let value = cpu.load_in::<FAST, N>(address)?;
-    cpu.push_in::<FAST, N>(value)
+fn push_m<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = cpu.linear_in::<PATH>(op, N as u64, false)?;
+    let value = cpu.load_in::<PATH, N>(address)?;
+    cpu.push_in::<PATH, N>(value)
 }
 
 #[inline(always)]
-fn push_i<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.push_in::<FAST, N>(cut::<N>(op.imm))
+fn push_i<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.push_in::<PATH, N>(cut::<N>(op.imm))
 }
 
 #[inline(always)]
-fn pop_r<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let value = cpu.pop_in::<FAST, N>()?;
+fn pop_r<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let value = cpu.pop_in::<PATH, N>()?;
     write::<N>(cpu, op.r[0], value);
     Ok(())
 }
@@ -181,10 +201,10 @@ fn enter_frame<const N: usize>(cpu: &mut Cpu, size: u64, level: u8) -> Exec {
 }
 
 #[inline(always)]
-fn leave<const FAST: bool, const N: usize>(cpu: &mut Cpu, _op: &Op) -> Exec {
+fn leave<const PATH: u8, const N: usize>(cpu: &mut Cpu, _op: &Op) -> Exec {
     let offset = cpu.regs[RBP] & cpu.stack_mask();
-    let address = cpu.stack_linear_in::<FAST>(offset, N as u64, false)?;
-    let value = cpu.load_in::<FAST, N>(address)?;
+    let address = cpu.stack_linear_in::<PATH>(offset, N as u64, false)?;
+    let value = cpu.load_in::<PATH, N>(address)?;
     cpu.set_stack_offset(offset.wrapping_add(N as u64));
     write::<N>(cpu, RBP as u8, value);
     Ok(())

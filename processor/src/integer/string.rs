@@ -142,7 +142,7 @@ fn movs_run<const N: usize>(cpu: &mut Cpu, op: &Op, mask: u64, count: u64) -> u6
     {
         return 0;
     }
-    let (Some(source), Some(target)) = (cpu.tlb.find_read(from, 1), cpu.tlb.find_write(to, 1)) else { return 0 };
+    let (Some(source), Some(target)) = (cpu.tlb.find_read(from), cpu.tlb.find_write(to)) else { return 0 };
     if target > source && target < source + length {
         return 0;
     }
@@ -159,7 +159,7 @@ fn stos_run<const N: usize>(cpu: &mut Cpu, _op: &Op, mask: u64, count: u64) -> u
     if count < 2 || !run_fits(cpu, cpu.string_es(), RDI, length, mask, true) {
         return 0;
     }
-    let Some(target) = cpu.tlb.find_write(to, 1) else { return 0 };
+    let Some(target) = cpu.tlb.find_write(to) else { return 0 };
     let value = read::<N>(cpu, RAX as u8);
     let byte = value as u8;
     if value == byte as u64 * (0x0101_0101_0101_0101 >> (64 - 8 * N)) {

@@ -2,8 +2,9 @@
 //! stores to code, breakpoints, alignment checks).
 
 use super::paging::{CR0_AM, Kind};
-use super::tlb;
+use super::tlb::{self, Spot};
 use crate::cpu::{Cpu, Mode};
+use crate::decode::op::SLOW;
 use crate::flags;
 use crate::run::attention;
 use crate::trap::{Exec, Trapped};
@@ -11,16 +12,19 @@ use crate::trap::{Exec, Trapped};
 /// Where a read-modify-write goes; made by [`Cpu::locate_write`].
 #[derive(Clone, Copy, Debug)]
 pub struct Slot {
-    /// Offset in guest RAM, or [`SLOW`].
-    offset: u64,
+    /// Where it is in RAM; without, both halves go the slow way.
+    spot: Option<Spot>,
     linear: u64,
 }
 
-const SLOW: u64 = u64::MAX;
-
 /// Where one page's part of an access lies.
+#[derive(Clone, Copy)]
 enum Place {
+    /// RAM at this offset.
     Ram(u64),
+    /// As `Ram`, for a store to a page from which code was decoded: it needs care.
+    Code(u64),
+    /// The bus at this physical address.
     Device(u64),
 }
 
@@ -28,74 +32,77 @@ impl Cpu {
     /// Loads `N` bytes (1, 2, 4, 8) at a linear address, zero-extended.
     #[inline(always)]
     pub fn load<const N: usize>(&mut self, linear: u64) -> Exec<u64> {
-        self.load_in::<false, N>(linear)
+        self.load_in::<SLOW, N>(linear)
     }
 
     /// Stores the low `N` bytes (1, 2, 4, 8) of `value`.
     #[inline(always)]
     pub fn store<const N: usize>(&mut self, linear: u64, value: u64) -> Exec {
-        self.store_in::<false, N>(linear, value)
+        self.store_in::<SLOW, N>(linear, value)
     }
 
-    /// As [`Cpu::load`]; the fast form of a body (`FAST`) misses where the TLB does.
+    /// As [`Cpu::load`]; the fast form of a body (`PATH` is not [`SLOW`]) misses where the TLB does.
     #[inline(always)]
-    pub(crate) fn load_in<const FAST: bool, const N: usize>(&mut self, linear: u64) -> Exec<u64> {
-        match self.tlb.find_read(linear, N) {
-            Some(offset) => Ok(self.ram.load::<N>(offset)),
-            None if FAST => Err(Trapped::MISS),
+    pub(crate) fn load_in<const PATH: u8, const N: usize>(&mut self, linear: u64) -> Exec<u64> {
+        match self.tlb.load::<N>(linear) {
+            Some(value) => Ok(value),
+            None if PATH != SLOW => Err(Trapped::MISS),
             None => self.load_slow(linear, N, self.tlb.class()),
         }
     }
 
     /// As [`Cpu::store`], in the manner of [`Cpu::load_in`].
     #[inline(always)]
-    pub(crate) fn store_in<const FAST: bool, const N: usize>(&mut self, linear: u64, value: u64) -> Exec {
-        match self.tlb.find_write(linear, N) {
-            Some(offset) => {
-                self.ram.store::<N>(offset, value);
-                Ok(())
-            }
-            None if FAST => Err(Trapped::MISS),
-            None => self.store_slow(linear, N, value, self.tlb.class()),
+    pub(crate) fn store_in<const PATH: u8, const N: usize>(&mut self, linear: u64, value: u64) -> Exec {
+        if self.tlb.store::<N>(linear, value) {
+            Ok(())
+        } else if PATH != SLOW {
+            Err(Trapped::MISS)
+        } else {
+            self.store_slow(linear, N, value, self.tlb.class())
         }
     }
 
     /// As [`Cpu::locate_write`], in the manner of [`Cpu::load_in`].
     #[inline(always)]
-    pub(crate) fn locate_write_in<const FAST: bool, const N: usize>(&mut self, linear: u64) -> Exec<Slot> {
-        match self.tlb.find_write(linear, N) {
-            Some(offset) => Ok(Slot { offset, linear }),
-            None if FAST => Err(Trapped::MISS),
+    pub(crate) fn locate_write_in<const PATH: u8, const N: usize>(&mut self, linear: u64) -> Exec<Slot> {
+        match self.tlb.spot(linear, N) {
+            Some(spot) => Ok(Slot { spot: Some(spot), linear }),
+            None if PATH != SLOW => Err(Trapped::MISS),
             None => self.locate_write_slow(linear, N),
         }
     }
 
     /// As [`Cpu::load_at`], in the manner of [`Cpu::load_in`].
     #[inline(always)]
-    pub(crate) fn load_at_in<const FAST: bool, const N: usize>(&mut self, slot: Slot) -> Exec<u64> {
-        if FAST || slot.offset != SLOW {
-            return Ok(self.ram.load::<N>(slot.offset));
+    pub(crate) fn load_at_in<const PATH: u8, const N: usize>(&mut self, slot: Slot) -> Exec<u64> {
+        match slot.spot {
+            Some(spot) => Ok(self.tlb.load_spot::<N>(spot)),
+            None if PATH != SLOW => Err(Trapped::MISS),
+            None => self.load_slow(slot.linear, N, self.tlb.class()),
         }
-        self.load_slow(slot.linear, N, self.tlb.class())
     }
 
     /// As [`Cpu::store_at`], in the manner of [`Cpu::load_in`].
     #[inline(always)]
-    pub(crate) fn store_at_in<const FAST: bool, const N: usize>(&mut self, slot: Slot, value: u64) -> Exec {
-        if FAST || slot.offset != SLOW {
-            self.ram.store::<N>(slot.offset, value);
-            return Ok(());
+    pub(crate) fn store_at_in<const PATH: u8, const N: usize>(&mut self, slot: Slot, value: u64) -> Exec {
+        match slot.spot {
+            Some(spot) => {
+                self.tlb.store_spot::<N>(spot, value);
+                Ok(())
+            }
+            None if PATH != SLOW => Err(Trapped::MISS),
+            None => self.store_slow(slot.linear, N, value, self.tlb.class()),
         }
-        self.store_slow(slot.linear, N, value, self.tlb.class())
     }
 
     /// Loads `N` bytes of any number (16, 32, 10, 512, …) that need not be one access.
     #[inline(always)]
     pub fn load_bytes<const N: usize>(&mut self, linear: u64) -> Exec<[u8; N]> {
         if N <= 64
-            && let Some(offset) = self.tlb.find_read(linear, N)
+            && let Some(bytes) = self.tlb.load_array::<N>(linear)
         {
-            return Ok(self.ram.load_array::<N>(offset));
+            return Ok(bytes);
         }
         let mut bytes = [0; N];
         self.load_slice(linear, &mut bytes)?;
@@ -105,10 +112,7 @@ impl Cpu {
     /// Stores `N` bytes of any number. Nothing is stored if any page faults.
     #[inline(always)]
     pub fn store_bytes<const N: usize>(&mut self, linear: u64, bytes: [u8; N]) -> Exec {
-        if N <= 64
-            && let Some(offset) = self.tlb.find_write(linear, N)
-        {
-            self.ram.store_array::<N>(offset, bytes);
+        if N <= 64 && self.tlb.store_array::<N>(linear, bytes) {
             return Ok(());
         }
         self.store_slice(linear, &bytes)
@@ -173,7 +177,7 @@ impl Cpu {
         let mut at = linear;
         let end = linear.wrapping_add(size as u64 - 1);
         loop {
-            if let Place::Device(_) | Place::Ram(SLOW) = self.place(self.wrap_linear(at), Kind::Write, class)? {
+            if let Place::Device(_) | Place::Code(_) = self.place(self.wrap_linear(at), Kind::Write, class)? {
                 self.require_exact()?;
             }
             if at & !0xfff == end & !0xfff {
@@ -186,7 +190,7 @@ impl Cpu {
     /// Finds where a read-modify-write of `N` bytes will store; faults as the store would.
     #[inline(always)]
     pub fn locate_write<const N: usize>(&mut self, linear: u64) -> Exec<Slot> {
-        self.locate_write_in::<false, N>(linear)
+        self.locate_write_in::<SLOW, N>(linear)
     }
 
     #[cold]
@@ -194,12 +198,12 @@ impl Cpu {
     fn locate_write_slow(&mut self, linear: u64, size: usize) -> Exec<Slot> {
         self.check_data_access(linear, size, Kind::Write, self.tlb.class())?;
         self.probe_write(linear, size)?;
-        match self.tlb.find_write(linear, size) {
-            Some(offset) => Ok(Slot { offset, linear }),
+        match self.tlb.spot(linear, size) {
+            Some(spot) => Ok(Slot { spot: Some(spot), linear }),
             None => {
                 // MMIO, code, or across pages: the two halves go the slow way, on their own.
                 self.require_exact()?;
-                Ok(Slot { offset: SLOW, linear })
+                Ok(Slot { spot: None, linear })
             }
         }
     }
@@ -207,20 +211,20 @@ impl Cpu {
     /// The load half of a read-modify-write.
     #[inline(always)]
     pub fn load_at<const N: usize>(&mut self, slot: Slot) -> Exec<u64> {
-        self.load_at_in::<false, N>(slot)
+        self.load_at_in::<SLOW, N>(slot)
     }
 
     /// The store half of a read-modify-write.
     #[inline(always)]
     pub fn store_at<const N: usize>(&mut self, slot: Slot, value: u64) -> Exec {
-        self.store_at_in::<false, N>(slot, value)
+        self.store_at_in::<SLOW, N>(slot, value)
     }
 
     /// A supervisor load made by the processor itself (descriptor tables, task state), whatever CPL is.
     #[inline]
     pub fn system_load<const N: usize>(&mut self, linear: u64) -> Exec<u64> {
-        match self.tlb.find_system_read(linear, N) {
-            Some(offset) => Ok(self.ram.load::<N>(offset)),
+        match self.tlb.system_load::<N>(linear) {
+            Some(value) => Ok(value),
             None => self.load_slow(linear, N, tlb::SUPERVISOR),
         }
     }
@@ -293,7 +297,7 @@ impl Cpu {
                 return Ok(Place::Device(physical));
             }
             if code {
-                return Ok(Place::Ram(SLOW));
+                return Ok(Place::Code(offset));
             }
         }
         Ok(Place::Ram(offset))
@@ -305,7 +309,7 @@ impl Cpu {
             return Ok(Some(offset));
         }
         Ok(match self.place(linear, Kind::Execute, self.tlb.class())? {
-            Place::Ram(offset) => Some(offset),
+            Place::Ram(offset) | Place::Code(offset) => Some(offset),
             Place::Device(physical) if self.in_apic_access_page(physical) => {
                 return Err(self.apic_access_exit(physical, spec::vmx::qualification::apic_access::FETCH));
             }
@@ -322,7 +326,7 @@ impl Cpu {
         let first = (0x1000 - (linear & 0xfff)) as usize;
         if first >= size {
             return match self.place(linear, Kind::Read, class)? {
-                Place::Ram(offset) => Ok(self.load_ram(offset, size)),
+                Place::Ram(offset) | Place::Code(offset) => Ok(self.load_ram(offset, size)),
                 Place::Device(physical) => self.load_device(physical, size),
             };
         }
@@ -347,7 +351,7 @@ impl Cpu {
         let mut value = 0;
         for i in 0..size {
             let byte = match place {
-                Place::Ram(offset) => self.ram.load::<1>(offset + i as u64),
+                Place::Ram(offset) | Place::Code(offset) => self.ram.load::<1>(offset + i as u64),
                 Place::Device(physical) => self.load_device(physical + i as u64, 1)?,
             };
             value |= byte << (8 * i);
@@ -364,14 +368,14 @@ impl Cpu {
         let first = (0x1000 - (linear & 0xfff)) as usize;
         if first >= size {
             let place = self.place(linear, Kind::Write, class)?;
-            return self.store_part(linear, place, size, value, class);
+            return self.store_part(place, size, value);
         }
         let second_page = self.wrap_linear((linear & !0xfff).wrapping_add(0x1000));
         let low = self.place(linear, Kind::Write, class)?;
         let high = self.place(second_page, Kind::Write, class)?;
         for place in [&low, &high] {
             match place {
-                Place::Ram(SLOW) => self.require_code_stores()?,
+                Place::Code(_) => self.require_code_stores()?,
                 Place::Ram(_) => {}
                 Place::Device(_) => self.require_exact()?,
             }
@@ -379,12 +383,11 @@ impl Cpu {
         for i in 0..size {
             let (place, base) = if i < first { (&low, i) } else { (&high, i - first) };
             let place = match place {
-                Place::Ram(SLOW) => Place::Ram(SLOW),
+                Place::Code(offset) => Place::Code(offset + base as u64),
                 Place::Ram(offset) => Place::Ram(offset + base as u64),
                 Place::Device(physical) => Place::Device(physical + base as u64),
             };
-            let at = self.wrap_linear(linear.wrapping_add(i as u64));
-            self.store_part(at, place, 1, value >> (8 * i), class)?;
+            self.store_part(place, 1, value >> (8 * i))?;
         }
         Ok(())
     }
@@ -394,16 +397,13 @@ impl Cpu {
         if self.code_stores { Ok(()) } else { self.require_exact() }
     }
 
-    fn store_part(&mut self, linear: u64, place: Place, size: usize, value: u64, class: usize) -> Exec {
+    fn store_part(&mut self, place: Place, size: usize, value: u64) -> Exec {
         match place {
-            Place::Ram(SLOW) => {
+            Place::Code(offset) => {
                 self.require_code_stores()?;
-                let physical = self.translate(linear, Kind::Write, class)?.physical;
-                if let Some((offset, true)) = self.map.lookup(physical) {
-                    self.ram.before_store(offset);
-                    self.attention |= attention::CODE_WRITTEN;
-                    self.store_ram(offset, size, value);
-                }
+                self.ram.before_store(offset);
+                self.attention |= attention::CODE_WRITTEN;
+                self.store_ram(offset, size, value);
                 Ok(())
             }
             Place::Ram(offset) => {

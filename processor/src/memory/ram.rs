@@ -101,6 +101,15 @@ impl GuestRam {
         unsafe { self.bytes.as_ptr().add(offset.min(self.length) as usize) }
     }
 
+    /// The page of RAM at `offset`, a multiple of the page size, in the host's memory.
+    ///
+    /// # Panics
+    /// When it is not in RAM.
+    pub(super) fn host_page(&self, offset: u64) -> NonNull<u8> {
+        let page = self.at(offset, PAGE_SIZE as usize);
+        NonNull::new(page).expect("an allocation is not at address zero")
+    }
+
     /// Loads a little-endian value of `N` bytes (1, 2, 4, 8), zero-extended.
     #[inline(always)]
     pub fn load<const N: usize>(&self, offset: u64) -> u64 {

@@ -3,6 +3,14 @@
 //! A context is what the architecture tags translations with: VMX root or VPID, EPTP, PCID. Each has three direct-mapped tables, one for each
 //! class of access (supervisor, supervisor with SMAP overridden, user), so that changing the context or the privilege level changes an index
 //! and flushes nothing. A tag is a page address with the context's generation in its low 12 bits: flushing a context is one increment.
+//!
+//! A hit goes from the linear address to the host's memory in one addition, so entries hold host addresses: only [`Tlb::insert`] makes them, of
+//! whole pages of the [`GuestRam`] that the TLB keeps alive, and a hit never reaches past its page. That is why `unsafe` is here.
+#![allow(unsafe_code)]
+
+use super::ram::GuestRam;
+use std::ptr::NonNull;
+use std::sync::Arc;
 
 /// Entries in one table.
 pub const SIZE: usize = 1024;
@@ -23,7 +31,7 @@ pub const SUPERVISOR_AC: usize = 1;
 /// User access.
 pub const USER: usize = 2;
 
-/// One entry: the page tag for each kind of access, and what to add to a linear address to get the offset in guest RAM.
+/// One entry: the page tag for each kind of access, and what to add to a linear address to get the address in the host's memory.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Entry {
@@ -33,7 +41,7 @@ pub struct Entry {
     pub write: u64,
     /// Tag for fetches.
     pub execute: u64,
-    /// Guest RAM offset minus linear address.
+    /// Host address minus linear address.
     pub addend: u64,
 }
 
@@ -108,18 +116,26 @@ impl LargePages {
     }
 }
 
+/// Where a hit for stores lies in the host's memory. Good until the TLB it came from is dropped.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spot(NonNull<u8>);
+
 /// The TLB of one processor.
 #[derive(Debug)]
 pub struct Tlb {
-    entries: Box<[Entry; ENTRIES]>,
+    /// `ENTRIES` entries, owned; behind a raw pointer because `table` points into them.
+    entries: NonNull<Entry>,
+    /// First entry of the current context's table for the current access class.
+    table: NonNull<Entry>,
+    ram: Arc<GuestRam>,
+    /// Host address of the first byte of guest RAM.
+    ram_base: u64,
     contexts: [Context; CONTEXTS],
     current: usize,
     /// The context before this one: a kernel with page-table isolation goes to and fro between two.
     previous: usize,
     class: usize,
     clock: u64,
-    /// Index of the current table's first entry.
-    base: usize,
     /// Generation to compare with, or [`NEVER`].
     generation: u64,
     /// All accesses take the slow path (alignment checks, data breakpoints).
@@ -131,11 +147,27 @@ pub struct Tlb {
     pub(crate) changes: u64,
 }
 
+// SAFETY: the entries are owned, and what they point to is guest RAM, which is `Sync`.
+unsafe impl Send for Tlb {}
+
+impl Drop for Tlb {
+    fn drop(&mut self) {
+        let entries = NonNull::slice_from_raw_parts(self.entries, ENTRIES);
+        // SAFETY: made by `Box::leak` of such a slice in `new`.
+        drop(unsafe { Box::from_raw(entries.as_ptr()) });
+    }
+}
+
 impl Tlb {
-    /// An empty TLB for processor `index`.
-    pub fn new(index: usize) -> Self {
+    /// An empty TLB for processor `index`, whose memory is `ram`.
+    pub fn new(index: usize, ram: Arc<GuestRam>) -> Self {
+        let entries = NonNull::from(Box::leak(vec![Entry::default(); ENTRIES].into_boxed_slice())).cast();
+        let ram_base = ram.host_page(0).as_ptr().expose_provenance() as u64;
         Self {
-            entries: empty_entries(),
+            entries,
+            table: entries,
+            ram,
+            ram_base,
             contexts: [Context {
                 key: ContextKey::default(),
                 generation: 1,
@@ -146,7 +178,6 @@ impl Tlb {
             previous: 0,
             class: 0,
             clock: 0,
-            base: 0,
             generation: 1,
             slow: false,
             writer_base: (index * CONTEXTS + 1) as u16,
@@ -155,9 +186,28 @@ impl Tlb {
         }
     }
 
+    fn all(&mut self) -> &mut [Entry] {
+        // SAFETY: `ENTRIES` entries, owned, borrowed as `self` is.
+        unsafe { NonNull::slice_from_raw_parts(self.entries, ENTRIES).as_mut() }
+    }
+
+    #[inline(always)]
+    fn first_of(&self, context: usize, class: usize) -> NonNull<Entry> {
+        // SAFETY: below `ENTRIES`, by the mask.
+        unsafe { self.entries.add((context * CLASSES + class) * SIZE & (ENTRIES - 1)) }
+    }
+
+    fn context(&mut self, index: usize) -> &mut [Entry] {
+        &mut self.all()[index * CLASSES * SIZE..][..CLASSES * SIZE]
+    }
+
+    fn table_of(&mut self, context: usize, class: usize) -> &mut [Entry] {
+        &mut self.context(context)[class * SIZE..][..SIZE]
+    }
+
     fn refresh(&mut self) {
         self.changes += 1;
-        self.base = (self.current * CLASSES + self.class) * SIZE;
+        self.table = self.first_of(self.current, self.class);
         self.generation = if self.slow { NEVER } else { self.contexts[self.current].generation };
     }
 
@@ -192,7 +242,7 @@ impl Tlb {
         context.generation += 1;
         if context.generation == NEVER {
             context.generation = 1;
-            self.entries[index * CLASSES * SIZE..][..CLASSES * SIZE].fill(Entry::default());
+            self.context(index).fill(Entry::default());
             self.shootdowns += 1;
         }
         self.refresh();
@@ -217,7 +267,7 @@ impl Tlb {
         for index in 0..CONTEXTS {
             if belongs(&self.contexts[index].key) {
                 for class in 0..CLASSES {
-                    self.entries[(index * CLASSES + class) * SIZE + slot(address)] = Entry::default();
+                    self.table_of(index, class)[slot(address)] = Entry::default();
                 }
                 if let Some((base, mask)) = self.contexts[index].large[half(address)].around(address) {
                     self.flush_range(index, base, mask);
@@ -230,7 +280,7 @@ impl Tlb {
 
     /// Forgets every page of context `index` whose address is `base` under `mask`.
     fn flush_range(&mut self, index: usize, base: u64, mask: u64) {
-        for entry in &mut self.entries[index * CLASSES * SIZE..][..CLASSES * SIZE] {
+        for entry in self.context(index) {
             let tag = entry.read | entry.write | entry.execute;
             if tag & mask & PAGE_MASK == base {
                 *entry = Entry::default();
@@ -271,8 +321,8 @@ impl Tlb {
                 self.flush_context(index);
             }
         } else if own < CONTEXTS {
-            let page = offset & PAGE_MASK;
-            for entry in &mut self.entries[own * CLASSES * SIZE..][..CLASSES * SIZE] {
+            let page = (offset & PAGE_MASK).wrapping_add(self.ram_base);
+            for entry in self.context(own) {
                 if (entry.write & PAGE_MASK).wrapping_add(entry.addend) == page {
                     entry.write = 0;
                 }
@@ -285,33 +335,114 @@ impl Tlb {
         address.wrapping_add(size as u64 - 1) & PAGE_MASK | self.generation
     }
 
-    /// The RAM offset of a load of `size` bytes, if cached. An access that crosses pages is never found.
     #[inline(always)]
-    pub fn find_read(&self, address: u64, size: usize) -> Option<u64> {
-        let entry = &self.entries[(self.base + slot(address)) & (ENTRIES - 1)];
-        (entry.read == self.tag(address, size)).then(|| address.wrapping_add(entry.addend))
+    fn entry_in(table: NonNull<Entry>, address: u64) -> Entry {
+        // SAFETY: `table` is the first of `SIZE` entries, and `slot` is below `SIZE`.
+        unsafe { *table.add(slot(address)).as_ref() }
     }
 
-    /// The RAM offset of a store, if cached.
     #[inline(always)]
-    pub fn find_write(&self, address: u64, size: usize) -> Option<u64> {
-        let entry = &self.entries[(self.base + slot(address)) & (ENTRIES - 1)];
-        (entry.write == self.tag(address, size)).then(|| address.wrapping_add(entry.addend))
+    fn host(address: u64, entry: Entry) -> *mut u8 {
+        std::ptr::with_exposed_provenance_mut(address.wrapping_add(entry.addend) as usize)
+    }
+
+    /// Where a load of `N` bytes lies, if cached. An access that crosses pages is never found: the tag is its last byte's, the slot its first's.
+    #[inline(always)]
+    fn hit_read<const N: usize>(&self, address: u64) -> Option<*mut u8> {
+        let entry = Self::entry_in(self.table, address);
+        (entry.read == self.tag(address, N)).then(|| Self::host(address, entry))
+    }
+
+    #[inline(always)]
+    fn hit_write(&self, address: u64, size: usize) -> Option<*mut u8> {
+        let entry = Self::entry_in(self.table, address);
+        (entry.write == self.tag(address, size)).then(|| Self::host(address, entry))
+    }
+
+    /// Loads `N` (1, 2, 4, 8) bytes, zero-extended, if the page is cached for loads.
+    #[inline(always)]
+    pub fn load<const N: usize>(&self, address: u64) -> Option<u64> {
+        let place = self.hit_read::<N>(address)?;
+        // SAFETY: the entry hit is of a page of guest RAM, and the access does not leave it.
+        Some(unsafe { load::<N>(place) })
+    }
+
+    /// Stores the low `N` (1, 2, 4, 8) bytes of `value`, if the page is cached for stores. False if not.
+    #[inline(always)]
+    pub fn store<const N: usize>(&self, address: u64, value: u64) -> bool {
+        let Some(place) = self.hit_write(address, N) else { return false };
+        // SAFETY: as in `load`.
+        unsafe { store::<N>(place, value) };
+        true
+    }
+
+    /// As [`Tlb::load`], for up to 64 bytes.
+    #[inline(always)]
+    pub fn load_array<const N: usize>(&self, address: u64) -> Option<[u8; N]> {
+        let place = self.hit_read::<N>(address)?;
+        // SAFETY: as in `load`.
+        Some(unsafe { place.cast::<[u8; N]>().read_unaligned() })
+    }
+
+    /// As [`Tlb::store`], for up to 64 bytes.
+    #[inline(always)]
+    pub fn store_array<const N: usize>(&self, address: u64, value: [u8; N]) -> bool {
+        let Some(place) = self.hit_write(address, N) else { return false };
+        // SAFETY: as in `load`.
+        unsafe { place.cast::<[u8; N]>().write_unaligned(value) };
+        true
+    }
+
+    /// Where a read-modify-write of `size` bytes goes, if the page is cached for stores.
+    #[inline(always)]
+    pub(super) fn spot(&self, address: u64, size: usize) -> Option<Spot> {
+        NonNull::new(self.hit_write(address, size)?).map(Spot)
+    }
+
+    /// Loads from a spot of this TLB found for `N` bytes at least.
+    #[inline(always)]
+    pub(super) fn load_spot<const N: usize>(&self, spot: Spot) -> u64 {
+        // SAFETY: as in `load`; the memory lives as long as this TLB.
+        unsafe { load::<N>(spot.0.as_ptr()) }
+    }
+
+    /// Stores to a spot of this TLB found for `N` bytes at least.
+    #[inline(always)]
+    pub(super) fn store_spot<const N: usize>(&self, spot: Spot, value: u64) {
+        // SAFETY: as in `load_spot`.
+        unsafe { store::<N>(spot.0.as_ptr(), value) }
+    }
+
+    /// The RAM offset of the byte at `address`, if its page is cached for loads.
+    pub fn find_read(&self, address: u64) -> Option<u64> {
+        let entry = Self::entry_in(self.table, address);
+        (entry.read == self.tag(address, 1)).then(|| self.offset(address, entry))
+    }
+
+    /// The RAM offset of the byte at `address`, if its page is cached for stores.
+    pub fn find_write(&self, address: u64) -> Option<u64> {
+        let entry = Self::entry_in(self.table, address);
+        (entry.write == self.tag(address, 1)).then(|| self.offset(address, entry))
+    }
+
+    fn offset(&self, address: u64, entry: Entry) -> u64 {
+        address.wrapping_add(entry.addend).wrapping_sub(self.ram_base)
     }
 
     /// The RAM offset of a fetch, if cached. Fetches are found also when data accesses must take the slow path.
     #[inline(always)]
     pub fn find_execute(&self, address: u64) -> Option<u64> {
-        let entry = &self.entries[(self.base + slot(address)) & (ENTRIES - 1)];
+        let entry = Self::entry_in(self.table, address);
         (entry.execute == address & PAGE_MASK | self.contexts[self.current].generation)
-            .then(|| address.wrapping_add(entry.addend))
+            .then(|| self.offset(address, entry))
     }
 
-    /// The RAM offset of a supervisor load, whatever the current class is (descriptor tables, task state).
+    /// A supervisor load, whatever the current class is (descriptor tables, task state), as [`Tlb::load`].
     #[inline(always)]
-    pub fn find_system_read(&self, address: u64, size: usize) -> Option<u64> {
-        let entry = &self.entries[(self.current * CLASSES * SIZE + slot(address)) & (ENTRIES - 1)];
-        (entry.read == self.tag(address, size)).then(|| address.wrapping_add(entry.addend))
+    pub fn system_load<const N: usize>(&self, address: u64) -> Option<u64> {
+        let entry = Self::entry_in(self.first_of(self.current, SUPERVISOR), address);
+        // SAFETY: as in `load`.
+        (entry.read == self.tag(address, N)).then(|| unsafe { load::<N>(Self::host(address, entry)) })
     }
 
     /// What is cached, context by context, for people to read.
@@ -340,11 +471,12 @@ impl Tlb {
         let page = address & PAGE_MASK;
         let tag = page | self.contexts[self.current].generation;
         let pick = |allowed: bool| if allowed { tag } else { 0 };
-        self.entries[(self.current * CLASSES + class) * SIZE + slot(address)] = Entry {
+        let host = self.ram.host_page(offset & PAGE_MASK).as_ptr().expose_provenance() as u64;
+        self.table_of(self.current, class)[slot(address)] = Entry {
             read: pick(rights.read),
             write: pick(rights.write),
             execute: pick(rights.execute),
-            addend: (offset & PAGE_MASK).wrapping_sub(page),
+            addend: host.wrapping_sub(page),
         };
     }
 }
@@ -354,11 +486,33 @@ fn half(address: u64) -> usize {
     (address >> 63) as usize
 }
 
-/// On the heap from the start: the table is too large for the stack.
-fn empty_entries() -> Box<[Entry; ENTRIES]> {
-    match vec![Entry::default(); ENTRIES].into_boxed_slice().try_into() {
-        Ok(entries) => entries,
-        Err(_) => unreachable!("the length is the array's"),
+/// # Safety
+/// `place` is valid for loads of `N` bytes.
+#[inline(always)]
+unsafe fn load<const N: usize>(place: *mut u8) -> u64 {
+    // SAFETY: the caller's promise; any alignment is allowed.
+    unsafe {
+        match N {
+            1 => place.read() as u64,
+            2 => place.cast::<u16>().read_unaligned() as u64,
+            4 => place.cast::<u32>().read_unaligned() as u64,
+            _ => place.cast::<u64>().read_unaligned(),
+        }
+    }
+}
+
+/// # Safety
+/// `place` is valid for stores of `N` bytes.
+#[inline(always)]
+unsafe fn store<const N: usize>(place: *mut u8, value: u64) {
+    // SAFETY: the caller's promise; any alignment is allowed.
+    unsafe {
+        match N {
+            1 => place.write(value as u8),
+            2 => place.cast::<u16>().write_unaligned(value as u16),
+            4 => place.cast::<u32>().write_unaligned(value as u32),
+            _ => place.cast::<u64>().write_unaligned(value),
+        }
     }
 }
 
@@ -396,15 +550,15 @@ mod tests {
     #[test]
     fn forgetting_part_of_a_large_page_forgets_all_of_it() {
         let rights = Rights { read: true, write: true, execute: true };
-        let mut tlb = Tlb::new(0);
+        let mut tlb = Tlb::new(0, Arc::new(GuestRam::new(16 << 20)));
         for address in [0x20_0000, 0x20_5000, 0x3f_f000, 0x40_0000, 0x7_0000_1000] {
-            tlb.insert(SUPERVISOR, address, address, rights);
+            tlb.insert(SUPERVISOR, address, address & 0xff_ffff, rights);
         }
         tlb.note_large_page(0x20_0000, 0x20_0000);
         tlb.flush_page_where(0x20_1000, |_| true);
         for address in [0x20_0000, 0x20_5000, 0x3f_f000] {
-            assert_eq!(tlb.find_read(address, 1), None, "{address:#x}");
+            assert_eq!(tlb.load::<1>(address), None, "{address:#x}");
         }
-        assert!(tlb.find_read(0x40_0000, 1).is_some() && tlb.find_read(0x7_0000_1000, 1).is_some());
+        assert!(tlb.load::<1>(0x40_0000).is_some() && tlb.load::<1>(0x7_0000_1000).is_some());
     }
 }

@@ -5,6 +5,7 @@ use softfloat::Env;
 use super::lanes::Xmm;
 use crate::cpu::Cpu;
 use crate::decode::Op;
+use crate::decode::op::SLOW;
 use crate::trap::{Exec, Trapped};
 
 /// A value of up to 256 bits, lower half first.
@@ -17,28 +18,28 @@ impl Cpu {
     /// Faults unless legacy SSE instructions are enabled: #UD for CR0.EM or without CR4.OSFXSR, #NM for CR0.TS.
     #[inline(always)]
     pub(crate) fn sse_ready(&mut self) -> Exec {
-        self.vector_ready_in::<false>(false)
+        self.vector_ready_in::<SLOW>(false)
     }
 
     /// Faults unless VEX-encoded instructions are enabled: #UD without CR4.OSXSAVE or XCR0[2:1], #NM for CR0.TS.
     #[inline(always)]
     pub(crate) fn avx_ready(&mut self) -> Exec {
-        self.vector_ready_in::<false>(true)
+        self.vector_ready_in::<SLOW>(true)
     }
 
     /// [`Cpu::avx_ready`] for a VEX-encoded instruction, else [`Cpu::sse_ready`].
     #[inline(always)]
     pub(crate) fn vector_ready(&mut self, vex: bool) -> Exec {
-        self.vector_ready_in::<false>(vex)
+        self.vector_ready_in::<SLOW>(vex)
     }
 
-    /// As [`Cpu::vector_ready`]; the fast form of a body (`FAST`) misses where that faults.
+    /// As [`Cpu::vector_ready`]; the fast form of a body (`PATH` is not [`SLOW`]) misses where that faults.
     #[inline(always)]
-    pub(super) fn vector_ready_in<const FAST: bool>(&mut self, vex: bool) -> Exec {
+    pub(super) fn vector_ready_in<const PATH: u8>(&mut self, vex: bool) -> Exec {
         let blocked = if vex { self.avx_blocked } else { self.sse_blocked };
         if blocked == 0 {
             Ok(())
-        } else if FAST {
+        } else if PATH != SLOW {
             Err(Trapped::MISS)
         } else {
             Err(self.vector_fault(blocked))
@@ -94,53 +95,52 @@ impl Cpu {
 
     /// The address of a vector operand of `N` bytes; misaligned is #GP(0) if `ALIGNED`.
     #[inline(always)]
-    fn vector_address<const FAST: bool, const ALIGNED: bool, const N: usize>(
+    fn vector_address<const PATH: u8, const ALIGNED: bool, const N: usize>(
         &mut self,
         op: &Op,
         write: bool,
     ) -> Exec<u64> {
-        let address = self.linear_in::<FAST>(op, N as u64, write)?;
+        let address = self.linear_in::<PATH>(op, N as u64, write)?;
         if ALIGNED && address & (N as u64 - 1) != 0 {
-            return Err(if FAST { Trapped::MISS } else { self.general_protection(0) });
+            return Err(if PATH != SLOW { Trapped::MISS } else { self.general_protection(0) });
         }
         Ok(address)
     }
 
     /// Loads a memory operand of `N` (16, 32) bytes.
     #[inline(always)]
-    fn load_whole<const FAST: bool, const ALIGNED: bool, const N: usize>(&mut self, op: &Op) -> Exec<[u8; N]> {
-        let address = self.vector_address::<FAST, ALIGNED, N>(op, false)?;
-        match self.tlb.find_read(address, N) {
-            Some(offset) => Ok(self.ram.load_array::<N>(offset)),
-            None if FAST => Err(Trapped::MISS),
+    fn load_whole<const PATH: u8, const ALIGNED: bool, const N: usize>(&mut self, op: &Op) -> Exec<[u8; N]> {
+        let address = self.vector_address::<PATH, ALIGNED, N>(op, false)?;
+        match self.tlb.load_array::<N>(address) {
+            Some(bytes) => Ok(bytes),
+            None if PATH != SLOW => Err(Trapped::MISS),
             None => self.load_bytes::<N>(address),
         }
     }
 
     /// Stores to a memory operand of `N` (16, 32) bytes.
     #[inline(always)]
-    fn store_whole<const FAST: bool, const ALIGNED: bool, const N: usize>(&mut self, op: &Op, bytes: [u8; N]) -> Exec {
-        let address = self.vector_address::<FAST, ALIGNED, N>(op, true)?;
-        match self.tlb.find_write(address, N) {
-            Some(offset) => {
-                self.ram.store_array::<N>(offset, bytes);
-                Ok(())
-            }
-            None if FAST => Err(Trapped::MISS),
-            None => self.store_bytes::<N>(address, bytes),
+    fn store_whole<const PATH: u8, const ALIGNED: bool, const N: usize>(&mut self, op: &Op, bytes: [u8; N]) -> Exec {
+        let address = self.vector_address::<PATH, ALIGNED, N>(op, true)?;
+        if self.tlb.store_array::<N>(address, bytes) {
+            Ok(())
+        } else if PATH != SLOW {
+            Err(Trapped::MISS)
+        } else {
+            self.store_bytes::<N>(address, bytes)
         }
     }
 
     /// Loads a 16-byte memory operand; misaligned is #GP(0) if `ALIGNED`.
     #[inline(always)]
-    pub(super) fn load_xmm<const FAST: bool, const ALIGNED: bool>(&mut self, op: &Op) -> Exec<Xmm> {
-        Ok(Xmm(self.load_whole::<FAST, ALIGNED, 16>(op)?))
+    pub(super) fn load_xmm<const PATH: u8, const ALIGNED: bool>(&mut self, op: &Op) -> Exec<Xmm> {
+        Ok(Xmm(self.load_whole::<PATH, ALIGNED, 16>(op)?))
     }
 
     /// Loads a 32-byte memory operand; misaligned is #GP(0) if `ALIGNED`.
     #[inline(always)]
-    pub(super) fn load_ymm<const FAST: bool, const ALIGNED: bool>(&mut self, op: &Op) -> Exec<Ymm> {
-        let bytes = self.load_whole::<FAST, ALIGNED, 32>(op)?;
+    pub(super) fn load_ymm<const PATH: u8, const ALIGNED: bool>(&mut self, op: &Op) -> Exec<Ymm> {
+        let bytes = self.load_whole::<PATH, ALIGNED, 32>(op)?;
         let mut value = [Xmm::ZERO; 2];
         value[0].0.copy_from_slice(&bytes[..16]);
         value[1].0.copy_from_slice(&bytes[16..]);
@@ -149,43 +149,43 @@ impl Cpu {
 
     /// Stores to a 16-byte memory operand; misaligned is #GP(0) if `ALIGNED`.
     #[inline(always)]
-    pub(super) fn store_xmm<const FAST: bool, const ALIGNED: bool>(&mut self, op: &Op, value: Xmm) -> Exec {
-        self.store_whole::<FAST, ALIGNED, 16>(op, value.0)
+    pub(super) fn store_xmm<const PATH: u8, const ALIGNED: bool>(&mut self, op: &Op, value: Xmm) -> Exec {
+        self.store_whole::<PATH, ALIGNED, 16>(op, value.0)
     }
 
     /// Stores to a 32-byte memory operand; misaligned is #GP(0) if `ALIGNED`.
     #[inline(always)]
-    pub(super) fn store_ymm<const FAST: bool, const ALIGNED: bool>(&mut self, op: &Op, value: Ymm) -> Exec {
+    pub(super) fn store_ymm<const PATH: u8, const ALIGNED: bool>(&mut self, op: &Op, value: Ymm) -> Exec {
         let mut bytes = [0; 32];
         bytes[..16].copy_from_slice(&value[0].0);
         bytes[16..].copy_from_slice(&value[1].0);
-        self.store_whole::<FAST, ALIGNED, 32>(op, bytes)
+        self.store_whole::<PATH, ALIGNED, 32>(op, bytes)
     }
 
     /// Loads a memory operand of `N` (1, 2, 4, 8) bytes, zero-extended.
     #[inline(always)]
     pub(crate) fn load_operand<const N: usize>(&mut self, op: &Op) -> Exec<u64> {
-        self.load_operand_in::<false, N>(op)
+        self.load_operand_in::<SLOW, N>(op)
     }
 
-    /// As [`Cpu::load_operand`]; the fast form of a body (`FAST`) misses where the TLB does.
+    /// As [`Cpu::load_operand`]; the fast form of a body (`PATH` is not [`SLOW`]) misses where the TLB does.
     #[inline(always)]
-    pub(super) fn load_operand_in<const FAST: bool, const N: usize>(&mut self, op: &Op) -> Exec<u64> {
-        let address = self.linear_in::<FAST>(op, N as u64, false)?;
-        self.load_in::<FAST, N>(address)
+    pub(super) fn load_operand_in<const PATH: u8, const N: usize>(&mut self, op: &Op) -> Exec<u64> {
+        let address = self.linear_in::<PATH>(op, N as u64, false)?;
+        self.load_in::<PATH, N>(address)
     }
 
     /// Stores to a memory operand of `N` (1, 2, 4, 8) bytes.
     #[inline(always)]
     pub(crate) fn store_operand<const N: usize>(&mut self, op: &Op, value: u64) -> Exec {
-        self.store_operand_in::<false, N>(op, value)
+        self.store_operand_in::<SLOW, N>(op, value)
     }
 
-    /// As [`Cpu::store_operand`]; the fast form of a body (`FAST`) misses where the TLB does.
+    /// As [`Cpu::store_operand`]; the fast form of a body (`PATH` is not [`SLOW`]) misses where the TLB does.
     #[inline(always)]
-    pub(super) fn store_operand_in<const FAST: bool, const N: usize>(&mut self, op: &Op, value: u64) -> Exec {
-        let address = self.linear_in::<FAST>(op, N as u64, true)?;
-        self.store_in::<FAST, N>(address, value)
+    pub(super) fn store_operand_in<const PATH: u8, const N: usize>(&mut self, op: &Op, value: u64) -> Exec {
+        let address = self.linear_in::<PATH>(op, N as u64, true)?;
+        self.store_in::<PATH, N>(address, value)
     }
 
     /// Loads a memory operand of 1 to 32 bytes into the low end of a vector. `aligned`: a misaligned one of 16 bytes is #GP(0).
@@ -195,9 +195,9 @@ impl Cpu {
             2 => self.load_operand::<2>(op)?,
             4 => self.load_operand::<4>(op)?,
             8 => self.load_operand::<8>(op)?,
-            16 if aligned => return Ok([self.load_xmm::<false, true>(op)?, Xmm::ZERO]),
-            16 => return Ok([self.load_xmm::<false, false>(op)?, Xmm::ZERO]),
-            _ => return self.load_ymm::<false, false>(op),
+            16 if aligned => return Ok([self.load_xmm::<SLOW, true>(op)?, Xmm::ZERO]),
+            16 => return Ok([self.load_xmm::<SLOW, false>(op)?, Xmm::ZERO]),
+            _ => return self.load_ymm::<SLOW, false>(op),
         };
         Ok([Xmm::from_low(low), Xmm::ZERO])
     }

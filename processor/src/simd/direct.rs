@@ -17,47 +17,47 @@ trait Lanes {
 }
 
 #[inline(always)]
-fn direct<const FAST: bool, L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready_in::<FAST>(false)?;
+fn direct<const PATH: u8, L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<PATH>(false)?;
     cpu.set_xmm(op.r[0], L::apply(&cpu.xmm(op.r[0]), &cpu.xmm(op.r[1])));
     Ok(())
 }
 
 #[inline(always)]
-fn direct_memory<const FAST: bool, L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready_in::<FAST>(false)?;
-    let b = cpu.load_xmm::<FAST, true>(op)?;
+fn direct_memory<const PATH: u8, L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<PATH>(false)?;
+    let b = cpu.load_xmm::<PATH, true>(op)?;
     cpu.set_xmm(op.r[0], L::apply(&cpu.xmm(op.r[0]), &b));
     Ok(())
 }
 
 #[inline(always)]
-fn direct128<const FAST: bool, L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready_in::<FAST>(true)?;
+fn direct128<const PATH: u8, L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<PATH>(true)?;
     cpu.set_xmm_clear(op.r[0], L::apply(&cpu.xmm(op.r[1]), &cpu.xmm(op.r[2])));
     Ok(())
 }
 
 #[inline(always)]
-fn direct128_memory<const FAST: bool, L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready_in::<FAST>(true)?;
-    let b = cpu.load_xmm::<FAST, false>(op)?;
+fn direct128_memory<const PATH: u8, L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<PATH>(true)?;
+    let b = cpu.load_xmm::<PATH, false>(op)?;
     cpu.set_xmm_clear(op.r[0], L::apply(&cpu.xmm(op.r[1]), &b));
     Ok(())
 }
 
 #[inline(always)]
-fn direct256<const FAST: bool, L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready_in::<FAST>(true)?;
+fn direct256<const PATH: u8, L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<PATH>(true)?;
     let (a, b) = (cpu.ymm(op.r[1]), cpu.ymm(op.r[2]));
     cpu.set_ymm(op.r[0], [L::apply(&a[0], &b[0]), L::apply(&a[1], &b[1])]);
     Ok(())
 }
 
 #[inline(always)]
-fn direct256_memory<const FAST: bool, L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready_in::<FAST>(true)?;
-    let b = cpu.load_ymm::<FAST, false>(op)?;
+fn direct256_memory<const PATH: u8, L: Lanes>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<PATH>(true)?;
+    let b = cpu.load_ymm::<PATH, false>(op)?;
     let a = cpu.ymm(op.r[1]);
     cpu.set_ymm(op.r[0], [L::apply(&a[0], &b[0]), L::apply(&a[1], &b[1])]);
     Ok(())
@@ -87,31 +87,31 @@ trait LanesImmediate {
 
 /// A legacy shift by the immediate: one register operand.
 #[inline(always)]
-fn immediate_in_place<const FAST: bool, L: LanesImmediate>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready_in::<FAST>(false)?;
+fn immediate_in_place<const PATH: u8, L: LanesImmediate>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<PATH>(false)?;
     cpu.set_xmm(op.r[0], L::apply(&cpu.xmm(op.r[0]), op.imm as u8));
     Ok(())
 }
 
 /// A destination and a source register; `V`: VEX-encoded.
 #[inline(always)]
-fn immediate<const FAST: bool, const V: bool, L: LanesImmediate>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready_in::<FAST>(V)?;
+fn immediate<const PATH: u8, const V: bool, L: LanesImmediate>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<PATH>(V)?;
     cpu.set_xmm_as(V, op.r[0], L::apply(&cpu.xmm(op.r[1]), op.imm as u8));
     Ok(())
 }
 
 #[inline(always)]
-fn immediate_memory<const FAST: bool, const V: bool, L: LanesImmediate>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready_in::<FAST>(V)?;
-    let source = if V { cpu.load_xmm::<FAST, false>(op)? } else { cpu.load_xmm::<FAST, true>(op)? };
+fn immediate_memory<const PATH: u8, const V: bool, L: LanesImmediate>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<PATH>(V)?;
+    let source = if V { cpu.load_xmm::<PATH, false>(op)? } else { cpu.load_xmm::<PATH, true>(op)? };
     cpu.set_xmm_as(V, op.r[0], L::apply(&source, op.imm as u8));
     Ok(())
 }
 
 #[inline(always)]
-fn immediate256<const FAST: bool, L: LanesImmediate>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready_in::<FAST>(true)?;
+fn immediate256<const PATH: u8, L: LanesImmediate>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<PATH>(true)?;
     let source = cpu.ymm(op.r[1]);
     let imm = op.imm as u8;
     cpu.set_ymm(op.r[0], [L::apply(&source[0], imm), L::apply(&source[1], imm)]);

@@ -119,7 +119,7 @@ fn gather<const INDEX: usize, const N: usize, const COUNT: usize>(cpu: &mut Cpu,
     if destination == mask || destination == index || mask == index {
         return Err(cpu.undefined_opcode());
     }
-    let base = cpu.regs[(op.base & 31) as usize].wrapping_add(op.disp);
+    let base = cpu.regs[op.base as usize].wrapping_add(op.disp);
     let indices = bytes_of(cpu, index);
     let mut wanted = bytes_of(cpu, mask);
     let mut result = bytes_of(cpu, destination);

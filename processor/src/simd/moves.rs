@@ -16,8 +16,8 @@ const VEX256: u8 = 2;
 
 /// A whole register to a whole register, for load and store encodings alike.
 #[inline(always)]
-fn copy<const FAST: bool, const ENCODING: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready_in::<FAST>(ENCODING != LEGACY)?;
+fn copy<const PATH: u8, const ENCODING: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<PATH>(ENCODING != LEGACY)?;
     match ENCODING {
         LEGACY => cpu.set_xmm(op.r[0], cpu.xmm(op.r[1])),
         VEX128 => cpu.set_xmm_clear(op.r[0], cpu.xmm(op.r[1])),
@@ -27,42 +27,42 @@ fn copy<const FAST: bool, const ENCODING: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 #[inline(always)]
-fn load<const FAST: bool, const ENCODING: u8, const ALIGNED: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready_in::<FAST>(ENCODING != LEGACY)?;
+fn load<const PATH: u8, const ENCODING: u8, const ALIGNED: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<PATH>(ENCODING != LEGACY)?;
     if ENCODING == VEX256 {
-        let value = cpu.load_ymm::<FAST, ALIGNED>(op)?;
+        let value = cpu.load_ymm::<PATH, ALIGNED>(op)?;
         cpu.set_ymm(op.r[0], value);
     } else {
-        let value = cpu.load_xmm::<FAST, ALIGNED>(op)?;
+        let value = cpu.load_xmm::<PATH, ALIGNED>(op)?;
         cpu.set_xmm_as(ENCODING == VEX128, op.r[0], value);
     }
     Ok(())
 }
 
 #[inline(always)]
-fn store<const FAST: bool, const ENCODING: u8, const ALIGNED: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready_in::<FAST>(ENCODING != LEGACY)?;
+fn store<const PATH: u8, const ENCODING: u8, const ALIGNED: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<PATH>(ENCODING != LEGACY)?;
     if ENCODING == VEX256 {
-        cpu.store_ymm::<FAST, ALIGNED>(op, cpu.ymm(op.r[1]))
+        cpu.store_ymm::<PATH, ALIGNED>(op, cpu.ymm(op.r[1]))
     } else {
-        cpu.store_xmm::<FAST, ALIGNED>(op, cpu.xmm(op.r[1]))
+        cpu.store_xmm::<PATH, ALIGNED>(op, cpu.xmm(op.r[1]))
     }
 }
 
 /// MOVD, MOVQ, MOVSS, MOVSD from memory: the rest of the XMM register becomes zero.
 #[inline(always)]
-fn load_low<const FAST: bool, const N: usize, const V: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready_in::<FAST>(V)?;
-    let value = cpu.load_operand_in::<FAST, N>(op)?;
+fn load_low<const PATH: u8, const N: usize, const V: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<PATH>(V)?;
+    let value = cpu.load_operand_in::<PATH, N>(op)?;
     cpu.set_xmm_as(V, op.r[0], Xmm::from_low(value));
     Ok(())
 }
 
 /// MOVD, MOVQ, MOVSS, MOVSD, MOVLPS to memory.
 #[inline(always)]
-fn store_low<const FAST: bool, const N: usize, const V: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready_in::<FAST>(V)?;
-    cpu.store_operand_in::<FAST, N>(op, cpu.xmm(op.r[1]).low())
+fn store_low<const PATH: u8, const N: usize, const V: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<PATH>(V)?;
+    cpu.store_operand_in::<PATH, N>(op, cpu.xmm(op.r[1]).low())
 }
 
 /// MOVHPS, MOVHPD to memory.
@@ -73,16 +73,16 @@ fn store_high(cpu: &mut Cpu, op: &Op) -> Exec {
 
 /// MOVD, MOVQ from a general register.
 #[inline(always)]
-fn from_general<const FAST: bool, const N: usize, const V: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready_in::<FAST>(V)?;
+fn from_general<const PATH: u8, const N: usize, const V: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<PATH>(V)?;
     cpu.set_xmm_as(V, op.r[0], Xmm::from_low(operand::read::<N>(cpu, op.r[1])));
     Ok(())
 }
 
 /// MOVD, MOVQ to a general register.
 #[inline(always)]
-fn to_general<const FAST: bool, const N: usize, const V: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready_in::<FAST>(V)?;
+fn to_general<const PATH: u8, const N: usize, const V: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<PATH>(V)?;
     let value = cpu.xmm(op.r[1]).low();
     operand::write::<N>(cpu, op.r[0], value);
     Ok(())
@@ -90,16 +90,16 @@ fn to_general<const FAST: bool, const N: usize, const V: bool>(cpu: &mut Cpu, op
 
 /// MOVQ between XMM registers: the upper quadword becomes zero.
 #[inline(always)]
-fn copy_low<const FAST: bool, const V: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready_in::<FAST>(V)?;
+fn copy_low<const PATH: u8, const V: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<PATH>(V)?;
     cpu.set_xmm_as(V, op.r[0], Xmm::from_low(cpu.xmm(op.r[1]).low()));
     Ok(())
 }
 
 /// MOVSS and MOVSD between registers: the lowest lane is replaced. `N` is 4 or 8.
 #[inline(always)]
-fn merge<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready_in::<FAST>(false)?;
+fn merge<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<PATH>(false)?;
     let low = cpu.xmm(op.r[1]).low();
     let q = &mut cpu.ymm[(op.r[0] & 15) as usize];
     q[0] = if N == 4 { q[0] & !0xffff_ffff | low & 0xffff_ffff } else { low };
@@ -108,8 +108,8 @@ fn merge<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
 
 /// VMOVSS and VMOVSD between registers: the upper lanes come from the first source.
 #[inline(always)]
-fn merge_vex<const FAST: bool, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready_in::<FAST>(true)?;
+fn merge_vex<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<PATH>(true)?;
     let (a, b) = (cpu.xmm(op.r[1]), cpu.xmm(op.r[2]));
     cpu.set_xmm_clear(op.r[0], if N == 4 { a.with_low32(b.low32()) } else { a.with_low(b.low()) });
     Ok(())

@@ -7,6 +7,7 @@ use softfloat::{Env, F32, F64, PE, Relation, Rounding, Sse};
 use super::lanes::Xmm;
 use super::{convert, integer, string_compare};
 use crate::cpu::{Cpu, RAX, RCX, RDX};
+use crate::decode::op::SLOW;
 use crate::decode::op::VEX;
 use crate::decode::{Op, Table};
 use crate::flags::{self, LateFlags};
@@ -102,8 +103,8 @@ fn to_integer<const FROM: usize, const TO: usize, const TRUNCATE: bool, const ME
 
 /// PMOVMSKB, MOVMSKPS, MOVMSKPD: the sign bits of lanes of `LANE` bytes.
 #[inline(always)]
-fn sign_mask<const FAST: bool, const LANE: usize, const V: bool, const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vector_ready_in::<FAST>(V)?;
+fn sign_mask<const PATH: u8, const LANE: usize, const V: bool, const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.vector_ready_in::<PATH>(V)?;
     let source = cpu.ymm(op.r[1]);
     let mask = |half: &Xmm| match LANE {
         1 => integer::sign_mask8(half),
@@ -168,7 +169,7 @@ fn insert<const N: usize, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let vex = op.has(VEX);
     cpu.vector_ready(vex)?;
     let (a, source) = if vex { (op.r[1], op.r[2]) } else { (op.r[0], op.r[1]) };
-    let value = if MEMORY { cpu.load_operand::<N>(op)? } else { cpu.regs[(source & 31) as usize] };
+    let value = if MEMORY { cpu.load_operand::<N>(op)? } else { cpu.regs[source as usize] };
     let mut vector = cpu.xmm(a);
     let at = N * (op.imm as usize & (16 / N - 1));
     vector.0[at..at + N].copy_from_slice(&value.to_le_bytes()[..N]);
@@ -182,7 +183,7 @@ fn extract_half<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.avx_ready()?;
     let value = cpu.ymm(op.r[1])[op.imm as usize & 1];
     if MEMORY {
-        return cpu.store_xmm::<false, false>(op, value);
+        return cpu.store_xmm::<SLOW, false>(op, value);
     }
     cpu.set_xmm_clear(op.r[0], value);
     Ok(())
@@ -215,7 +216,7 @@ fn to_halves<const WIDE: bool, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Ex
 fn compare_strings<const LENGTH: usize, const MASK: bool, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let vex = op.has(VEX);
     cpu.vector_ready(vex)?;
-    let b = if MEMORY { cpu.load_xmm::<false, false>(op)? } else { cpu.xmm(op.r[1]) };
+    let b = if MEMORY { cpu.load_xmm::<SLOW, false>(op)? } else { cpu.xmm(op.r[1]) };
     let a = cpu.xmm(op.r[0]);
     let imm = op.imm as u8;
     let found = match LENGTH {

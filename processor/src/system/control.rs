@@ -18,9 +18,9 @@ pub(super) fn register(table: &mut Table) {
     table.end(Code::Mov_cr_r32, last!(mov_to_cr)).sized(4);
     table.end(Code::Mov_cr_r64, last!(mov_to_cr)).sized(8);
     table.end(Code::Clts, last!(clts));
-    table.end(Code::Lmsw_rm16, last!(lmsw_register)).mem = last!(lmsw_memory);
-    table.end(Code::Lmsw_r32m16, last!(lmsw_register)).mem = last!(lmsw_memory);
-    table.end(Code::Lmsw_r64m16, last!(lmsw_register)).mem = last!(lmsw_memory);
+    table.end(Code::Lmsw_rm16, last!(lmsw_register)).mem = last!(lmsw_memory).into();
+    table.end(Code::Lmsw_r32m16, last!(lmsw_register)).mem = last!(lmsw_memory).into();
+    table.end(Code::Lmsw_r64m16, last!(lmsw_register)).mem = last!(lmsw_memory).into();
     table.set(Code::Smsw_rm16, op!(smsw_register), op!(smsw_memory)).sized(2);
     table.set(Code::Smsw_r32m16, op!(smsw_register), op!(smsw_memory)).sized(4);
     table.set(Code::Smsw_r64m16, op!(smsw_register), op!(smsw_memory)).sized(8);

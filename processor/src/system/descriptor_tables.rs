@@ -19,7 +19,7 @@ pub(super) fn register(table: &mut Table) {
         table.set(code, op!(mov_from_segment), op!(store_segment)).sized(size);
     }
     for code in [Code::Mov_Sreg_rm16, Code::Mov_Sreg_r32m16, Code::Mov_Sreg_r64m16] {
-        table.end(code, last!(mov_to_segment)).mem = last!(load_to_segment);
+        table.end(code, last!(mov_to_segment)).mem = last!(load_to_segment).into();
     }
     register_stack(table);
     register_far_loads(table);

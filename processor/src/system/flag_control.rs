@@ -4,7 +4,7 @@ use super::event::Shadow;
 use crate::cpu::{Cpu, Mode};
 use crate::decode::op::next;
 use crate::decode::table::Place;
-use crate::decode::{Op, Stop, Table};
+use crate::decode::{Handler, Op, Stop, Table};
 use crate::flags;
 use crate::run::attention;
 use crate::trap::Exec;
@@ -15,7 +15,7 @@ use spec::x86::rflags::Rflags;
 
 pub(super) fn register(table: &mut Table) {
     table.one(Code::Cli, op!(cli));
-    table.one(Code::Sti, sti_handler).place = Place::EndsAfterNext;
+    table.one(Code::Sti, sti_handler as Handler).place = Place::EndsAfterNext;
     for (code, size) in [(Code::Pushfw, 2), (Code::Pushfd, 4), (Code::Pushfq, 8)] {
         table.one(code, op!(pushf)).sized(size);
     }
