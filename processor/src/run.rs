@@ -184,6 +184,7 @@ impl Cpu {
     fn run_blocks(&mut self, code: &mut CodeCache, mut index: u32, limit: u64) {
         let changes = self.tlb.changes;
         let last = limit - self.idle_time;
+        let long = self.mode == Mode::Long64;
         let mut linear = self.code_linear();
         while let Some(block) = code.block(index) {
             let count = u64::from(block.count);
@@ -208,7 +209,7 @@ impl Cpu {
             if self.attention != 0 || self.tlb.changes != changes {
                 return;
             }
-            linear = self.code_linear();
+            linear = if long { self.rip } else { self.code_linear() };
             let Some(next) = self.lookup_jump(linear) else { return };
             index = next;
         }

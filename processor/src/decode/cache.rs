@@ -1,11 +1,11 @@
 //! Decoded blocks, keyed by where their first byte lies in guest RAM and by the code's mode; shared by all contexts and processors.
 
 use super::lower::lower;
-use super::op::{Op, Stop};
+use super::op::{Op, Shape, Stop};
 use super::table::{Place, Table, undefined_handler};
 use crate::cpu::{Cpu, RIP_BASE_REG};
 use crate::memory::ram::{GuestRam, PAGE_SIZE};
-use iced_x86::{Code, CpuidFeature, Decoder, DecoderOptions, Instruction, RflagsBits};
+use iced_x86::{Code, CpuidFeature, Decoder, DecoderOptions, Instruction, OpKind, RflagsBits};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -338,7 +338,7 @@ fn fuse(ops: &mut [Op]) {
         let entry = table.get(op.code());
         if let (Some([reg, mem, flat]), Some(condition)) = (entry.fused, table.get(branch.code()).condition) {
             let handlers = match entry.mem.has(op.run) {
-                true if op.is_flat() => flat,
+                true if op.shape() == Shape::Flat => flat,
                 true => mem,
                 false => reg,
             };
@@ -349,7 +349,11 @@ fn fuse(ops: &mut [Op]) {
 
 fn may_keep_flags(instruction: &Instruction) -> bool {
     use iced_x86::Mnemonic::*;
-    matches!(instruction.mnemonic(), Shl | Shr | Sar | Sal | Rol | Ror | Rcl | Rcr | Shld | Shrd | Bsf | Bsr)
+    match instruction.mnemonic() {
+        Shl | Shr | Sar | Sal => instruction.op1_kind() != OpKind::Immediate8 || instruction.immediate8() & 31 == 0,
+        Rol | Ror | Rcl | Rcr | Shld | Shrd | Bsf | Bsr => true,
+        _ => false,
+    }
 }
 
 /// Follows the last instruction of a block that does not end in a branch.

@@ -77,40 +77,65 @@ pub struct Op {
 pub const SLOW: u8 = 0;
 /// Path of a body: makes no calls, and misses ([`Trapped::MISS`]) where it would have to; then the slow path runs, from the start.
 pub const FAST: u8 = 1;
-/// As [`FAST`], for a memory operand that is [`Op::is_flat`].
+/// As [`FAST`], for a memory operand of [`Shape::Flat`].
 pub const FLAT: u8 = 2;
+/// As [`FAST`], for a memory operand of [`Shape::Indexed`].
+pub const INDEXED: u8 = 3;
+
+/// What a memory operand is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Base and displacement, with 64-bit address size and no segment base.
+    Flat,
+    /// As `Flat`, with an index.
+    Indexed,
+    /// Any.
+    Other,
+}
 
 /// The handlers of one instruction by the shape of its memory operand.
 #[derive(Clone, Copy, Debug)]
 pub struct Forms {
     /// For every operand.
     pub any: Handler,
-    /// For one that is [`Op::is_flat`].
+    /// For [`Shape::Flat`].
     pub flat: Handler,
+    /// For [`Shape::Indexed`].
+    pub indexed: Handler,
 }
 
 impl Forms {
     /// The handler for `op`'s memory operand.
     pub fn of(self, op: &Op) -> Handler {
-        if op.is_flat() { self.flat } else { self.any }
+        match op.shape() {
+            Shape::Flat => self.flat,
+            Shape::Indexed => self.indexed,
+            Shape::Other => self.any,
+        }
     }
 
     /// Whether `handler` is one of these.
     pub fn has(self, handler: Handler) -> bool {
-        handler as usize == self.any as usize || handler as usize == self.flat as usize
+        [self.any, self.flat, self.indexed].iter().any(|&own| own as usize == handler as usize)
     }
 }
 
 impl From<Handler> for Forms {
     fn from(handler: Handler) -> Self {
-        Self { any: handler, flat: handler }
+        Self { any: handler, flat: handler, indexed: handler }
     }
 }
 
 impl Op {
-    /// The memory operand is a base register and a displacement, with 64-bit address size and no segment base.
-    pub fn is_flat(&self) -> bool {
-        !self.has(LEGACY_ADDRESS) && self.index == ZERO_REG && self.seg >= segment::ZERO as u8
+    /// The shape of the memory operand.
+    pub fn shape(&self) -> Shape {
+        if self.has(LEGACY_ADDRESS) || self.seg < segment::ZERO as u8 {
+            Shape::Other
+        } else if self.index == ZERO_REG {
+            Shape::Flat
+        } else {
+            Shape::Indexed
+        }
     }
 
     /// An operation without operands.
@@ -151,7 +176,7 @@ impl Cpu {
     pub fn offset_of(&self, op: &Op) -> u64 {
         let base = self.regs[op.base as usize];
         let index = self.regs[op.index as usize];
-        base.wrapping_add(index << (op.scale & 3)).wrapping_add(op.disp)
+        base.wrapping_add(index << (op.scale & 63)).wrapping_add(op.disp)
     }
 
     /// The effective address cut to the address size: what LEA gives.
@@ -185,8 +210,10 @@ impl Cpu {
         if PATH == SLOW {
             return self.linear(op, size, write);
         }
-        if PATH == FLAT {
-            return Ok(self.regs[op.base as usize].wrapping_add(op.disp));
+        match PATH {
+            FLAT => return Ok(self.regs[op.base as usize].wrapping_add(op.disp)),
+            INDEXED => return Ok(self.offset_of(op)),
+            _ => {}
         }
         if op.has(LEGACY_ADDRESS) {
             return Err(Trapped::MISS);
@@ -285,7 +312,14 @@ macro_rules! fast {
                 Err(_) => slow(cpu, ops),
             }
         }
-        $crate::decode::op::Forms { any, flat }
+        fn indexed(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
+            let [op, ..] = ops else { return $crate::decode::Stop::Done };
+            match $body::<{ $crate::decode::op::INDEXED } $(, $parameter)*>(cpu, op) {
+                Ok(()) => $crate::decode::op::next(cpu, ops),
+                Err(_) => slow(cpu, ops),
+            }
+        }
+        $crate::decode::op::Forms { any, flat, indexed }
     }};
 }
 

@@ -140,9 +140,9 @@ impl Entry {
     }
 
     /// Adds the forms for dead flags; the register form is known not to trap.
-    pub fn dead(&mut self, reg: Handler, mem: Forms) -> &mut Self {
+    pub fn dead(&mut self, reg: Handler, mem: impl Into<Forms>) -> &mut Self {
         self.reg_dead = Some(reg);
-        self.mem_dead = Some(mem);
+        self.mem_dead = Some(mem.into());
         self
     }
 

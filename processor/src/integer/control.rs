@@ -2,7 +2,7 @@
 
 use super::operand::{cut, read};
 use crate::cpu::{Cpu, Mode, RCX, RIP_BASE_REG};
-use crate::decode::op::{ADDRESS_16, ADDRESS_32, FAST, SLOW};
+use crate::decode::op::{ADDRESS_16, ADDRESS_32, SLOW};
 use crate::decode::op::{Stop, next};
 use crate::decode::{Handler, Op, Table};
 use crate::segment::CS;
@@ -17,6 +17,12 @@ impl Cpu {
         let fits =
             if self.mode == Mode::Long64 { self.is_canonical(target) } else { target <= self.segs[CS].limit as u64 };
         if fits { Ok(()) } else { Err(self.general_protection(0)) }
+    }
+
+    /// Whether a relative branch of 64-bit code stays in the half of the canonical addresses in which it is: so it needs no further check.
+    #[inline(always)]
+    fn relative_target_is_fine<const N: usize>(&self, target: u64) -> bool {
+        N == 8 && (target ^ self.regs[RIP_BASE_REG as usize]) >> 47 == 0
     }
 
     /// As [`Cpu::check_target`]; the fast form of a body (`PATH` is not [`SLOW`]) misses.
@@ -38,7 +44,9 @@ fn relative<const N: usize>(cpu: &Cpu, op: &Op) -> u64 {
 #[inline(always)]
 fn jmp<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     let target = relative::<N>(cpu, op);
-    cpu.check_target_in::<PATH>(target)?;
+    if !cpu.relative_target_is_fine::<N>(target) {
+        cpu.check_target_in::<PATH>(target)?;
+    }
     cpu.rip = target;
     Ok(())
 }
@@ -53,7 +61,7 @@ fn jcc<const CC: u8, const N: usize>(cpu: &mut Cpu, ops: &[Op]) -> Stop {
 #[inline(always)]
 pub(super) fn take<const N: usize>(cpu: &mut Cpu, op: &Op, ops: &[Op]) -> Stop {
     let target = relative::<N>(cpu, op);
-    if cpu.check_target_in::<FAST>(target).is_err() {
+    if !cpu.relative_target_is_fine::<N>(target) {
         return take_checked(cpu, ops, target);
     }
     cpu.rip = target;
@@ -97,8 +105,17 @@ fn jmp_m<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
 #[inline(always)]
 fn call_to<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op, target: u64) -> Exec {
     cpu.check_target_in::<PATH>(target)?;
-    let back = cpu.next_rip(op);
-    cpu.push_in::<PATH, N>(cut::<N>(back))?;
+    call_checked::<PATH, N>(cpu, op, target)
+}
+
+#[inline(always)]
+fn call_checked<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op, target: u64) -> Exec {
+    let back = if N == 8 {
+        cpu.regs[RIP_BASE_REG as usize].wrapping_add(u64::from(op.offset) + u64::from(op.length))
+    } else {
+        cut::<N>(cpu.next_rip(op))
+    };
+    cpu.push_in::<PATH, N>(back)?;
     cpu.rip = target;
     Ok(())
 }
@@ -106,6 +123,9 @@ fn call_to<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op, target: u64) 
 #[inline(always)]
 fn call<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     let target = relative::<N>(cpu, op);
+    if cpu.relative_target_is_fine::<N>(target) {
+        return call_checked::<PATH, N>(cpu, op, target);
+    }
     call_to::<PATH, N>(cpu, op, target)
 }
 
@@ -127,8 +147,7 @@ fn call_m<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
 fn ret<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     let target = cpu.peek_stack_in::<PATH, N>(0)?;
     cpu.check_target_in::<PATH>(target)?;
-    let offset = cpu.stack_offset((N as u64).wrapping_add(op.imm & 0xffff));
-    cpu.set_stack_offset(offset);
+    cpu.release_stack::<N>((N as u64).wrapping_add(op.imm & 0xffff));
     cpu.rip = target;
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use super::operand::{cut, read, write};
 use crate::cpu::{Cpu, RAX, RBX, RCX, RDX};
+use crate::decode::op::{FLAT, INDEXED};
 use crate::decode::{Op, Table};
 use crate::flags::{LateFlags, ZF, sign_extend};
 use crate::trap::Exec;
@@ -63,8 +64,12 @@ fn movx_rm<const PATH: u8, const SIGNED: bool, const N: usize, const S: usize>(c
 }
 
 #[inline(always)]
-fn lea<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    let address = cpu.effective_address(op);
+fn lea<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
+    let address = match PATH {
+        FLAT => cpu.regs[op.base as usize].wrapping_add(op.disp),
+        INDEXED => cpu.offset_of(op),
+        _ => cpu.effective_address(op),
+    };
     write::<N>(cpu, op.r[0], address);
     Ok(())
 }
@@ -299,7 +304,7 @@ macro_rules! mov {
 
 macro_rules! wide_moves {
     ($t:ident, $n:literal, $bits:literal, $acc:ident) => { paste::paste! {
-        $t.one(Code::[<Lea_r $bits _m>], op!(lea::<$n>)).safe();
+        $t.one(Code::[<Lea_r $bits _m>], fast!(lea, $n)).safe();
         $t.one(Code::[<Xchg_r $bits _ $acc>], op!(xchg_rr::<$n>)).safe();
         $t.one(Code::[<Bswap_r $bits>], op!(bswap::<$n>)).safe();
         $t.one(Code::[<Movbe_r $bits _m $bits>], op!(movbe_rm::<$n>));

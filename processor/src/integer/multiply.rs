@@ -62,20 +62,24 @@ fn imul_flags<const N: usize>(a: u64, b: u64) -> (u64, LateFlags) {
 }
 
 #[inline(always)]
-fn imul_two<const N: usize, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+fn imul_two<const N: usize, const MEMORY: bool, const FLAGS: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let b = operand::<N, MEMORY>(cpu, op, 1)?;
     let (low, flags) = imul_flags::<N>(read::<N>(cpu, op.r[0]), b);
     write::<N>(cpu, op.r[0], low);
-    cpu.flags = flags;
+    if FLAGS {
+        cpu.flags = flags;
+    }
     Ok(())
 }
 
 #[inline(always)]
-fn imul_three<const N: usize, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+fn imul_three<const N: usize, const MEMORY: bool, const FLAGS: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let a = operand::<N, MEMORY>(cpu, op, 1)?;
     let (low, flags) = imul_flags::<N>(a, cut::<N>(op.imm));
     write::<N>(cpu, op.r[0], low);
-    cpu.flags = flags;
+    if FLAGS {
+        cpu.flags = flags;
+    }
     Ok(())
 }
 
@@ -157,9 +161,12 @@ macro_rules! sizes {
 
 macro_rules! wide_sizes {
     ($t:ident, $($n:literal, $bits:literal, $imm:literal);*) => { paste::paste! { $(
-        $t.set(Code::[<Imul_r $bits _rm $bits>], op!(imul_two::<$n, false>), op!(imul_two::<$n, true>)).safe();
-        $t.set(Code::[<Imul_r $bits _rm $bits _imm $imm>], op!(imul_three::<$n, false>), op!(imul_three::<$n, true>)).safe();
-        $t.set(Code::[<Imul_r $bits _rm $bits _imm8>], op!(imul_three::<$n, false>), op!(imul_three::<$n, true>)).safe();
+        $t.set(Code::[<Imul_r $bits _rm $bits>], op!(imul_two::<$n, false, true>), op!(imul_two::<$n, true, true>))
+            .dead(op!(imul_two::<$n, false, false>), op!(imul_two::<$n, true, false>)).safe();
+        $t.set(Code::[<Imul_r $bits _rm $bits _imm $imm>], op!(imul_three::<$n, false, true>), op!(imul_three::<$n, true, true>))
+            .dead(op!(imul_three::<$n, false, false>), op!(imul_three::<$n, true, false>)).safe();
+        $t.set(Code::[<Imul_r $bits _rm $bits _imm8>], op!(imul_three::<$n, false, true>), op!(imul_three::<$n, true, true>))
+            .dead(op!(imul_three::<$n, false, false>), op!(imul_three::<$n, true, false>)).safe();
     )* }};
 }
 

@@ -125,10 +125,14 @@ fn masked<const N: usize>(count: u64) -> u32 {
 }
 
 #[inline(always)]
-fn shift_r<S: Shift, const N: usize>(cpu: &mut Cpu, op: &Op, count: u64) -> Exec {
+fn shift_r<S: Shift, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op, count: u64) -> Exec {
     let count = masked::<N>(count);
     let a = read::<N>(cpu, op.r[0]);
-    let result = if count == 0 { a } else { S::compute::<N>(a, count, &mut cpu.flags) };
+    let mut flags = cpu.flags;
+    let result = if count == 0 { a } else { S::compute::<N>(a, count, &mut flags) };
+    if FLAGS {
+        cpu.flags = flags;
+    }
     // A 32-bit destination loses its upper half even if the count is zero.
     write::<N>(cpu, op.r[0], result);
     Ok(())
@@ -150,8 +154,8 @@ fn shift_m<S: Shift, const N: usize>(cpu: &mut Cpu, op: &Op, count: u64) -> Exec
 }
 
 #[inline(always)]
-fn imm_r<S: Shift, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    shift_r::<S, N>(cpu, op, op.imm)
+fn imm_r<S: Shift, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    shift_r::<S, N, FLAGS>(cpu, op, op.imm)
 }
 
 #[inline(always)]
@@ -160,8 +164,8 @@ fn imm_m<S: Shift, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 #[inline(always)]
-fn cl_r<S: Shift, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    shift_r::<S, N>(cpu, op, cpu.regs[RCX])
+fn cl_r<S: Shift, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
+    shift_r::<S, N, FLAGS>(cpu, op, cpu.regs[RCX])
 }
 
 #[inline(always)]
@@ -257,17 +261,23 @@ fn rorx<const N: usize, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
 
 macro_rules! shifts {
     ($t:ident, $($name:ident),*; $n:literal, $bits:literal) => { paste::paste! { $(
-        $t.set(Code::[<$name _rm $bits _imm8>], op!(imm_r::<$name, $n>), op!(imm_m::<$name, $n>)).safe();
-        $t.set(Code::[<$name _rm $bits _1>], op!(imm_r::<$name, $n>), op!(imm_m::<$name, $n>)).safe();
-        $t.set(Code::[<$name _rm $bits _CL>], op!(cl_r::<$name, $n>), op!(cl_m::<$name, $n>)).safe();
+        $t.set(Code::[<$name _rm $bits _imm8>], op!(imm_r::<$name, $n, true>), op!(imm_m::<$name, $n>))
+            .dead(op!(imm_r::<$name, $n, false>), op!(imm_m::<$name, $n>)).safe();
+        $t.set(Code::[<$name _rm $bits _1>], op!(imm_r::<$name, $n, true>), op!(imm_m::<$name, $n>))
+            .dead(op!(imm_r::<$name, $n, false>), op!(imm_m::<$name, $n>)).safe();
+        $t.set(Code::[<$name _rm $bits _CL>], op!(cl_r::<$name, $n, true>), op!(cl_m::<$name, $n>))
+            .dead(op!(cl_r::<$name, $n, false>), op!(cl_m::<$name, $n>)).safe();
     )* }};
 }
 
 macro_rules! sal {
     ($t:ident, $($n:literal, $bits:literal);*) => { paste::paste! { $(
-        $t.set(Code::[<Sal_rm $bits _imm8>], op!(imm_r::<Shl, $n>), op!(imm_m::<Shl, $n>)).safe();
-        $t.set(Code::[<Sal_rm $bits _1>], op!(imm_r::<Shl, $n>), op!(imm_m::<Shl, $n>)).safe();
-        $t.set(Code::[<Sal_rm $bits _CL>], op!(cl_r::<Shl, $n>), op!(cl_m::<Shl, $n>)).safe();
+        $t.set(Code::[<Sal_rm $bits _imm8>], op!(imm_r::<Shl, $n, true>), op!(imm_m::<Shl, $n>))
+            .dead(op!(imm_r::<Shl, $n, false>), op!(imm_m::<Shl, $n>)).safe();
+        $t.set(Code::[<Sal_rm $bits _1>], op!(imm_r::<Shl, $n, true>), op!(imm_m::<Shl, $n>))
+            .dead(op!(imm_r::<Shl, $n, false>), op!(imm_m::<Shl, $n>)).safe();
+        $t.set(Code::[<Sal_rm $bits _CL>], op!(cl_r::<Shl, $n, true>), op!(cl_m::<Shl, $n>))
+            .dead(op!(cl_r::<Shl, $n, false>), op!(cl_m::<Shl, $n>)).safe();
     )* }};
 }
 

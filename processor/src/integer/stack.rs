@@ -58,6 +58,13 @@ impl Cpu {
         }
     }
 
+    /// Moves the stack pointer up by `bytes`, after an access of `N` bytes.
+    #[inline(always)]
+    pub(super) fn release_stack<const N: usize>(&mut self, bytes: u64) {
+        let offset = self.stack_offset_for::<N>(bytes);
+        self.set_stack_offset_for::<N>(offset);
+    }
+
     /// Pushes `N` bytes.
     #[inline(always)]
     pub fn push<const N: usize>(&mut self, value: u64) -> Exec {
