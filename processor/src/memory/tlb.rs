@@ -453,13 +453,14 @@ impl Tlb {
             let rights = Rights { read: valid(entry.read), write: valid(entry.write), execute: valid(entry.execute) };
             let tag = [entry.read, entry.write, entry.execute].into_iter().find(|tag| valid(*tag))?;
             let linear = tag & PAGE_MASK;
-            Some(Cached { class, linear, offset: linear.wrapping_add(entry.addend), rights })
+            Some(Cached { class, linear, offset: self.offset(linear, *entry), rights })
         };
         (0..CONTEXTS)
             .map(|index| {
                 let tables = (0..CLASSES).flat_map(|class| {
-                    let entries = &self.entries[(index * CLASSES + class) * SIZE..][..SIZE];
-                    entries.iter().filter_map(move |entry| cached(index, class, entry))
+                    let entries = NonNull::slice_from_raw_parts(self.first_of(index, class), SIZE);
+                    // SAFETY: a whole table, borrowed as `self` is.
+                    unsafe { entries.as_ref() }.iter().filter_map(move |entry| cached(index, class, entry))
                 });
                 CachedContext { key: self.contexts[index].key, pages: tables.collect() }
             })
@@ -538,7 +539,7 @@ mod tests {
 
     #[test]
     fn contents_are_what_is_found() {
-        let mut tlb = Tlb::new(0);
+        let mut tlb = Tlb::new(0, Arc::new(GuestRam::new(1 << 20)));
         let rights = Rights { read: true, write: false, execute: true };
         tlb.insert(USER, 0x7000, 0x9000, rights);
         let pages = tlb.contents()[0].pages.clone();
