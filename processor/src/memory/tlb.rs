@@ -194,7 +194,7 @@ impl Tlb {
     #[inline(always)]
     fn first_of(&self, context: usize, class: usize) -> NonNull<Entry> {
         // SAFETY: below `ENTRIES`, by the mask.
-        unsafe { self.entries.add((context * CLASSES + class) * SIZE & (ENTRIES - 1)) }
+        unsafe { self.entries.add(((context * CLASSES + class) * SIZE) & (ENTRIES - 1)) }
     }
 
     fn context(&mut self, index: usize) -> &mut [Entry] {
