@@ -78,6 +78,8 @@ pub struct Machine {
     typed: VecDeque<u8>,
     end: Option<Outcome>,
     reset_wanted: bool,
+    /// Who watches the processors.
+    pub(crate) watchers: crate::watch::SharedWatchers,
 }
 
 impl Machine {
@@ -154,6 +156,7 @@ impl Machine {
             typed: VecDeque::new(),
             end: None,
             reset_wanted: false,
+            watchers: Default::default(),
         };
         machine.start()?;
         Ok(machine)
@@ -287,7 +290,8 @@ impl Machine {
             match self.run_turn(until) {
                 Turn::Ran => {}
                 Turn::TripleFault(processor) => {
-                    let state = self.describe(processor);
+                    let why = crate::explain::triple_fault(&self.cpus[processor]);
+                    let state = format!("{why}{}", self.describe(processor));
                     return Outcome::TripleFault { processor, state };
                 }
                 // What a processor has just sent may already be answered: time is not skipped past the answer.

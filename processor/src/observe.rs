@@ -23,7 +23,12 @@ pub enum Happening<'a> {
     /// A VM exit: the VMCS has its information and the guest's state, the registers are still the guest's.
     Exit(&'a Exit),
     /// A VM entry failed by this check. The registers are the host's, RIP at the instruction after the VM entry.
-    EntryFailed(FailedCheck),
+    EntryFailed {
+        /// The check.
+        failed: FailedCheck,
+        /// The exit qualification, when the failure is a VM exit.
+        qualification: u64,
+    },
     /// A VMX instruction failed; [`History::instruction`] says which.
     InstructionFailed(Option<VmInstructionError>),
     /// An interrupt or exception is about to be delivered. For #PF, CR2 is set already.

@@ -6,6 +6,9 @@ mod registers;
 mod tlb;
 mod vmcs;
 
+pub(crate) use registers::code_at;
+pub(crate) use vmcs::{exit_line, qualification};
+
 use crate::run::Machine;
 use processor::Cpu;
 use std::fmt;

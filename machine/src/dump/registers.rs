@@ -46,20 +46,21 @@ pub(super) fn write(cpu: &Cpu, _address: Option<u64>, out: &mut String) -> Resul
     if let Some(failed) = cpu.vmx.last_failed_check {
         writeln!(out, "the last VM entry failed: {failed}")?;
     }
-    for line in code(cpu) {
+    for line in code_at(cpu, cpu.rip, LINES) {
         writeln!(out, "  {line}")?;
     }
     Ok(())
 }
 
-/// The code at RIP, disassembled, a line for each instruction; or one line that says why there is none.
-pub(crate) fn code(cpu: &Cpu) -> Vec<String> {
-    let mut bytes = [0; 15 * LINES];
-    let count = cpu.peek_linear(cpu.code_linear(), &mut bytes);
-    if count == 0 {
-        return vec!["the code at RIP is not mapped".to_owned()];
+/// The code at `rip` in the present code segment, disassembled, a line for each of `count` instructions; or one line that says why there is none.
+pub(crate) fn code_at(cpu: &Cpu, rip: u64, count: usize) -> Vec<String> {
+    let linear = cpu.code_linear().wrapping_add(rip.wrapping_sub(cpu.rip));
+    let mut bytes = vec![0; 15 * count];
+    let read = cpu.peek_linear(linear, &mut bytes);
+    if read == 0 {
+        return vec![format!("the code at RIP {rip:#x} is not mapped")];
     }
-    let mut lines = disassemble(&bytes[..count], cpu.rip, cpu.code_size());
-    lines.truncate(LINES);
+    let mut lines = disassemble(&bytes[..read], rip, cpu.code_size());
+    lines.truncate(count);
     lines
 }

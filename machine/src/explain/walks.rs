@@ -258,6 +258,19 @@ pub fn paging_obstacle(walk: &Walk, cpu: &Cpu) -> Option<String> {
 /// A page walk, a line for each entry, with EPT's share in it.
 #[must_use]
 pub fn paging_lines(walk: &Walk, cpu: &Cpu) -> Vec<String> {
+    let mut lines = guest_paging_lines(walk, cpu);
+    let end = lines.pop();
+    let nested = walk.steps.last().and_then(|step| step.ept.as_ref()).filter(|nested| nested.result.is_err());
+    for nested in walk.ept.iter().chain(nested) {
+        lines.extend(ept_lines(nested, cpu).into_iter().map(|line| format!("  {line}")));
+    }
+    lines.extend(end.filter(|_| walk.ept.as_ref().is_none_or(|nested| nested.result.is_ok())));
+    lines
+}
+
+/// A page walk without what EPT has to do with it.
+#[must_use]
+pub fn guest_paging_lines(walk: &Walk, cpu: &Cpu) -> Vec<String> {
     let kind = match walk.kind {
         Kind::Read => "read",
         Kind::Write => "write",
@@ -283,15 +296,11 @@ pub fn paging_lines(walk: &Walk, cpu: &Cpu) -> Vec<String> {
             lines.push(format!("  {name:<5} {place}: {:#0digits$x}  {}", step.entry, paging_entry(step)));
         }
     }
-    let nested = walk.steps.last().and_then(|step| step.ept.as_ref()).filter(|nested| nested.result.is_err());
-    for nested in walk.ept.iter().chain(nested) {
-        lines.extend(ept_lines(nested, cpu).into_iter().map(|line| format!("  {line}")));
-    }
-    match (walk.physical(), walk.guest_physical) {
-        (Some(physical), _) => lines.push(format!("  -> physical {physical:#x}")),
-        (None, Ok(_)) => {}
-        (None, Err(_)) => lines.push(format!("  stopped: {}", paging_obstacle(walk, cpu).unwrap_or_default())),
-    }
+    lines.push(match (walk.guest_physical, &walk.ept) {
+        (Ok(address), None) => format!("  -> physical {address:#x}"),
+        (Ok(address), Some(_)) => format!("  -> guest-physical {address:#x}"),
+        (Err(_), _) => format!("  stopped: {}", paging_obstacle(walk, cpu).unwrap_or_default()),
+    });
     lines
 }
 
@@ -305,7 +314,7 @@ mod tests {
 
     impl PhysicalMemory for Memory {
         fn load(&mut self, address: u64) -> u64 {
-            let level = 5 - (address >> 12) as u8;
+            let level = 5u64.saturating_sub(address >> 12) as u8;
             if level == self.0 { self.1 } else { ((address >> 12) + 1) << 12 | 7 }
         }
         fn store(&mut self, _address: u64, _value: u64) {}

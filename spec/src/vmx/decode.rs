@@ -216,7 +216,7 @@ impl fmt::Display for Qualification {
                 let repeated = if value & io::REP != 0 { "REP " } else { "" };
                 write!(f, "{repeated}{name} of {} bytes, port {:#x}", (value & 7) + 1, value >> io::PORT_SHIFT & 0xffff)
             }
-            ExitReason::EptViolation => write!(f, "{}", EptViolation(value).names()),
+            ExitReason::EptViolation => ept_violation(f, EptViolation(value)),
             ExitReason::ApicAccess => {
                 let kind = match value >> apic_access::TYPE_SHIFT & 15 {
                     apic_access::READ => "read",
@@ -240,6 +240,32 @@ impl fmt::Display for Qualification {
             _ => Ok(()),
         }
     }
+}
+
+fn ept_violation(f: &mut fmt::Formatter<'_>, violation: EptViolation) -> fmt::Result {
+    let accesses = [(EptViolation::READ, "read"), (EptViolation::WRITE, "write"), (EptViolation::FETCH, "fetch")];
+    let mut gap = "";
+    for (_, name) in accesses.into_iter().filter(|(bit, _)| violation.has(*bit)) {
+        write!(f, "{gap}{name}")?;
+        gap = " and ";
+    }
+    f.write_str(", the entries give ")?;
+    let rights = [(EptViolation::READABLE, 'r'), (EptViolation::WRITABLE, 'w'), (EptViolation::EXECUTABLE, 'x')];
+    for (bit, letter) in rights {
+        write!(f, "{}", if violation.has(bit) { letter } else { '-' })?;
+    }
+    match (violation.has(EptViolation::LINEAR_VALID), violation.has(EptViolation::TRANSLATED)) {
+        (false, _) => f.write_str(", no linear address")?,
+        (true, true) => f.write_str(", of a linear address")?,
+        (true, false) => f.write_str(", of a guest paging-structure entry")?,
+    }
+    let rest = [
+        (EptViolation::NMI_UNBLOCKING, ", NMI unblocking due to IRET"),
+        (EptViolation::SHADOW_STACK, ", shadow-stack access"),
+        (EptViolation::GUEST_PAGING_VERIFICATION, ", guest-paging verification"),
+        (EptViolation::ASYNCHRONOUS, ", asynchronous"),
+    ];
+    rest.into_iter().filter(|(bit, _)| violation.has(*bit)).try_for_each(|(_, text)| f.write_str(text))
 }
 
 #[cfg(test)]
@@ -277,6 +303,8 @@ mod tests {
         assert_eq!(Qualification(ExitReason::Io, 0x03f8_0008).to_string(), "IN of 1 bytes, port 0x3f8");
         assert_eq!(Qualification(ExitReason::CrAccess, 0x203).to_string(), "MOV to CR3 from RDX");
         assert_eq!(Qualification(ExitReason::Cpuid, 0).to_string(), "");
+        let violation = Qualification(ExitReason::EptViolation, 0x1aa).to_string();
+        assert_eq!(violation, "write, the entries give r-x, of a linear address");
     }
 
     #[test]

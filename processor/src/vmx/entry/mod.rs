@@ -35,7 +35,7 @@ impl Cpu {
         }
         let context = self.entry_context();
         if let Err(failed) = checks::controls_and_host(&self.vmx.vmcs, &self.vmx.capabilities, context) {
-            self.note_failed_entry(failed);
+            self.note_failed_entry(failed, 0);
             self.vm_fail(failed.check.group().instruction_error().unwrap_or(Error::InvalidControls));
             return Ok(());
         }
@@ -134,14 +134,14 @@ impl Cpu {
         Ok(())
     }
 
-    fn note_failed_entry(&mut self, failed: FailedCheck) {
+    fn note_failed_entry(&mut self, failed: FailedCheck, qualification: u64) {
         self.vmx.last_failed_check = Some(failed);
-        self.observe(Happening::EntryFailed(failed));
+        self.observe(Happening::EntryFailed { failed, qualification });
     }
 
     /// 27.8: a VM entry that fails after the checks on controls and host state is a VM exit that saves no guest state.
     fn entry_failure(&mut self, failed: FailedCheck, qualification: u64) {
-        self.note_failed_entry(failed);
+        self.note_failed_entry(failed, qualification);
         let reason = failed.check.group().exit_reason().unwrap_or(spec::vmx::ExitReason::InvalidGuestState);
         self.failed_entry_exit(Exit::new(reason, qualification));
     }
