@@ -120,7 +120,8 @@ impl fmt::Display for ExitStatistics {
             for (reason, count) in reasons {
                 let Count { exits, returns, instructions, most } = *count;
                 let percent = 100.0 * exits as f64 / total as f64;
-                let average = if returns == 0 { "-".to_owned() } else { (instructions / returns).to_string() };
+                let average =
+                    instructions.checked_div(returns).map_or_else(|| "-".to_owned(), |average| average.to_string());
                 writeln!(
                     f,
                     "{exits:>10} {percent:>6.1} {:>12.0} {average:>14} {most:>12}  {}",

@@ -59,11 +59,11 @@ impl Hypervisor {
 
     fn tables(&self) {
         for (base, flags) in [(PAGE_TABLES, 7), (EPT_TABLES, 7)] {
-            self.store_64(base, base + 0x1000 | flags);
-            self.store_64(base + 0x1000, base + 0x2000 | flags);
+            self.store_64(base, (base + 0x1000) | flags);
+            self.store_64(base + 0x1000, (base + 0x2000) | flags);
         }
         self.store_64(PAGE_TABLES + 0x2000, 0x87);
-        self.store_64(EPT_TABLES + 0x2000, EPT_TABLES + 0x3000 | 7);
+        self.store_64(EPT_TABLES + 0x2000, (EPT_TABLES + 0x3000) | 7);
         for page in 0..512 {
             self.store_64(EPT_TABLES + 0x3000 + 8 * page, page << 12 | 0x37);
         }
