@@ -7,6 +7,7 @@
 mod board;
 pub mod boot;
 mod config;
+mod debug;
 mod digest;
 mod dump;
 mod error;

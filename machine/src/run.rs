@@ -15,6 +15,7 @@ use chipset::acpi::{AcpiConfig, AcpiTables};
 use chipset::memory_map::RamLayout;
 use devices::ports::PowerRequest;
 use processor::apic::targets;
+use processor::debugger::Stopped;
 use processor::models::Model;
 use processor::{CodeCache, Cpu, RunExit};
 use std::collections::VecDeque;
@@ -48,6 +49,13 @@ pub enum Outcome {
     InstructionLimit,
     /// Every processor is halted and nothing can wake one.
     Idle,
+    /// A processor met what the debugger asked for. The machine is in the middle of a turn, which the next run takes up.
+    Debug {
+        /// The processor's number.
+        processor: usize,
+        /// Why.
+        stopped: Stopped,
+    },
 }
 
 /// What a boot needs again after a reset.
@@ -74,7 +82,13 @@ pub struct Machine {
     /// The virtual time of processors that are not running now.
     now: u64,
     /// The processor whose turn is next.
-    turn: usize,
+    pub(crate) turn: usize,
+    /// The turn in which the debugger stopped the run.
+    pub(crate) paused: Option<Paused>,
+    /// When to look at the host next.
+    next_look: u64,
+    /// The last time at which the host was looked at because all were idle.
+    idle_looked: Option<u64>,
     typed: VecDeque<u8>,
     end: Option<Outcome>,
     reset_wanted: bool,
@@ -153,6 +167,9 @@ impl Machine {
             reboot: config.reboot,
             now: 0,
             turn: 0,
+            paused: None,
+            next_look: 0,
+            idle_looked: None,
             typed: VecDeque::new(),
             end: None,
             reset_wanted: false,
@@ -217,6 +234,7 @@ impl Machine {
             cpu.power_on();
         }
         self.turn = 0;
+        self.paused = None;
         self.start()
     }
 
@@ -258,8 +276,6 @@ impl Machine {
 
     /// Runs until the machine ends, at most until `limit` instructions have been retired.
     pub fn run(&mut self, host: &mut dyn Host, limit: Option<u64>) -> Outcome {
-        let mut next_look = self.now;
-        let mut idle_looked = None;
         loop {
             if let Some(outcome) = self.end.take() {
                 return outcome;
@@ -273,30 +289,31 @@ impl Machine {
                     return Outcome::Reset;
                 }
             }
-            if self.now >= next_look {
-                next_look = self.now + HOST_INTERVAL;
+            if self.paused.is_none() && self.now >= self.next_look {
+                self.next_look = self.now + HOST_INTERVAL;
                 if self.look_at_host(host) {
                     return Outcome::Interrupted;
                 }
             }
-            let mut until = next_look.min(lock(&self.board).next_alarm());
+            let mut until = self.next_look.min(lock(&self.board).next_alarm());
             if let Some(limit) = limit {
                 let left = limit.saturating_sub(self.instructions());
-                if left == 0 {
+                if left == 0 && self.paused.is_none() {
                     return Outcome::InstructionLimit;
                 }
                 until = until.min(self.now.saturating_add(left));
             }
             match self.run_turn(until) {
                 Turn::Ran => {}
+                Turn::Debug(processor, stopped) => return Outcome::Debug { processor, stopped },
                 Turn::TripleFault(processor) => {
                     let why = crate::explain::triple_fault(&self.cpus[processor]);
                     let state = format!("{why}{}", self.describe(processor));
                     return Outcome::TripleFault { processor, state };
                 }
                 // What a processor has just sent may already be answered: time is not skipped past the answer.
-                Turn::AllIdle if idle_looked != Some(self.now) => {
-                    idle_looked = Some(self.now);
+                Turn::AllIdle if self.idle_looked != Some(self.now) => {
+                    self.idle_looked = Some(self.now);
                     if self.look_at_host(host) {
                         return Outcome::Interrupted;
                     }
@@ -324,10 +341,15 @@ impl Machine {
     fn run_turn(&mut self, until: u64) -> Turn {
         let count = self.cpus.len();
         for _ in 0..count {
-            let index = self.turn;
-            let end = if count > 1 { until.min(self.now + TURN) } else { until };
-            self.catch_up(index);
-            let before = self.cpus[index].instructions;
+            let Paused { index, end, before } = match self.paused.take() {
+                Some(paused) => paused,
+                None => {
+                    let index = self.turn;
+                    let end = if count > 1 { until.min(self.now + TURN) } else { until };
+                    self.catch_up(index);
+                    Paused { index, end, before: self.cpus[index].instructions }
+                }
+            };
             loop {
                 let cpu = &mut self.cpus[index];
                 let exit = cpu.run(&mut self.code, end);
@@ -344,6 +366,11 @@ impl Machine {
                         }
                     }
                     RunExit::TripleFault => return Turn::TripleFault(index),
+                    RunExit::Debug => {
+                        let stopped = cpu.take_stopped().unwrap_or(Stopped::Step);
+                        self.paused = Some(Paused { index, end, before });
+                        return Turn::Debug(index, stopped);
+                    }
                     RunExit::Deadline | RunExit::Idle | RunExit::Yield => break,
                 }
             }
@@ -389,20 +416,22 @@ impl Machine {
     /// Takes what the host has. True when the run shall end.
     fn look_at_host(&mut self, host: &mut dyn Host) -> bool {
         // Bytes wait here until the guest has taken those before: then the next are asked for.
+        let mut stop = false;
         while self.typed.is_empty() {
             let event = host.poll();
             if event.is_none() {
                 break;
             }
             if self.take(event) {
-                return true;
+                stop = true;
+                break;
             }
             self.type_ahead();
         }
         self.type_ahead();
         lock(&self.board).poll_host(self.now);
         self.service();
-        false
+        stop
     }
 
     fn take(&mut self, event: Option<HostEvent>) -> bool {
@@ -431,4 +460,12 @@ enum Turn {
     Ran,
     AllIdle,
     TripleFault(usize),
+    Debug(usize, Stopped),
+}
+
+/// A turn that has begun: whose, until when, and how many instructions the processor had retired.
+pub(crate) struct Paused {
+    pub(crate) index: usize,
+    end: u64,
+    before: u64,
 }

@@ -2,6 +2,7 @@
 
 use crate::apic::LocalApic;
 use crate::bus::Bus;
+use crate::debugger::Debugger;
 use crate::flags::{self, LateFlags};
 use crate::memory::map::MemoryMap;
 use crate::memory::ram::GuestRam;
@@ -169,6 +170,8 @@ pub struct Cpu {
     pub observer: Option<Box<dyn Observer>>,
     /// What is remembered for diagnosis.
     pub history: History,
+    /// What a debugger wants.
+    pub(crate) debugger: Debugger,
     /// Blocks by linear address.
     pub(crate) jumps: JumpCache,
 }
@@ -229,6 +232,7 @@ impl Cpu {
             vmx: Vmx::new(VmxCapabilities::new(&Model::default_model())),
             observer: None,
             history: History::default(),
+            debugger: Debugger::default(),
             jumps: JumpCache::new(),
         };
         cpu.power_on();

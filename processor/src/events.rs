@@ -48,6 +48,7 @@ impl Cpu {
             || self.see_to_interrupts()
         {
             self.attention |= attention::EVENT;
+            self.debug_step_done();
             return Boundary::Again;
         }
         if self.activity != Activity::Active {
@@ -57,7 +58,11 @@ impl Cpu {
             self.attention &= !(attention::DEBUG | attention::SHADOW);
             return Boundary::Go;
         }
+        if self.debugger.active() && self.breakpoint_here() {
+            return Boundary::Again;
+        }
         self.single_step(code);
+        self.debug_step_done();
         Boundary::Again
     }
 
@@ -298,7 +303,11 @@ impl Cpu {
                 return;
             }
             self.note_exception(event);
-            if self.deliver(event).is_ok() {
+            // Between instructions time is exact, and the board within reach.
+            let exact = std::mem::replace(&mut self.exact, true);
+            let delivered = self.deliver(event);
+            self.exact = exact;
+            if delivered.is_ok() {
                 self.vmx.iret_unblocked_nmi = false;
                 // An event delivered before an instruction counts as that instruction does.
                 self.vmx_instruction_done();

@@ -5,6 +5,7 @@
 pub mod apic;
 pub mod bus;
 pub mod cpu;
+pub mod debugger;
 pub mod decode;
 pub mod events;
 pub mod flags;

@@ -27,6 +27,8 @@ pub mod attention {
     pub const INACTIVE: u32 = 1 << 7;
     /// PAUSE: leave the run.
     pub const YIELD: u32 = 1 << 8;
+    /// The debugger wants to take over.
+    pub const DEBUGGER: u32 = 1 << 9;
 }
 
 /// What the processor is doing (SDM Vol 3C, 25.4.2 names the first four for VT-x).
@@ -55,6 +57,8 @@ pub enum RunExit {
     Yield,
     /// A triple fault outside VMX non-root operation: the board resets or stops.
     TripleFault,
+    /// For the debugger; see [`Cpu::take_stopped`].
+    Debug,
 }
 
 const JUMPS: usize = 4096;
@@ -145,6 +149,9 @@ impl Cpu {
                         return RunExit::Service;
                     }
                 }
+                if self.attention & attention::DEBUGGER != 0 && self.debugger_takes_over() {
+                    return RunExit::Debug;
+                }
                 if self.attention & attention::YIELD != 0 {
                     self.attention &= !attention::YIELD;
                     return RunExit::Yield;
@@ -170,6 +177,15 @@ impl Cpu {
                 // No block is worth decoding for one instruction.
                 self.run_one(code);
                 continue;
+            }
+            if self.debugger.active() {
+                if self.breakpoint_here() {
+                    continue;
+                }
+                if self.debugger.stepping() {
+                    self.debug_step(code);
+                    continue;
+                }
             }
             self.refresh_jump_tag(code);
             let Ok(index) = self.find_block(code, false) else {
@@ -271,7 +287,8 @@ impl Cpu {
             }
             return self.find_block(code, true);
         }
-        if !single {
+        // Where a breakpoint may be, the run loop has to look each time.
+        if !single && !code.is_stop(linear) {
             let jump = Jump { linear, tag: self.jumps.tag, block: index };
             self.jumps.entries[jump_slot(linear)] = jump;
         }

@@ -107,6 +107,7 @@ impl Cpu {
             vmx,
             observer: _,
             history: _,
+            debugger: _,
             jumps: _,
         } = self;
         CpuState {

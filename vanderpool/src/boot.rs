@@ -2,6 +2,7 @@
 
 use crate::cli::{self, Network, Serial};
 use crate::debian::Cache;
+use crate::gdb;
 use crate::host::{Input, Keyboard, Signals};
 use crate::initramfs::Initramfs;
 use crate::terminal::RawMode;
@@ -31,11 +32,12 @@ pub fn run(arguments: &cli::Boot) -> Result<u8, Error> {
         eprintln!("vanderpool: Ctrl-A x ends the machine, Ctrl-A h helps");
     }
     let mut console = HostConsole::new(keyboard, signals);
+    let gdb = arguments.gdb.as_deref().or(arguments.gdb_wait.then_some(gdb::DEFAULT_ADDRESS));
     let start = Instant::now();
     let outcome = {
         let raw_mode = if on_terminal { RawMode::enter() } else { Ok(RawMode::none()) };
         let _raw_mode = raw_mode.map_err(|e| Error::new(format!("cannot use the terminal: {e}")))?;
-        run_machine(&mut machine, &mut console, arguments.max_instructions, None, false)?
+        run_machine(&mut machine, &mut console, arguments.max_instructions, gdb, arguments.gdb_wait)?
     };
     let elapsed = start.elapsed();
     if arguments.stats {
@@ -58,12 +60,12 @@ pub(crate) fn run_machine(
     console: &mut HostConsole,
     limit: Option<u64>,
     gdb: Option<&str>,
-    _wait: bool,
+    wait: bool,
 ) -> Result<Outcome, Error> {
-    if gdb.is_some() {
-        return Err(Error::new("gdb"));
+    match gdb {
+        Some(address) => gdb::run(machine, console, limit, &gdb::listen(address)?, wait),
+        None => Ok(machine.run(console, limit)),
     }
-    Ok(machine.run(console, limit))
 }
 
 /// The machine that `arguments` describe.
@@ -192,7 +194,8 @@ fn report(machine: &Machine, elapsed: Duration) {
 
 fn status(outcome: &Outcome, console: &HostConsole) -> u8 {
     match outcome {
-        Outcome::PowerOff => exit_status::POWER_OFF,
+        // The debugger keeps its own stops for itself.
+        Outcome::PowerOff | Outcome::Debug { .. } => exit_status::POWER_OFF,
         Outcome::Reset => exit_status::RESET,
         // A process has 8 bits for its status.
         Outcome::DebugExit(status) => (status & 0xff) as u8,
@@ -225,6 +228,11 @@ pub(crate) struct HostConsole {
 impl HostConsole {
     pub(crate) fn new(keyboard: Keyboard, signals: Signals) -> Self {
         Self { keyboard, signals, quit: false }
+    }
+
+    /// The run is to end, by the user or by a signal.
+    pub(crate) fn stopping(&self) -> bool {
+        self.quit || self.signals.pending().is_some()
     }
 
     /// The signal that ended the run, unless the user did.

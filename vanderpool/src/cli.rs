@@ -109,6 +109,12 @@ pub struct Boot {
     /// End after N instructions
     #[arg(long, value_name = "N")]
     pub max_instructions: Option<u64>,
+    /// Wait for gdb (`target remote`) at this address, or on the loopback at this port (1234)
+    #[arg(long, value_name = "[ADDRESS:]PORT", num_args = 0..=1, default_missing_value = crate::gdb::DEFAULT_ADDRESS)]
+    pub gdb: Option<String>,
+    /// Start only when gdb tells to (implies --gdb)
+    #[arg(long)]
+    pub gdb_wait: bool,
     /// At the end, print the digest of the machine's state to standard error
     #[arg(long)]
     pub digest: bool,

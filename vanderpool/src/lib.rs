@@ -9,6 +9,7 @@ pub mod cpus;
 pub mod debian;
 pub mod error;
 pub mod exit_status;
+pub mod gdb;
 pub mod host;
 pub mod initramfs;
 pub mod modules;

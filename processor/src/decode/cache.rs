@@ -78,6 +78,8 @@ pub struct CodeCache {
     revoked_before: usize,
     /// Which codes the processor model has.
     announced: Box<[bool]>,
+    /// Offsets in a page at which an instruction begins a block, a bit for each; see [`CodeCache::set_stops`].
+    stops: Option<Box<[u64; 64]>>,
 }
 
 impl std::fmt::Debug for CodeCache {
@@ -105,6 +107,7 @@ impl CodeCache {
             revoked: Vec::new(),
             revoked_before: 0,
             announced,
+            stops: None,
         }
     }
 
@@ -112,6 +115,30 @@ impl CodeCache {
     #[inline(always)]
     pub fn block(&self, index: u32) -> Option<&Block> {
         self.blocks.get(index as usize)?.as_ref()
+    }
+
+    /// Makes blocks end before every address whose offset in its page is that of one of `addresses`, for breakpoints: the run loop can then look
+    /// at the beginning of blocks only. Blocks decoded before are dropped, unless they end in such places already.
+    pub fn set_stops(&mut self, ram: &GuestRam, addresses: impl Iterator<Item = u64>) {
+        let mut stops = [0u64; 64];
+        for address in addresses {
+            stops[(address >> 6 & 63) as usize] |= 1 << (address & 63);
+        }
+        let known =
+            self.stops.as_ref().is_some_and(|old| stops.iter().zip(old.iter()).all(|(new, old)| new & !old == 0));
+        let none = stops == [0; 64];
+        if none && self.stops.is_none() || known && !none {
+            return;
+        }
+        self.stops = (!none).then(|| Box::new(stops));
+        self.drop_all(ram);
+        self.epoch += 1;
+    }
+
+    /// A block must begin at addresses with this offset in their page.
+    #[inline]
+    pub(crate) fn is_stop(&self, address: u64) -> bool {
+        self.stops.as_ref().is_some_and(|stops| stops[(address >> 6 & 63) as usize] >> (address & 63) & 1 != 0)
     }
 
     /// The number of the block at RAM `offset`, if it is there and, where it reaches into another page, that page is still `second_page`'s.
@@ -227,6 +254,9 @@ impl CodeCache {
         let mut ended = false;
         let mut ends_next = false;
         while instructions.len() < limit && !ended && decoder.can_decode() {
+            if !instructions.is_empty() && self.is_stop(decoder.ip()) {
+                break;
+            }
             let start = decoder.position();
             let mut instruction = decoder.decode();
             let without_prefix = without_ignored_prefix(instruction.code());

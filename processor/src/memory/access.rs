@@ -2,7 +2,7 @@
 //! stores to code, breakpoints, alignment checks).
 
 use super::paging::{CR0_AM, Kind};
-use super::tlb::{self, Spot};
+use super::tlb::{self, Rights, Spot};
 use crate::cpu::{Cpu, Mode};
 use crate::decode::op::SLOW;
 use crate::flags;
@@ -253,6 +253,9 @@ impl Cpu {
         if self.data_breakpoints_enabled() {
             self.note_data_breakpoints(linear, size, kind == Kind::Write);
         }
+        if self.debugger.watches() {
+            self.note_watchpoints(linear, size, kind)?;
+        }
         Ok(())
     }
 
@@ -287,6 +290,9 @@ impl Cpu {
         if rights.write {
             self.ram.note_writer(offset, self.tlb.writer());
             self.ram.mark_dirty(offset);
+        }
+        if self.debugger.watches() && self.debugger.watches_page(linear) {
+            rights = Rights::default();
         }
         self.tlb.insert(class, linear, offset, rights);
         if translation.size > 0x1000 {

@@ -122,7 +122,7 @@ fn start(program: &str, options: Options) -> Result<u8, Problem> {
 /// QEMU ends with 0 unless a guest or an error says otherwise; signals are told on standard error only.
 fn status(program: &str, outcome: &Outcome, host: &HostConsole) -> u8 {
     match outcome {
-        Outcome::PowerOff | Outcome::Reset => 0,
+        Outcome::PowerOff | Outcome::Reset | Outcome::Debug { .. } => 0,
         Outcome::DebugExit(status) => (status & 0xff) as u8,
         Outcome::TripleFault { processor, state } => {
             eprintln!("{program}: triple fault on processor {processor}\n{state}");
