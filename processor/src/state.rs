@@ -139,7 +139,8 @@ impl Cpu {
             activity: *activity,
             apic: apic.save(),
             msrs: *msrs,
-            events: *events,
+            // How long the instruction was that ran last on its own matters to nobody after it.
+            events: PendingEvents { step_length: 0, ..*events },
             monitor: *monitor,
             vmx: vmx.save(),
             vmx_attention: *flags & attention::VMX != 0,
