@@ -193,7 +193,7 @@ impl Machine {
             let until = (self.cpu.now() + step).min(end);
             match self.cpu.run(&mut self.code, until) {
                 RunExit::Deadline | RunExit::Service | RunExit::Yield => {}
-                RunExit::Idle | RunExit::TripleFault => break,
+                RunExit::Idle | RunExit::TripleFault | RunExit::Debug => break,
             }
         }
     }
