@@ -3,6 +3,7 @@
 use crate::run::Machine;
 use processor::Cpu;
 use processor::debugger::{Breakpoint, Watchpoint};
+use processor::run::Activity;
 
 impl Machine {
     /// Replaces the breakpoints and watchpoints of every processor. A run that meets one ends in [`crate::Outcome::Debug`] and is taken up again
@@ -29,9 +30,14 @@ impl Machine {
         self.cpus.get_mut(index)
     }
 
-    /// The processor whose turn it is.
+    /// The processor whose turn it is, or was last; one that executes instructions, if there is one.
     pub fn current_processor(&self) -> usize {
-        self.paused.as_ref().map_or(self.turn, |paused| paused.index)
+        if let Some(paused) = &self.paused {
+            return paused.index;
+        }
+        let count = self.cpus.len();
+        let backwards = (1..=count).map(|back| (self.turn + count - back) % count);
+        backwards.clone().find(|&index| self.cpus[index].activity == Activity::Active).or(backwards.max()).unwrap_or(0)
     }
 }
 
