@@ -249,8 +249,10 @@ enum Change {
 fn change_of(name: &str) -> Option<Change> {
     if let Some((_, ours)) = VMX_FEATURES.iter().find(|(theirs, _)| *theirs == name) {
         return Some(match VmxFeature::named(ours) {
-            Some(_) => Change::Switch((*ours).to_owned()),
-            None => Change::Absent,
+            Some(feature) if Model::named("full").is_ok_and(|full| full.vmx.has(feature)) => {
+                Change::Switch((*ours).to_owned())
+            }
+            _ => Change::Absent,
         });
     }
     if let Some((_, word, bit)) = VMX_BITS.iter().find(|(theirs, ..)| *theirs == name) {
@@ -405,6 +407,10 @@ mod tests {
         let chosen = model("max,+vmx,-pku,-vmx-ept-1gb,-vmx-hlt-exit").unwrap();
         assert!(!chosen.has(Feature::PKU) && !chosen.vmx.has(VmxFeature::EptPages1G));
         assert_eq!(chosen.vmx_bits().primary >> 7 & 1, 0);
+        for (name, ours) in VMX_FEATURES {
+            assert!(model(&format!("max,-{name}")).is_ok(), "{name}: what is there or not can be switched off");
+            assert!(VmxFeature::named(ours).is_some() || *ours == "nested-exception", "{ours}");
+        }
         assert!(model("max,-svm,-avx512f").is_ok(), "what is not there can be switched off");
     }
 
