@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 mod bench;
+mod conformance;
 mod fuzz;
 mod image;
 mod kvm_unit_tests;
@@ -21,6 +22,8 @@ struct Arguments {
 enum Command {
     /// Time our machine and QEMU's TCG on the same kernel and initramfs and print both side by side.
     Bench(bench::Arguments),
+    /// Run the VT-x conformance tests on our machine or in Bochs.
+    Conformance(conformance::Arguments),
     /// Fuzz a target under libFuzzer, guided by coverage; without a target, list them.
     Fuzz(fuzz::Arguments),
     /// Write the initramfs images of the tests below target/guests and print how to boot them.
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
     }
     let result = match Arguments::parse().command {
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Conformance(arguments) => conformance::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::KvmUnitTests(arguments) => kvm_unit_tests::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),

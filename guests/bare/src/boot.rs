@@ -162,12 +162,14 @@ boot_exception:
     add rsp, 16
     iretq
 
-    // What a guest's exceptions and interrupts lead to: VMCALL, which tells the vector by where it is.
+    // What a guest's exceptions and interrupts lead to: VMCALL, which tells the vector by where it is. The NOP before it is for Bochs,
+    // which takes the RIP of an exit by a handler's first instruction for that of what was interrupted.
     .balign 8
     .global boot_guest_stubs
 boot_guest_stubs:
     .rept 256
     .balign 8
+    nop
     vmcall
     .endr
 
@@ -250,9 +252,9 @@ pub fn guest_handler(vector: u8) -> u64 {
     (&raw const boot_guest_stubs) as u64 + 8 * u64::from(vector)
 }
 
-/// The vector whose guest handler is at `rip`.
+/// The vector whose guest handler's VMCALL is at `rip`.
 #[must_use]
 pub fn guest_vector(rip: u64) -> Option<u8> {
-    let offset = rip.wrapping_sub((&raw const boot_guest_stubs) as u64);
+    let offset = rip.wrapping_sub((&raw const boot_guest_stubs) as u64 + 1);
     if offset < 8 * 256 && offset.is_multiple_of(8) { u8::try_from(offset / 8).ok() } else { None }
 }

@@ -199,3 +199,24 @@ pub fn has_vmx() -> bool {
 pub fn physical_bits() -> u32 {
     cpuid(0x8000_0008, 0)[0] & 0xff
 }
+
+/// Ends the blocking of NMIs, as an IRET does.
+pub fn unblock_nmis() {
+    // SAFETY: returns to the next instruction with everything as it is; an NMI that comes has a stack of its own.
+    unsafe {
+        asm!(
+            "mov rax, ss",
+            "mov rcx, rsp",
+            "push rax",
+            "push rcx",
+            "pushfq",
+            "mov rax, cs",
+            "push rax",
+            "lea rax, [rip + 2f]",
+            "push rax",
+            "iretq",
+            "2:",
+            clobber_abi("sysv64"),
+        );
+    }
+}

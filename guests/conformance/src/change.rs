@@ -3,6 +3,7 @@
 use crate::trial::{APIC_ENABLE, X2APIC_ENABLE};
 use bare::vmx::state::Word;
 use bare::{cpu, memory, vmx};
+use spec::vmx::ept::EptEntry;
 use spec::vmx::{ExitControls, PrimaryControls, VmcsField as Field};
 use spec::x86::msr;
 
@@ -38,6 +39,49 @@ pub enum Change {
     CurrentVmcs(Field),
     /// The local APIC is in x2APIC mode.
     X2apic,
+    /// The EPT entry of the 2 MiB at [`HOLE`] becomes this, with the physical address of the scratch pages' 2 MiB. Before, it maps
+    /// them with every permission.
+    Hole(u64),
+    /// The 2 MiB at [`HOLE`] become 4 KiB pages of a table in a scratch page, all without access but for one scratch page, whose entry has
+    /// these permissions and flags: table, page, flags.
+    HoleTable(u64, u64, u64),
+    /// A general register of the guest: its number, and its value.
+    Register(usize, u64),
+    /// A general register of the guest becomes the address of a scratch page plus an offset.
+    RegisterPage(usize, u64, u64),
+    /// A general register of the guest becomes the address in the hole where a scratch page is, plus an offset.
+    RegisterHole(usize, u64, u64),
+    /// The lowest bit of IA32_XSS that the processor has becomes 1.
+    Xss,
+    /// Nothing; but the case needs a feature: CPUID leaf, subleaf, register (0 EAX to 3 EDX), bit, name.
+    Feature(u32, u32, usize, u32, &'static str),
+}
+
+/// A guest-physical address that EPT maps to the 2 MiB in which the scratch pages are.
+pub const HOLE: u64 = 0x3000_0000;
+
+/// Where changes are made.
+#[derive(Debug)]
+pub struct Places<'a> {
+    /// The first scratch page.
+    pub scratch: u64,
+    /// EPT's page directory of the first GiB.
+    pub ept_directory: u64,
+    /// The guest's general registers.
+    pub registers: &'a mut [u64; 16],
+}
+
+impl Places<'_> {
+    /// Sets the EPT entry at [`HOLE`]: permissions and flags.
+    pub fn set_hole(&self, flags: u64) {
+        memory::write(self.ept_directory + 8 * (HOLE >> 21), (self.scratch & !0x1f_ffff) | flags);
+    }
+
+    /// The address in the hole of a scratch page.
+    #[must_use]
+    pub fn in_hole(&self, page: u64) -> u64 {
+        HOLE + (scratch(self.scratch, page) & 0x1f_ffff)
+    }
 }
 
 /// Why a change cannot be made.
@@ -101,11 +145,12 @@ pub fn control_name(word: Word, bits: u64) -> &'static str {
 }
 
 impl Change {
-    /// Makes the change to the current VMCS or to the scratch pages from `first` on.
+    /// Makes the change to the current VMCS, or where `places` say.
     ///
     /// # Errors
     /// Why it cannot be made.
-    pub fn apply(self, first: u64) -> Result<(), Obstacle> {
+    pub fn apply(self, places: &mut Places<'_>) -> Result<(), Obstacle> {
+        let first = places.scratch;
         let page = |page| scratch(first, page);
         let read = |field| bare::vmx::instructions::vmread(field).map_err(|_| Obstacle::NoField(field));
         let write = |field, value| if vmx::write(field, value) { Ok(()) } else { Err(Obstacle::NoField(field)) };
@@ -169,6 +214,40 @@ impl Change {
                 Ok(())
             }
             Change::X2apic => enable_x2apic(),
+            Change::Hole(flags) => {
+                places.set_hole(flags);
+                Ok(())
+            }
+            Change::HoleTable(table, n, flags) => {
+                memory::write(page(table) + (page(n) >> 12 & 0x1ff) * 8, page(n) | flags);
+                memory::write(places.ept_directory + 8 * (HOLE >> 21), page(table) | EptEntry::PERMISSIONS);
+                Ok(())
+            }
+            Change::Register(number, value) => {
+                places.registers[number] = value;
+                Ok(())
+            }
+            Change::RegisterPage(number, n, offset) => {
+                places.registers[number] = page(n) + offset;
+                Ok(())
+            }
+            Change::RegisterHole(number, n, offset) => {
+                places.registers[number] = places.in_hole(n) + offset;
+                Ok(())
+            }
+            Change::Xss => {
+                let [_, _, supported, _] = cpu::cpuid(0xd, 1);
+                let bit = u64::from(supported & supported.wrapping_neg());
+                if bit != 0 && cpu::write_msr(msr::XSS, bit).is_ok() {
+                    Ok(())
+                } else {
+                    Err(Obstacle::Missing("a component of IA32_XSS"))
+                }
+            }
+            Change::Feature(leaf, subleaf, register, bit, name) => {
+                let has = cpu::cpuid(0, 0)[0] >= leaf & 0xffff && cpu::cpuid(leaf, subleaf)[register] >> bit & 1 != 0;
+                if has { Ok(()) } else { Err(Obstacle::Missing(name)) }
+            }
             Change::CurrentVmcs(field) => write(field, vmx::instructions::current_vmcs()),
         }
     }

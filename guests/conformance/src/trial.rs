@@ -1,14 +1,20 @@
 //! One VMCS at a time: prepared, changed, entered.
 
-use crate::change::{Change, Obstacle, SCRATCH_PAGES};
+use crate::change::{Change, Obstacle, Places, SCRATCH_PAGES};
 use crate::code;
+use bare::vmx::instructions::invept;
 use bare::vmx::state::{self, CODE32, Word, nth};
 use bare::vmx::{self, Entered, Failure, Hypervisor, Registers};
 use bare::{cpu, memory};
 use spec::vmx::capability::EptVpidCap;
-use spec::vmx::ept::EptEntry;
-use spec::vmx::{EntryControls, ExitReason, PinBasedControls, SecondaryControls, VmcsField as Field};
+use spec::vmx::ept::{EptEntry, invept_type};
+use spec::vmx::{
+    EntryControls, ExitReason, PinBasedControls, SecondaryControls, VmInstructionError, VmcsField as Field,
+};
 use spec::x86::{Cr0, Cr4, Efer, msr};
+
+/// An EPT entry of a 2 MiB page with every permission, write-back.
+pub const EVERYTHING: u64 = EptEntry::PERMISSIONS | EptEntry::PAGE | 6 << EptEntry::MEMORY_TYPE_SHIFT;
 
 /// Bytes of a guest's stack.
 const STACK: u64 = 2 * memory::PAGE;
@@ -85,6 +91,41 @@ pub enum Outcome {
     Exit(Exit),
 }
 
+impl Outcome {
+    /// The exit, if there was one.
+    #[must_use]
+    pub fn exit(&self) -> Option<Exit> {
+        match self {
+            Outcome::Exit(exit) => Some(*exit),
+            Outcome::Failed(_) => None,
+        }
+    }
+
+    /// Whether it is an exit for this reason, of an entry that did not fail.
+    #[must_use]
+    pub fn is(&self, reason: ExitReason) -> bool {
+        self.exit().is_some_and(|exit| exit.is(reason))
+    }
+
+    /// Whether the guest came to the VMCALL at the end of its code.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.exit().is_some_and(|exit| exit.is_done())
+    }
+
+    /// The vector that the guest's own IDT delivered.
+    #[must_use]
+    pub fn delivered(&self) -> Option<u8> {
+        self.exit().and_then(|exit| exit.delivered())
+    }
+
+    /// Whether the entry failed by VMfailValid with this error.
+    #[must_use]
+    pub fn failed_with(&self, error: VmInstructionError) -> bool {
+        matches!(self, Outcome::Failed(failure) if failure.is(error))
+    }
+}
+
 impl core::fmt::Display for Outcome {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
@@ -125,6 +166,16 @@ pub struct Trial {
     pub registers: Registers,
     cr0: u64,
     cr4: u64,
+    /// The local APIC stays in x2APIC mode once it is: not every processor gets it out again.
+    pub keeps_x2apic: bool,
+    /// MSRs that cases change, as they were.
+    msrs: [(u32, u64); 7],
+}
+
+/// Offsets of the local APIC's registers.
+mod apic {
+    pub const END_OF_INTERRUPT: u64 = 0xb0;
+    pub const SPURIOUS: u64 = 0xf0;
 }
 
 impl Trial {
@@ -152,6 +203,9 @@ impl Trial {
             registers: [0; 16],
             cr0: cpu::read_cr0(),
             cr4: cpu::read_cr4(),
+            keeps_x2apic: false,
+            msrs: [msr::PAT, msr::EFER, msr::XSS, msr::S_CET, msr::PKRS, msr::PERF_GLOBAL_CTRL, msr::KERNEL_GS_BASE]
+                .map(|number| (number, cpu::read_msr(number).unwrap_or(0))),
         })
     }
 
@@ -164,6 +218,8 @@ impl Trial {
         self.registers = [0; 16];
         (0..SCRATCH_PAGES).for_each(|page| memory::fill(crate::change::scratch(self.scratch, page), 0));
         memory::fill(self.zero, 0);
+        self.places().set_hole(EVERYTHING);
+        let _ = invept(invept_type::ALL_CONTEXT, [0; 2]);
         self.hypervisor.clear().map_err(Obstacle::Missing)?;
         state::write_valid(code::address(code::done), self.stack + STACK - 64);
         for field in TABLES {
@@ -204,11 +260,27 @@ impl Trial {
         if cpu::read_cr4() != self.cr4 {
             cpu::write_cr4(self.cr4);
         }
+        cpu::write_dr7(0x400);
+        cpu::write_cr8(0);
+        for (number, value) in self.msrs {
+            if cpu::read_msr(number).is_ok_and(|now| now != value) {
+                let _ = cpu::write_msr(number, value);
+            }
+        }
         let base = cpu::read_msr(msr::APIC_BASE).unwrap_or(0);
-        if base & X2APIC_ENABLE != 0 {
+        if base & X2APIC_ENABLE != 0 && self.keeps_x2apic {
+            let _ = cpu::write_msr(msr::X2APIC_FIRST + 0xb, 0);
+        } else if base & X2APIC_ENABLE != 0 {
             let _ = cpu::write_msr(msr::APIC_BASE, base & !(X2APIC_ENABLE | APIC_ENABLE));
             let _ = cpu::write_msr(msr::APIC_BASE, base & !X2APIC_ENABLE);
         }
+        if base & X2APIC_ENABLE == 0 || !self.keeps_x2apic {
+            memory::write_apic(apic::SPURIOUS, 0x1ff);
+            memory::write_apic(apic::END_OF_INTERRUPT, 0);
+        }
+        cpu::unblock_nmis();
+        cpu::admit_interrupts();
+        let _ = bare::exceptions::take_interrupt();
     }
 
     fn leave_ia32e(&self) {
@@ -223,7 +295,7 @@ impl Trial {
         vmx::write(Field::GUEST_EFER, vmx::read(Field::GUEST_EFER) & !(Efer::LMA | Efer::LME));
     }
 
-    fn real_mode(&self) -> Result<(), Obstacle> {
+    fn real_mode(&mut self) -> Result<(), Obstacle> {
         let bits = SecondaryControls::ENABLE_EPT | SecondaryControls::UNRESTRICTED_GUEST;
         self.apply(&[Change::Or(Field::SECONDARY_CONTROLS, bits.into())])?;
         self.leave_ia32e();
@@ -240,8 +312,14 @@ impl Trial {
     ///
     /// # Errors
     /// Why the first that cannot be made cannot.
-    pub fn apply(&self, changes: &[Change]) -> Result<(), Obstacle> {
-        changes.iter().try_for_each(|change| change.apply(self.scratch))
+    pub fn apply(&mut self, changes: &[Change]) -> Result<(), Obstacle> {
+        let mut places = self.places();
+        changes.iter().try_for_each(|change| change.apply(&mut places))
+    }
+
+    /// Where changes are made.
+    pub fn places(&mut self) -> Places<'_> {
+        Places { scratch: self.scratch, ept_directory: self.ept_directory, registers: &mut self.registers }
     }
 
     /// The guest begins with this code.
@@ -308,7 +386,7 @@ fn identity_ept() -> (u64, u64) {
         memory::write(tables + memory::PAGE + 8 * n, (tables + memory::PAGE * (2 + n)) | EptEntry::PERMISSIONS);
     }
     for n in 0..2048 {
-        memory::write(tables + 2 * memory::PAGE + 8 * n, n << 21 | 0xb7);
+        memory::write(tables + 2 * memory::PAGE + 8 * n, n << 21 | EVERYTHING | EptEntry::ACCESSED | EptEntry::DIRTY);
     }
     (tables | memory_type | 3 << 3, tables + 2 * memory::PAGE)
 }

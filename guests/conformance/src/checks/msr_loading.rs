@@ -12,12 +12,13 @@ const LIST: &[Change] = &[
     Msr(0, 0, msr::SYSENTER_CS as u64, 0),
     Msr(0, 1, GOOD, 0),
 ];
+const IN_X2APIC_MODE: &[Change] = &[X2apic, LIST[0], LIST[1], LIST[2], LIST[3]];
 const GOOD: u64 = msr::KERNEL_GS_BASE as u64;
 
 pub(super) const CASES: &[CheckCase] = &[
     case(C::MsrLoadFsGsBase, LIST, &[], &[Msr(0, 1, msr::FS_BASE as u64, 0)]),
     case(C::MsrLoadFsGsBase, LIST, &[], &[Msr(0, 1, msr::GS_BASE as u64, 0)]),
-    case(C::MsrLoadX2apic, LIST, &[X2apic], &[X2apic, Msr(0, 1, msr::X2APIC_FIRST as u64 + 8, 0)]),
+    case(C::MsrLoadX2apic, IN_X2APIC_MODE, &[], &[Msr(0, 1, msr::X2APIC_FIRST as u64 + 8, 0)]),
     case(C::MsrLoadSmmOnly, LIST, &[], &[Msr(0, 1, msr::SMM_MONITOR_CTL as u64, 0)]),
     case(C::MsrLoadReserved, LIST, &[], &[Msr(0, 1, GOOD | 1 << 32, 0)]),
     case(C::MsrLoadRefused, LIST, &[Msr(0, 1, GOOD, !0xfff)], &[Msr(0, 1, GOOD, 1 << 63)]),

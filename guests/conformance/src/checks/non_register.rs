@@ -20,11 +20,13 @@ const SHUTDOWN: u64 = ActivityState::Shutdown as u64;
 const WAIT: u64 = ActivityState::WaitForSipi as u64;
 const NMI: u64 = 0x8000_0202;
 const INTERRUPT: u64 = 0x8000_0040;
+/// What ends a guest that is halted.
+const TIMER: Change = Or(F::PIN_BASED_CONTROLS, P::PREEMPTION_TIMER as u64);
 /// Without it, IA32_DEBUGCTL.BTF in the VMCS says nothing.
 const LOAD_DEBUG: Change = Or(F::ENTRY_CONTROLS, N::LOAD_DEBUG_CONTROLS as u64);
 
 pub(super) const CASES: &[CheckCase] = &[
-    case(C::ActivityStateUnsupported, &[], &[Set(ACTIVITY, HLT)], &[Set(ACTIVITY, 4)])
+    case(C::ActivityStateUnsupported, &[TIMER], &[Set(ACTIVITY, HLT)], &[Set(ACTIVITY, 4)])
         .when(When::Misc(misc::ACTIVITY_HLT)),
     case(C::ActivityStateUnsupported, &[], &[], &[Set(ACTIVITY, HLT)]).when(When::NoMisc(misc::ACTIVITY_HLT)),
     case(C::ActivityStateUnsupported, &[], &[], &[Set(ACTIVITY, SHUTDOWN)]).when(When::NoMisc(misc::ACTIVITY_SHUTDOWN)),
@@ -40,9 +42,14 @@ pub(super) const CASES: &[CheckCase] = &[
         &[Set(ACTIVITY, HLT)],
     )
     .when(When::Misc(misc::ACTIVITY_HLT)),
-    case(C::InactiveWithBlocking, &[Set(ACTIVITY, HLT), Set(RFLAGS, 0x202)], &[], &[Set(BLOCKING, I::STI as u64)])
-        .when(When::Misc(misc::ACTIVITY_HLT)),
-    case(C::InactiveWithBlocking, &[Set(ACTIVITY, HLT)], &[], &[Set(BLOCKING, I::MOV_SS as u64)])
+    case(
+        C::InactiveWithBlocking,
+        &[TIMER, Set(ACTIVITY, HLT), Set(RFLAGS, 0x202)],
+        &[],
+        &[Set(BLOCKING, I::STI as u64)],
+    )
+    .when(When::Misc(misc::ACTIVITY_HLT)),
+    case(C::InactiveWithBlocking, &[TIMER, Set(ACTIVITY, HLT)], &[], &[Set(BLOCKING, I::MOV_SS as u64)])
         .when(When::Misc(misc::ACTIVITY_HLT)),
     case(C::ActivityStateForbidsInjection, &[Set(ACTIVITY, HLT)], &[Set(INFO, NMI)], &[Set(INFO, 0x8000_0306)])
         .when(When::Misc(misc::ACTIVITY_HLT)),
@@ -105,7 +112,7 @@ pub(super) const CASES: &[CheckCase] = &[
     ),
     case(
         C::PendingDebugSingleStepExtra,
-        &[LOAD_DEBUG, Set(ACTIVITY, HLT), Set(PENDING, PendingDebug::BS), Set(RFLAGS, 0x102)],
+        &[TIMER, LOAD_DEBUG, Set(ACTIVITY, HLT), Set(PENDING, PendingDebug::BS), Set(RFLAGS, 0x102)],
         &[],
         &[Set(F::GUEST_DEBUGCTL, 2)],
     )

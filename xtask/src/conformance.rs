@@ -1,0 +1,181 @@
+//! `cargo xtask conformance`: the VT-x conformance tests on our machine, or with `--bochs` in Debian's Bochs, whose differences must be
+//! those that `docs/conformance.md` explains.
+
+use crate::program;
+use guests::bare;
+use guests::iso::{self, IsoFile};
+use guests::programs::output_directory;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+use vanderpool::Error;
+use vanderpool::debian::Cache;
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Run in Bochs (Debian: apt-get install bochs bochsbios vgabios), started by GRUB from an ISO image.
+    #[arg(long)]
+    bochs: bool,
+    /// The processor model: one of `vanderpool cpus`, or of `bochs --help cpu`.
+    #[arg(long)]
+    cpu: Option<String>,
+    /// Seconds after which the run is ended.
+    #[arg(long, default_value_t = 120)]
+    limit: u64,
+    /// Print every case, not only those that fail.
+    #[arg(long)]
+    all: bool,
+    /// Our machine's command; without it, the release build of this workspace.
+    #[arg(long)]
+    vanderpool: Option<PathBuf>,
+}
+
+/// The model of Bochs 2.7 whose VT-x has the most.
+const BOCHS_MODEL: &str = "tigerlake";
+
+pub fn run(arguments: &Arguments) -> Result<(), Error> {
+    let image = bare::build("conformance")?;
+    let console = if arguments.bochs { in_bochs(arguments, &image)? } else { on_our_machine(arguments, &image)? };
+    for line in console.lines().filter(|line| arguments.all || line.starts_with("FAIL")) {
+        println!("{line}");
+    }
+    let summary = console.lines().find(|line| line.starts_with("conformance:"));
+    println!("{}", summary.ok_or_else(|| Error::new(format!("the run did not end:\n{}", tail(&console))))?);
+    let failed = failures(&console);
+    if !arguments.bochs {
+        return if failed.is_empty() { Ok(()) } else { Err(Error::new(format!("{} cases failed", failed.len()))) };
+    }
+    if arguments.cpu.as_deref().is_some_and(|cpu| cpu != BOCHS_MODEL) {
+        println!("{} differences; docs/conformance.md lists those of {BOCHS_MODEL}", failed.len());
+        return Ok(());
+    }
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/conformance.md");
+    let text = fs::read_to_string(&document).map_err(|e| Error::file("read", &document, &e))?;
+    let listed = listed(&text);
+    let news: Vec<_> = failed.difference(&listed).cloned().collect();
+    let gone: Vec<_> = listed.difference(&failed).cloned().collect();
+    if news.is_empty() && gone.is_empty() {
+        println!("Bochs differs in {} cases, as docs/conformance.md says", failed.len());
+        return Ok(());
+    }
+    Err(Error::new(format!("docs/conformance.md lacks {news:?} and has {gone:?}, which do not differ")))
+}
+
+/// The names of the cases that failed: the words between FAIL and the colon.
+fn failures(console: &str) -> BTreeSet<String> {
+    let name = |line: &str| Some(line.strip_prefix("FAIL ")?.split_once(": ")?.0.to_owned());
+    console.lines().filter_map(name).collect()
+}
+
+/// The names in the first column of the document's tables, each in backquotes.
+fn listed(document: &str) -> BTreeSet<String> {
+    let rows = document.lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.flat_map(|row| row.split(" | ").next().unwrap_or_default().split('`'))
+        .filter(|name| name.chars().any(char::is_alphanumeric))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn tail(console: &str) -> String {
+    let lines: Vec<_> = console.lines().collect();
+    lines[lines.len().saturating_sub(5)..].join("\n")
+}
+
+fn on_our_machine(arguments: &Arguments, image: &Path) -> Result<String, Error> {
+    let mut command = Command::new(program::path(arguments.vanderpool.as_deref())?);
+    let console = output_directory()?.join("conformance.console");
+    command.args(["boot", "--test-devices", "--no-reboot", "--memory", "64M", "--kernel"]).arg(image);
+    command.arg("--serial").arg(format!("file:{}", console.display()));
+    if let Some(cpu) = &arguments.cpu {
+        command.args(["--cpu", cpu]);
+    }
+    bounded(command, arguments.limit)?;
+    read(&console)
+}
+
+fn in_bochs(arguments: &Arguments, image: &Path) -> Result<String, Error> {
+    let cache = Cache::of_user(|line| eprintln!("xtask: {line}"))?;
+    let files = [IsoFile { path: "conformance", source: image }];
+    let disc = iso::grub(&cache, "conformance", "multiboot /conformance", &files)?;
+    let directory = output_directory()?;
+    let console = directory.join("conformance-bochs.console");
+    let _ = fs::remove_file(&console);
+    let configuration = directory.join("conformance.bochsrc");
+    let model = arguments.cpu.as_deref().unwrap_or(BOCHS_MODEL);
+    write(&configuration, &bochsrc(model, &disc, &console, &directory.join("conformance-bochs.log")))?;
+    // Debian's Bochs has its debugger in it, which waits for commands.
+    let commands = directory.join("conformance.bochs-commands");
+    write(&commands, "continue\n")?;
+    let mut command = Command::new("bochs");
+    command.arg("-q").arg("-f").arg(&configuration).arg("-rc").arg(&commands);
+    bounded(command, arguments.limit)?;
+    read(&console)
+}
+
+/// A display is wanted even where nobody looks; the one for VNC does not wait for a viewer.
+fn bochsrc(model: &str, disc: &Path, console: &Path, log: &Path) -> String {
+    format!(
+        "config_interface: textconfig\n\
+         display_library: rfb, options=\"timeout=0\"\n\
+         memory: guest=128, host=128\n\
+         romimage: file=/usr/share/bochs/BIOS-bochs-latest, options=fastboot\n\
+         vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest\n\
+         cpu: model={model}, count=1, ips=200000000, reset_on_triple_fault=0, ignore_bad_msrs=0\n\
+         clock: sync=none\n\
+         ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\n\
+         ata0-master: type=cdrom, path={}, status=inserted\n\
+         boot: cdrom\n\
+         com1: enabled=1, mode=file, dev={}\n\
+         panic: action=fatal\n\
+         error: action=report\n\
+         info: action=ignore\n\
+         debug: action=ignore\n\
+         log: {}\n",
+        disc.display(),
+        console.display(),
+        log.display()
+    )
+}
+
+/// Runs `command` without input or output for at most `limit` seconds. How it ends does not matter: its console tells.
+fn bounded(mut command: Command, limit: u64) -> Result<(), Error> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let cannot = |e: std::io::Error| Error::new(format!("cannot run {name}: {e}"));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().map_err(cannot)?;
+    let deadline = Instant::now() + Duration::from_secs(limit);
+    while child.try_wait().map_err(cannot)?.is_none() {
+        if Instant::now() >= deadline {
+            child.kill().map_err(cannot)?;
+            child.wait().map_err(cannot)?;
+            break;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<String, Error> {
+    let bytes = fs::read(path).map_err(|e| Error::file("read", path, &e))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Error> {
+    fs::write(path, text).map_err(|e| Error::file("write", path, &e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_failures_and_of_rows_agree() {
+        let console = "ok   check A 0\nFAIL check B 1: why: what\r\nFAIL control primary HLT exiting 0: x\n";
+        let document = "| case | why |\n| --- | --- |\n| `check B 1`, `control primary HLT exiting 0` | `words` |\n";
+        assert_eq!(failures(console), listed(document));
+        assert_eq!(failures(console).len(), 2);
+    }
+}
