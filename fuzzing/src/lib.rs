@@ -18,6 +18,7 @@ pub mod loaders;
 pub mod network;
 pub mod processor;
 pub mod virtio;
+pub mod vmcs;
 
 /// A fuzz target.
 #[derive(Clone, Copy)]
@@ -102,6 +103,13 @@ pub const TARGETS: &[Target] = &[
         run: processor::run,
         seeds: processor::seeds,
         longest: 512,
+    },
+    Target {
+        name: "vmcs",
+        about: "any VMCS: the hypervisor's state after a failed VM entry, and guests that are entered",
+        run: vmcs::run,
+        seeds: vmcs::seeds,
+        longest: 128,
     },
 ];
 

@@ -3,9 +3,13 @@
 use fuzzing::generate::{Random, input};
 use fuzzing::{TARGETS, Target};
 
-/// Inputs for each target; the processor takes longer than the others.
+/// Inputs for each target; the processor takes longer than the others, a VMCS is soon entered.
 fn inputs(target: &Target) -> u64 {
-    if target.name == "processor" { 60 } else { 400 }
+    match target.name {
+        "processor" => 60,
+        "vmcs" => 20_000,
+        _ => 400,
+    }
 }
 
 fn check(target: &Target) {
@@ -23,5 +27,17 @@ fn check(target: &Target) {
 fn no_seeded_input_breaks_a_target() {
     for target in TARGETS {
         check(target);
+    }
+}
+
+/// `cargo test --release -p fuzzing --test seeded -- --ignored`
+#[test]
+#[ignore = "takes minutes"]
+fn a_million_vmcss_leave_the_state_that_the_manual_says() {
+    let target = fuzzing::target("vmcs").expect("the target");
+    let mut random = Random::new(0x5eed);
+    let seeds = (target.seeds)();
+    for _ in 0..1_000_000 {
+        (target.run)(&input(&mut random, &seeds, target.longest));
     }
 }
