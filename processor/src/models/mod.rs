@@ -79,7 +79,8 @@ pub struct Model {
     pub arch_capabilities: u64,
     /// The microcode revision in IA32_BIOS_SIGN_ID.
     pub microcode: u32,
-    /// Whether the MSRs of the platform exist that systems look for on this family and model: MSR_PLATFORM_INFO, MSR_POWER_CTL.
+    /// Whether the MSRs of the platform exist that systems look for on this family and model: MSR_PLATFORM_INFO,
+    /// MSR_PKG_CST_CONFIG_CONTROL, MSR_POWER_CTL.
     pub platform_msrs: bool,
 }
 

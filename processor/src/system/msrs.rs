@@ -97,6 +97,9 @@ pub(super) fn register(table: &mut Table) {
     table.end(Code::Wrmsr, last!(wrmsr));
 }
 
+/// MSR_PKG_CST_CONFIG_CONTROL bit 15: locked by firmware, so that software reads it only. The package has no deeper state than C1.
+const PKG_CST_LOCK: u64 = 1 << 15;
+
 /// Bits of IA32_DEBUGCTL that can be set.
 pub(crate) const DEBUGCTL_WRITABLE: u64 = DebugCtl::LBR | DebugCtl::BTF;
 
@@ -209,6 +212,7 @@ impl Cpu {
             msr::SPEC_CTRL if has(Feature::IBRS_IBPB) => msrs.spec_ctrl,
             msr::BIOS_SIGN_ID => msrs.bios_sign_id,
             msr::PLATFORM_INFO if self.model.platform_msrs => reset.platform_info,
+            msr::PKG_CST_CONFIG_CONTROL if self.model.platform_msrs => PKG_CST_LOCK,
             msr::POWER_CTL if self.model.platform_msrs => msrs.power_ctl,
             msr::MTRRCAP => reset.mtrr_cap,
             msr::ARCH_CAPABILITIES => reset.arch_capabilities?,
