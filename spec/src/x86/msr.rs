@@ -27,8 +27,8 @@ msrs! {
     PMC0 = 0xc1, "IA32_PMC0: general performance counter 0; 1 to 7 follow.";
     CORE_CAPABILITIES = 0xcf, "IA32_CORE_CAPABILITIES.";
     PLATFORM_INFO = 0xce, "MSR_PLATFORM_INFO.";
-    PKG_CST_CONFIG_CONTROL = 0xe2, "MSR_PKG_CST_CONFIG_CONTROL: package C-state limits.";
     UMWAIT_CONTROL = 0xe1, "IA32_UMWAIT_CONTROL.";
+    PKG_CST_CONFIG_CONTROL = 0xe2, "MSR_PKG_CST_CONFIG_CONTROL: package C-state limits.";
     MPERF = 0xe7, "IA32_MPERF.";
     APERF = 0xe8, "IA32_APERF.";
     MTRRCAP = 0xfe, "IA32_MTRRCAP.";
