@@ -6,6 +6,7 @@ use crate::gdb;
 use crate::host::{Input, Keyboard, Signals};
 use crate::initramfs::Initramfs;
 use crate::terminal::RawMode;
+use crate::watch;
 use crate::{Error, exit_status};
 use devices::network::UserNetwork;
 use devices::ports::{Discard, Output};
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 /// When an argument, a file or a tool is not right, before the machine starts.
 pub fn run(arguments: &cli::Boot) -> Result<u8, Error> {
     let mut machine = build(arguments)?;
+    watch::watch(&mut machine, arguments)?;
     let signals = Signals::watch()?;
     let on_terminal = arguments.uses_terminal() && io::stdin().is_terminal();
     let keyboard = if arguments.uses_terminal() { Keyboard::of_stdin(on_terminal) } else { Keyboard::none() };
@@ -43,6 +45,7 @@ pub fn run(arguments: &cli::Boot) -> Result<u8, Error> {
     if arguments.stats {
         report(&machine, elapsed);
     }
+    watch::finish(&machine, arguments)?;
     if arguments.digest {
         eprintln!("digest: {}", machine.digest());
     }

@@ -1,6 +1,9 @@
 //! The command line.
 
+use crate::watch::ExplainFormat;
 use clap::{ArgGroup, Args, Parser, Subcommand};
+use machine::explain::Kinds;
+use machine::trace::Filter;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -118,9 +121,27 @@ pub struct Boot {
     /// At the end, print the digest of the machine's state to standard error
     #[arg(long)]
     pub digest: bool,
-    /// At the end, print the count of instructions, virtual and host time to standard error
+    /// At the end, print the count of instructions, virtual and host time, and VM exits by reason with their cost to standard error
     #[arg(long)]
     pub stats: bool,
+    /// Say why VM entries and VMX instructions fail, EPT misconfigurations and triple faults happen (docs/explain.md). KINDS, with commas
+    /// between them: entry, instruction, misconfiguration, violation, page-fault, triple-fault, usual, all
+    #[arg(long, value_name = "KINDS", num_args = 0..=1, require_equals = true, default_missing_value = "usual")]
+    pub explain: Option<Kinds>,
+    /// How explanations are written; JSON is one object a line
+    #[arg(long, value_enum, default_value = "text", requires = "explain")]
+    pub explain_format: ExplainFormat,
+    /// Write explanations to FILE instead of standard error
+    #[arg(long, value_name = "FILE", requires = "explain")]
+    pub explain_output: Option<PathBuf>,
+    /// Write VM entries, exits, injections, interrupts, exceptions, MSR and I/O accesses to FILE: for Perfetto and Chrome if its name ends in
+    /// .json, else as text
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// Trace only these: entry, exit, injection, failure, interrupt, exception, msr, io, shutdown, cpu=N, vmcs=ADDRESS, with commas
+    /// between them
+    #[arg(long, value_name = "FILTER", requires = "trace")]
+    pub trace_filter: Option<Filter>,
 }
 
 impl Boot {

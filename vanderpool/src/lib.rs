@@ -15,5 +15,6 @@ pub mod initramfs;
 pub mod modules;
 pub mod qemu;
 pub mod terminal;
+pub mod watch;
 
 pub use error::Error;
