@@ -160,6 +160,10 @@ impl Explainer {
         *told += 1;
         let explanation = explain();
         (self.sink)(&explanation);
-        self.seen.insert((kind, key.0, key.1), (explanation.title, 1));
+        let title = match explanation.check {
+            Some(rule) => format!("{}: {}", rule.name, explanation.title),
+            None => explanation.title,
+        };
+        self.seen.insert((kind, key.0, key.1), (title, 1));
     }
 }

@@ -353,3 +353,20 @@ fn the_same_again_is_only_counted() {
     assert_eq!(repeated.len(), 1);
     assert_eq!(repeated[0].1, 2);
 }
+
+#[test]
+fn the_run_is_the_same_whether_or_not_it_is_watched() {
+    let digest = |watched: bool, code: &[u8]| {
+        let mut hypervisor = Hypervisor::new();
+        if !watched {
+            hypervisor.machine.watch(Watchers::default());
+        }
+        let told = hypervisor.run(code);
+        assert_eq!(told.is_empty(), !watched);
+        hypervisor.machine.digest()
+    };
+    // A page fault that becomes a triple fault; an invalid opcode that does.
+    for code in [&[0x8b, 0x04, 0x25, 0x00, 0x00, 0x00, 0x40][..], &[0x0f, 0x0b]] {
+        assert_eq!(digest(true, code), digest(false, code));
+    }
+}
