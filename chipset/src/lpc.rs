@@ -4,7 +4,7 @@
 use crate::config_space::{ConfigSpace, Identity};
 use crate::memory_map::{PM_BASE, RCBA_BASE};
 use devices::device::{Device, Region};
-use devices::pci::{PciFunction, Window};
+use devices::pci::{PciFunction, Window, decode, encode};
 use serde::{Deserialize, Serialize};
 
 /// ACPI base address.
@@ -30,7 +30,7 @@ const GCS: u64 = 0x3410;
 const GCS_NO_REBOOT: u8 = 1 << 5;
 
 /// Levels that the PCI interrupt wires give.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterruptLevels {
     /// Bit n: PIRQ n is asserted; it drives I/O APIC input 16 + n.
     pub pirq: u8,
@@ -207,6 +207,14 @@ impl PciFunction for LpcBridge {
 
     fn windows(&self) -> Vec<Window> {
         Vec::new()
+    }
+
+    fn save_encoded(&self) -> Vec<u8> {
+        encode(&self.save())
+    }
+
+    fn restore_encoded(&mut self, state: &[u8]) -> bool {
+        decode(state).map(|state| self.restore(&state)).is_some()
     }
 }
 

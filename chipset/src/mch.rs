@@ -6,7 +6,7 @@
 use crate::config_space::{ConfigSpace, Identity};
 use crate::memory_map::{MIB, PAM_BASE};
 use devices::device::{Device, Region};
-use devices::pci::{PciFunction, Window};
+use devices::pci::{PciFunction, Window, decode, encode};
 use serde::{Deserialize, Serialize};
 
 /// PCI Express register range base address, 64 bits.
@@ -164,6 +164,14 @@ impl PciFunction for HostBridge {
 
     fn windows(&self) -> Vec<Window> {
         Vec::new()
+    }
+
+    fn save_encoded(&self) -> Vec<u8> {
+        encode(&self.save())
+    }
+
+    fn restore_encoded(&mut self, state: &[u8]) -> bool {
+        decode(state).map(|state| self.restore(&state)).is_some()
     }
 }
 

@@ -203,6 +203,12 @@ mod tests {
         fn windows(&self) -> Vec<devices::pci::Window> {
             Vec::new()
         }
+        fn save_encoded(&self) -> Vec<u8> {
+            Vec::new()
+        }
+        fn restore_encoded(&mut self, _: &[u8]) -> bool {
+            true
+        }
     }
 
     fn bar(root: &mut RootComplex, device: u8, number: u16) -> u32 {

@@ -73,7 +73,7 @@ pub struct RootComplex {
     functions: BTreeMap<Slot, Box<dyn PciFunction>>,
 }
 
-/// Saved state of [`RootComplex`], without the functions plugged in: those are saved by whoever made them.
+/// Saved state of [`RootComplex`], without the functions plugged in; see [`RootComplex::save_functions`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootComplexState {
     address: u32,
@@ -296,6 +296,26 @@ impl RootComplex {
         RootComplexState { address: *address, mch: mch.save(), lpc: lpc.save(), reset_control: reset_control.save() }
     }
 
+    /// The saved states of the functions plugged in, in ascending order of their slots.
+    #[must_use]
+    pub fn save_functions(&self) -> Vec<(Slot, Vec<u8>)> {
+        self.functions.iter().map(|(slot, function)| (*slot, function.save_encoded())).collect()
+    }
+
+    /// Gives the functions plugged in their states. `None`: those of `states` are others.
+    #[must_use]
+    pub fn restore_functions(&mut self, states: &[(Slot, Vec<u8>)]) -> Option<()> {
+        if states.len() != self.functions.len() {
+            return None;
+        }
+        for ((slot, function), (saved_slot, state)) in self.functions.iter_mut().zip(states) {
+            if slot != saved_slot || !function.restore_encoded(state) {
+                return None;
+            }
+        }
+        Some(())
+    }
+
     /// Restores everything but the functions plugged in.
     pub fn restore(&mut self, state: &RootComplexState) {
         let RootComplexState { address, mch, lpc, reset_control } = state;
@@ -360,6 +380,12 @@ mod tests {
         }
         fn windows(&self) -> Vec<Window> {
             Vec::new()
+        }
+        fn save_encoded(&self) -> Vec<u8> {
+            Vec::new()
+        }
+        fn restore_encoded(&mut self, _: &[u8]) -> bool {
+            true
         }
     }
 

@@ -9,7 +9,7 @@
 use crate::device::{Device, Region};
 use crate::pci::config::{BarKind, ConfigSpace, Identity};
 use crate::pci::core::{FunctionCore, FunctionCoreState, InterruptPorts};
-use crate::pci::{PciFunction, Window};
+use crate::pci::{PciFunction, Window, decode, encode};
 use crate::ports::{Clock, Dma, Nanoseconds};
 use alloc::boxed::Box;
 use alloc::vec;
@@ -351,6 +351,14 @@ impl PciFunction for Edu {
 
     fn windows(&self) -> Vec<Window> {
         self.core.windows()
+    }
+
+    fn save_encoded(&self) -> Vec<u8> {
+        encode(&self.save())
+    }
+
+    fn restore_encoded(&mut self, state: &[u8]) -> bool {
+        decode(state).map(|state| self.restore(&state)).is_some()
     }
 }
 

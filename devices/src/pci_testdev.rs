@@ -7,7 +7,7 @@
 use crate::device::{Device, Region};
 use crate::pci::config::{BarKind, ConfigSpace, Identity};
 use crate::pci::core::{FunctionCore, FunctionCoreState, InterruptPorts};
-use crate::pci::{PciFunction, Window};
+use crate::pci::{PciFunction, Window, decode, encode};
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
@@ -151,6 +151,14 @@ impl PciFunction for PciTestdev {
 
     fn windows(&self) -> Vec<Window> {
         self.core.windows()
+    }
+
+    fn save_encoded(&self) -> Vec<u8> {
+        encode(&self.save())
+    }
+
+    fn restore_encoded(&mut self, state: &[u8]) -> bool {
+        decode(state).map(|state| self.restore(&state)).is_some()
     }
 }
 

@@ -5,7 +5,7 @@ use crate::input::Input;
 use devices::network::NetworkBackend;
 use devices::ports::{Discard, Nanoseconds};
 use devices::storage::MemoryStorage;
-use machine::{Boot, Config, Console, Disk, Machine, NoHost, Sata, TestDevices};
+use machine::{Boot, Config, Console, Disk, Machine, NoHost, Outcome, Sata, TestDevices};
 
 /// Where the program is loaded.
 const PROGRAM: u32 = 0x10_0000;
@@ -261,12 +261,32 @@ fn build(kernel: Vec<u8>, processors: usize) -> Machine {
         .expect("the configuration is the same each time, and a multiboot image of any length is loaded")
 }
 
-/// The first byte gives the number of processors, the rest the program.
+/// The first byte gives the number of processors and where the run is cut, the rest the program. From the cut on the machine goes on itself, or
+/// another one does from its state; either must end as one does that was not cut.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
-    let processors = 1 + usize::from(input.byte() & 1);
+    let choice = input.byte();
+    let processors = 1 + usize::from(choice & 1);
     let kernel = image(&mut input);
-    let mut machine = build(kernel, processors);
-    machine.run(&mut NoHost, Some(INSTRUCTIONS));
-    machine.digest();
+    let mut whole = build(kernel.clone(), processors);
+    let outcome = whole.run(&mut NoHost, Some(INSTRUCTIONS));
+    let mut parts = build(kernel.clone(), processors);
+    let first = parts.run(&mut NoHost, Some(u64::from(choice >> 2) * INSTRUCTIONS / 64));
+    if first == Outcome::InstructionLimit {
+        if choice & 2 != 0 {
+            let mut copy = build(kernel, processors);
+            let (state, memory) = (parts.save(), parts.save_memory());
+            assert!(
+                copy.restore(&state, &memory).is_ok(),
+                "the state is refused by a machine like the one that saved it"
+            );
+            assert_eq!(copy.save(), state, "a state is not what it was after being restored");
+            parts = copy;
+        }
+        assert_eq!(parts.run(&mut NoHost, Some(INSTRUCTIONS)), outcome);
+    } else {
+        assert_eq!(first, outcome);
+    }
+    assert_eq!(parts.save(), whole.save());
+    assert_eq!(parts.digest(), whole.digest());
 }

@@ -1,5 +1,7 @@
 //! The board: its devices, who answers at which address, and what happens with what devices ask for.
 
+pub mod state;
+
 use crate::config::{Config, Sata};
 use crate::error::Error;
 use crate::interrupts::InterruptWires;

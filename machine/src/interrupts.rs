@@ -4,9 +4,10 @@ use crate::ports::Line;
 use chipset::lpc::InterruptLevels;
 use devices::ioapic::IoApic;
 use devices::pic::DualPic;
+use serde::{Deserialize, Serialize};
 
 /// The state of the wires into the 8259 pair and the I/O APIC.
-#[derive(Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterruptWires {
     isa: u16,
     hpet_legacy: u16,

@@ -19,6 +19,7 @@ mod memory;
 mod ports;
 mod processors;
 mod run;
+mod state;
 pub mod trace;
 pub mod watch;
 
@@ -27,4 +28,5 @@ pub use dump::DUMPS;
 pub use error::Error;
 pub use host::{Host, HostEvent, NoHost};
 pub use run::{Machine, Outcome};
+pub use state::{MachineState, OtherMachine, SavedMemory};
 pub use watch::Watchers;

@@ -86,6 +86,18 @@ impl Wires {
         lock(&self.alarms).iter().enumerate().filter_map(|(id, at)| Some(((*at)?, id))).min()
     }
 
+    /// Every alarm, by number of its clock.
+    pub fn alarms(&self) -> Vec<Option<Nanoseconds>> {
+        lock(&self.alarms).clone()
+    }
+
+    /// Forgets what was asked and sets the alarms. `None`: there are not so many clocks.
+    pub fn restore(&self, alarms: &[Option<Nanoseconds>]) -> Option<()> {
+        self.take();
+        let mut mine = lock(&self.alarms);
+        (mine.len() == alarms.len()).then(|| mine.copy_from_slice(alarms))
+    }
+
     /// Clears alarm `id`.
     pub fn clear_alarm(&self, id: usize) {
         if let Some(slot) = lock(&self.alarms).get_mut(id) {

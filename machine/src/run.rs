@@ -80,18 +80,20 @@ pub struct Machine {
     starter: Starter,
     reboot: bool,
     /// The virtual time of processors that are not running now.
-    now: u64,
-    /// The processor whose turn is next.
+    pub(crate) now: u64,
+    /// The processor whose turn it is.
     pub(crate) turn: usize,
     /// The turn in which the debugger stopped the run.
     pub(crate) paused: Option<Paused>,
-    /// When to look at the host next.
-    next_look: u64,
-    /// The last time at which the host was looked at because all were idle.
-    idle_looked: Option<u64>,
-    typed: VecDeque<u8>,
-    end: Option<Outcome>,
-    reset_wanted: bool,
+    /// When its turn ends, if it has begun.
+    pub(crate) turn_end: Option<u64>,
+    /// When the host is looked at next.
+    pub(crate) next_look: u64,
+    /// The last time at which the host was looked at because every processor was idle.
+    pub(crate) idle_looked: Option<u64>,
+    pub(crate) typed: VecDeque<u8>,
+    pub(crate) end: Option<Outcome>,
+    pub(crate) reset_wanted: bool,
     /// Who watches the processors.
     pub(crate) watchers: crate::watch::SharedWatchers,
 }
@@ -168,6 +170,7 @@ impl Machine {
             now: 0,
             turn: 0,
             paused: None,
+            turn_end: None,
             next_look: 0,
             idle_looked: None,
             typed: VecDeque::new(),
@@ -216,7 +219,7 @@ impl Machine {
         Ok(())
     }
 
-    fn renew_map(&mut self) {
+    pub(crate) fn renew_map(&mut self) {
         let map = Arc::new(lock(&self.board).memory_map());
         for cpu in &mut self.cpus {
             cpu.map = map.clone();
@@ -233,7 +236,7 @@ impl Machine {
         for cpu in &mut self.cpus {
             cpu.power_on();
         }
-        self.turn = 0;
+        (self.turn, self.turn_end) = (0, None);
         self.paused = None;
         self.start()
     }
@@ -275,6 +278,8 @@ impl Machine {
     }
 
     /// Runs until the machine ends, at most until `limit` instructions have been retired.
+    ///
+    /// Where a limit cuts the run makes no difference to what the machine does when it is run on.
     pub fn run(&mut self, host: &mut dyn Host, limit: Option<u64>) -> Outcome {
         loop {
             if let Some(outcome) = self.end.take() {
@@ -295,15 +300,16 @@ impl Machine {
                     return Outcome::Interrupted;
                 }
             }
-            let mut until = self.next_look.min(lock(&self.board).next_alarm());
+            let until = self.next_look.min(lock(&self.board).next_alarm());
+            let mut cut = u64::MAX;
             if let Some(limit) = limit {
                 let left = limit.saturating_sub(self.instructions());
                 if left == 0 && self.paused.is_none() {
                     return Outcome::InstructionLimit;
                 }
-                until = until.min(self.now.saturating_add(left));
+                cut = self.now.saturating_add(left);
             }
-            match self.run_turn(until) {
+            match self.run_turn(until, cut) {
                 Turn::Ran => {}
                 Turn::Debug(processor, stopped) => return Outcome::Debug { processor, stopped },
                 Turn::TripleFault(processor) => {
@@ -337,22 +343,23 @@ impl Machine {
         }
     }
 
-    /// Gives one processor its turn, the first that can run.
-    fn run_turn(&mut self, until: u64) -> Turn {
+    /// Gives one processor its turn, the first that can run. At `cut` it is left off in the middle.
+    fn run_turn(&mut self, until: u64, cut: u64) -> Turn {
         let count = self.cpus.len();
         for _ in 0..count {
             let Paused { index, end, before } = match self.paused.take() {
                 Some(paused) => paused,
                 None => {
                     let index = self.turn;
-                    let end = if count > 1 { until.min(self.now + TURN) } else { until };
+                    let turn_end = *self.turn_end.get_or_insert(if count > 1 { self.now + TURN } else { u64::MAX });
                     self.catch_up(index);
-                    Paused { index, end, before: self.cpus[index].instructions }
+                    Paused { index, end: until.min(turn_end), before: self.cpus[index].instructions }
                 }
             };
+            let stop = end.min(cut);
             loop {
                 let cpu = &mut self.cpus[index];
-                let exit = cpu.run(&mut self.code, end);
+                let exit = cpu.run(&mut self.code, stop);
                 self.now = self.now.max(cpu.now());
                 match exit {
                     RunExit::Service => {
@@ -371,10 +378,12 @@ impl Machine {
                         self.paused = Some(Paused { index, end, before });
                         return Turn::Debug(index, stopped);
                     }
+                    RunExit::Deadline if stop < end => return Turn::Ran,
                     RunExit::Deadline | RunExit::Idle | RunExit::Yield => break,
                 }
             }
             self.turn = (index + 1) % count;
+            self.turn_end = None;
             if self.cpus[index].instructions != before {
                 return Turn::Ran;
             }

@@ -11,7 +11,8 @@ mod port;
 
 use crate::device::{Device, Region};
 use crate::pci::{
-    BarKind, ConfigSpace, FunctionCore, FunctionCoreState, Identity, InterruptPorts, PciFunction, Window,
+    BarKind, ConfigSpace, FunctionCore, FunctionCoreState, Identity, InterruptPorts, PciFunction, Window, decode,
+    encode,
 };
 use crate::ports::Dma;
 use alloc::boxed::Box;
@@ -229,6 +230,14 @@ impl PciFunction for Ahci {
 
     fn windows(&self) -> Vec<Window> {
         self.core.windows()
+    }
+
+    fn save_encoded(&self) -> Vec<u8> {
+        encode(&self.save())
+    }
+
+    fn restore_encoded(&mut self, state: &[u8]) -> bool {
+        decode(state).map(|state| self.restore(&state)).is_some()
     }
 }
 

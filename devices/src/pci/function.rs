@@ -2,6 +2,7 @@
 
 use crate::device::{Device, Region};
 use alloc::vec::Vec;
+use serde::{Serialize, de::DeserializeOwned};
 
 /// The address space of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,4 +34,20 @@ pub trait PciFunction: Device {
     fn config_write(&mut self, offset: u16, size: u8, value: u32) -> bool;
     /// The windows now decoded, according to the command register and the BARs.
     fn windows(&self) -> Vec<Window>;
+    /// The saved state, by [`encode`]: who holds functions of any kind does not know its type.
+    fn save_encoded(&self) -> Vec<u8>;
+    /// Takes over what a function of the same kind saved. False if `state` is none of those.
+    fn restore_encoded(&mut self, state: &[u8]) -> bool;
+}
+
+/// A saved state as bytes.
+pub fn encode(state: &impl Serialize) -> Vec<u8> {
+    // Plain data into a growing vector: there is nothing to fail on.
+    postcard::to_allocvec(state).unwrap_or_default()
+}
+
+/// A saved state from bytes, all of which it must be.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let (state, rest) = postcard::take_from_bytes(bytes).ok()?;
+    rest.is_empty().then_some(state)
 }

@@ -8,5 +8,5 @@ pub mod msix;
 
 pub use config::{BarKind, ConfigSpace, Identity};
 pub use core::{Change, FunctionCore, FunctionCoreState, InterruptPorts};
-pub use function::{PciFunction, Window, WindowKind};
+pub use function::{PciFunction, Window, WindowKind, decode, encode};
 pub use msix::Msix;

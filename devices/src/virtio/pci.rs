@@ -7,7 +7,8 @@ use super::device::{Queues, VirtioDevice};
 use super::queue::{Virtqueue, VirtqueueState};
 use crate::device::{Device, Region};
 use crate::pci::{
-    BarKind, ConfigSpace, FunctionCore, FunctionCoreState, Identity, InterruptPorts, Msix, PciFunction, Window,
+    BarKind, ConfigSpace, FunctionCore, FunctionCoreState, Identity, InterruptPorts, Msix, PciFunction, Window, decode,
+    encode,
 };
 use crate::ports::{Dma, Nanoseconds};
 use alloc::boxed::Box;
@@ -530,5 +531,13 @@ impl<D: VirtioDevice> PciFunction for VirtioPci<D> {
 
     fn windows(&self) -> Vec<Window> {
         self.core.windows()
+    }
+
+    fn save_encoded(&self) -> Vec<u8> {
+        encode(&self.save())
+    }
+
+    fn restore_encoded(&mut self, state: &[u8]) -> bool {
+        decode(state).map(|state| self.restore(&state)).is_some()
     }
 }

@@ -165,6 +165,12 @@ impl CodeCache {
         }
     }
 
+    /// Drops every block: the memory has become another one.
+    pub fn clear(&mut self, ram: &GuestRam) {
+        self.drop_written(ram);
+        self.drop_all(ram);
+    }
+
     fn drop_all(&mut self, ram: &GuestRam) {
         let pages: Vec<u64> = self.by_page.keys().copied().collect();
         for page in pages {
