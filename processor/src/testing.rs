@@ -122,7 +122,12 @@ impl Machine {
 
     /// 64-bit mode, low 2 MiB mapped for everyone, with the descriptors of [`Machine::protected`] (code is 64-bit) and 32-bit user code at 0x2b.
     pub fn long() -> Self {
-        let mut machine = Self::real();
+        Self::long_with(Model::default_model())
+    }
+
+    /// As [`Machine::long`], with a CPU model.
+    pub fn long_with(model: Model) -> Self {
+        let mut machine = Self::with_model(model);
         machine.gdt(&[0, CODE64, DATA, CODE64 | DPL3, DATA | DPL3, CODE32 | DPL3]);
         machine.store(PAGE_TABLES, 8, (PAGE_TABLES + 0x1000) | 7);
         machine.store(PAGE_TABLES + 0x1000, 8, (PAGE_TABLES + 0x2000) | 7);

@@ -4,8 +4,9 @@ use processor::Cpu;
 use processor::memory::inspect::{EptStep, EptWalk, Obstacle, Step, Walk};
 use processor::memory::paging::Kind;
 use processor::memory::tlb;
-use processor::vmx::ept::{Access, Failure, Features};
+use processor::vmx::ept::{Access, Failure, Rules};
 use spec::vmx::ept::{EptEntry, Eptp};
+use spec::vmx::qualification::{EptViolation, SppEvent};
 use spec::x86::decode::memory_type;
 use spec::x86::paging::Entry;
 
@@ -56,6 +57,9 @@ fn ept_entry(step: EptStep) -> String {
         (EptEntry::ACCESSED, "accessed"),
         (EptEntry::DIRTY, "dirty"),
         (EptEntry::EXECUTE_USER, "execute for user mode"),
+        (EptEntry::VERIFY_GUEST_PAGING, "verify guest paging"),
+        (EptEntry::PAGING_WRITE, "paging-write access"),
+        (EptEntry::SUB_PAGE_WRITE, "sub-page write permissions"),
         (EptEntry::SUPPRESS_VE, "suppress #VE"),
     ] {
         if entry & bit != 0 && (bit != EptEntry::IGNORE_PAT || maps_page(step)) {
@@ -67,15 +71,20 @@ fn ept_entry(step: EptStep) -> String {
 }
 
 /// Which rule of 29.3.3.1 makes the entry a misconfiguration, if one does.
-fn misconfiguration(step: EptStep, features: Features) -> Option<String> {
-    let Features { execute_only, physical_bits, pages_2m, pages_1g } = features;
+fn misconfiguration(step: EptStep, rules: Rules) -> Option<String> {
+    let Rules { execute_only, physical_bits, pages_2m, pages_1g, mode_based_execute, paging_write, sub_pages: _ } =
+        rules;
     let EptStep { level, entry, .. } = step;
-    let permissions = entry & EptEntry::PERMISSIONS;
-    if permissions & (EptEntry::READ | EptEntry::WRITE) == EptEntry::WRITE {
+    let readable = entry & EptEntry::READ != 0;
+    if !readable && entry & EptEntry::WRITE != 0 {
         return Some("bit 1 (write) is 1 and bit 0 (read) is 0".to_owned());
     }
-    if permissions == EptEntry::EXECUTE && !execute_only {
-        return Some("bits 2:0 are 100b (execute-only), which IA32_VMX_EPT_VPID_CAP does not report".to_owned());
+    let execute = EptEntry::EXECUTE | if mode_based_execute { EptEntry::EXECUTE_USER } else { 0 };
+    if !readable && entry & execute != 0 && !execute_only {
+        return Some("it allows execution and not reads, which IA32_VMX_EPT_VPID_CAP does not report".to_owned());
+    }
+    if !readable && paging_write && maps_page(step) && entry & EptEntry::PAGING_WRITE != 0 {
+        return Some("bit 58 (paging-write access) is 1 and bit 0 (read) is 0".to_owned());
     }
     let beyond = entry & EptEntry::ADDRESS & !((1 << physical_bits) - 1);
     if beyond != 0 {
@@ -111,20 +120,35 @@ pub fn ept_obstacle(walk: &EptWalk, cpu: &Cpu) -> Option<String> {
         return Some("the address has bits beyond what the page-walk length can translate".to_owned());
     };
     let name = entry_name(last.level);
+    let rules = cpu.ept_rules(&cpu.vmx.controls);
+    match *failure {
+        Failure::LogFull => return Some("the page-modification log is full".to_owned()),
+        Failure::SubPage(SppEvent::MISS) => return Some("its sub-page permissions are not valid".to_owned()),
+        Failure::SubPage(_) => return Some("its sub-page permissions have reserved bits set".to_owned()),
+        Failure::Violation { qualification, .. } if qualification & EptViolation::GUEST_PAGING_VERIFICATION != 0 => {
+            return Some(format!(
+                "the {name} asks for guest-paging verification, and a guest paging structure on the way has no \
+                 paging-write access"
+            ));
+        }
+        Failure::Violation { .. } | Failure::Misconfiguration => {}
+    }
     if matches!(failure, Failure::Misconfiguration) {
-        let why = misconfiguration(last, cpu.ept_features());
+        let why = misconfiguration(last, rules);
         return Some(format!(
             "the {name} is misconfigured: {}",
             why.unwrap_or_else(|| "a reserved bit is 1".to_owned())
         ));
     }
-    if last.entry & EptEntry::PERMISSIONS == 0 {
+    let user = if rules.mode_based_execute { EptEntry::EXECUTE_USER } else { 0 };
+    if last.entry & (EptEntry::PERMISSIONS | user) == 0 {
         return Some(format!("the {name} is not present: its bits 2:0 are 0"));
     }
+    let execute = if walk.access.user && user != 0 { user } else { EptEntry::EXECUTE };
     let wanted = [
         (walk.access.read, EptEntry::READ, "read"),
         (walk.access.write, EptEntry::WRITE, "write"),
-        (walk.access.execute, EptEntry::EXECUTE, "execute"),
+        (walk.access.execute, execute, "execute"),
     ];
     for (wants, bit, right) in wanted {
         if !wants {
@@ -318,6 +342,9 @@ mod tests {
             if level == self.0 { self.1 } else { ((address >> 12) + 1) << 12 | 7 }
         }
         fn store(&mut self, _address: u64, _value: u64) {}
+        fn log(&mut self, _address: u64) -> bool {
+            true
+        }
     }
 
     #[test]
@@ -335,11 +362,22 @@ mod tests {
             let entry = if level > 1 && entry & EptEntry::PAGE == 0 { entry | 0x5000 } else { entry };
             let execute_only = state >> 30 & 1 != 0;
             let (pages_2m, pages_1g) = (state >> 31 & 3 != 0, state >> 33 & 3 != 0);
-            let features = Features { execute_only, physical_bits: 46, pages_2m, pages_1g };
-            let result = translate(&mut Memory(level, entry), Eptp(0x1000 | 6 | 3 << 3), 0, access, features);
+            let mode_based_execute = state >> 35 & 1 != 0;
+            let rules = Rules {
+                execute_only,
+                physical_bits: 46,
+                pages_2m,
+                pages_1g,
+                mode_based_execute,
+                paging_write: state >> 36 & 1 != 0,
+                sub_pages: None,
+            };
+            let entry = entry | if state >> 37 & 3 == 0 { EptEntry::PAGING_WRITE } else { 0 };
+            let result = translate(&mut Memory(level, entry), Eptp(0x1000 | 6 | 3 << 3), 0, access, rules);
             let step = EptStep { level, address: 0, entry };
-            let present = entry & EptEntry::PERMISSIONS != 0;
-            let why = misconfiguration(step, features).filter(|_| present);
+            let user = if mode_based_execute { EptEntry::EXECUTE_USER } else { 0 };
+            let present = entry & (EptEntry::PERMISSIONS | user) != 0;
+            let why = misconfiguration(step, rules).filter(|_| present);
             let expected = result == Err(Failure::Misconfiguration);
             assert_eq!(why.is_some(), expected, "case {case}: level {level} {entry:#x} {why:?}");
             found += u32::from(expected);

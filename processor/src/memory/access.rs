@@ -174,6 +174,7 @@ impl Cpu {
     /// Checks that `size` bytes could be stored, raising what a store would raise; stores nothing (but sets dirty bits).
     pub fn probe_write(&mut self, linear: u64, size: usize) -> Exec {
         let class = self.tlb.class();
+        self.check_sub_pages(linear, size, class)?;
         let mut at = linear;
         let end = linear.wrapping_add(size as u64 - 1);
         loop {
@@ -371,6 +372,7 @@ impl Cpu {
     pub fn store_slow(&mut self, linear: u64, size: usize, value: u64, class: usize) -> Exec {
         let linear = self.wrap_linear(linear);
         self.check_data_access(linear, size, Kind::Write, class)?;
+        self.check_sub_pages(linear, size, class)?;
         let first = (0x1000 - (linear & 0xfff)) as usize;
         if first >= size {
             let place = self.place(linear, Kind::Write, class)?;

@@ -1,23 +1,17 @@
 //! Where VT-x and the local APIC take part in memory accesses.
 
-use super::paging::{GuestPhysical, Kind};
+use super::paging::{GuestPhysical, Kind, Purpose};
 use crate::cpu::Cpu;
 use crate::trap::Exec;
 
 impl Cpu {
-    /// Translates a guest-physical address through EPT when that is in use. `linear` is the linear address being translated, if there is one;
-    /// `table` says that the access is to a paging structure. A violation or misconfiguration is a VM exit.
-    pub(crate) fn guest_physical(
-        &mut self,
-        address: u64,
-        kind: Kind,
-        linear: Option<u64>,
-        table: bool,
-    ) -> Exec<GuestPhysical> {
+    /// Translates a guest-physical address through EPT when that is in use. A violation or misconfiguration is a VM exit.
+    #[inline]
+    pub(crate) fn guest_physical(&mut self, address: u64, kind: Kind, purpose: Purpose) -> Exec<GuestPhysical> {
         if self.vmx.eptp == 0 {
             return Ok(GuestPhysical::identity(address));
         }
-        self.ept_physical(address, kind, linear, table)
+        self.ept_physical(address, kind, purpose)
     }
 
     /// The page is the local APIC's or VT-x's APIC-access page: accesses are never cached and go to the functions below.

@@ -3,11 +3,12 @@
 //! The walk of [`super::paging`] sets accessed and dirty flags, raises faults and makes VM exits. This one reads memory only, and keeps what
 //! it saw and which bit stopped it. A test compares the two.
 
-use super::paging::Kind;
+use super::paging::{Kind, Page, Purpose, RESTART};
 use super::tlb;
 use crate::cpu::{Cpu, Mode};
+use crate::vmx::Controls;
 use crate::vmx::ept::{self, Access, Failure, PhysicalMemory, Translation};
-use spec::vmx::ept::Eptp;
+use spec::vmx::ept::{EptEntry, Eptp};
 use spec::x86::paging::Entry;
 use spec::x86::{Cr0, Cr3, Cr4, Efer};
 
@@ -119,6 +120,9 @@ impl PhysicalMemory for Recorder<'_> {
         value
     }
     fn store(&mut self, _address: u64, _value: u64) {}
+    fn log(&mut self, _address: u64) -> bool {
+        true
+    }
 }
 
 impl Cpu {
@@ -163,42 +167,42 @@ impl Cpu {
     #[must_use]
     pub fn inspect_ept(&self, eptp: u64, address: u64, access: Access) -> EptWalk {
         let mut recorder = Recorder { cpu: self, reads: Vec::new() };
-        let result = ept::translate(&mut recorder, Eptp(eptp), address, access, self.ept_features());
+        let controls = if self.vmx.non_root { self.vmx.controls } else { Controls::of(&self.vmx.vmcs) };
+        let result = ept::translate(&mut recorder, Eptp(eptp), address, access, self.ept_rules(&controls));
+        // What was read after the last entry are sub-page permissions.
         let top = Eptp(eptp).walk_length();
-        let steps = (recorder.reads.iter().enumerate())
-            .map(|(n, &(address, entry))| EptStep { level: top.saturating_sub(n as u8), address, entry })
+        let mut ended = false;
+        let steps = (recorder.reads.iter().zip((1..=top).rev()))
+            .map(|(&(address, entry), level)| EptStep { level, address, entry })
+            .take_while(|step| !std::mem::replace(&mut ended, step.level < 4 && step.entry & EptEntry::PAGE != 0))
             .collect();
         EptWalk { eptp, guest_physical: address, access, steps, result }
     }
 
-    fn inspect_guest_physical(&self, address: u64, kind: Kind, table: bool) -> Option<EptWalk> {
+    fn inspect_guest_physical(&self, address: u64, kind: Kind, purpose: Purpose) -> Option<EptWalk> {
         let eptp = self.vmx.eptp;
-        let access = Access {
-            read: kind == Kind::Read || table,
-            write: kind == Kind::Write || table && Eptp(eptp).accessed_dirty(),
-            execute: kind == Kind::Execute,
-        };
-        (eptp != 0).then(|| self.inspect_ept(eptp, address, access))
+        (eptp != 0).then(|| self.inspect_ept(eptp, address, self.ept_access(kind, purpose)))
     }
 
     /// The walk of `linear` in the translation context that is now in force, for an access of `kind` in access class `class`.
     #[must_use]
     pub fn inspect_linear(&self, linear: u64, kind: Kind, class: usize) -> Walk {
         let mut walk = Walk { linear, kind, class, steps: Vec::new(), guest_physical: Ok(linear), ept: None };
+        let mut page = Page::ALL;
         if self.paging() {
             walk.guest_physical = if self.mode == Mode::Long64 && !self.is_canonical(linear) {
                 Err(Obstacle::NotCanonical)
             } else {
-                self.inspect_tables(&mut walk)
+                self.inspect_tables(&mut walk, &mut page)
             };
         }
         if let Ok(address) = walk.guest_physical {
-            walk.ept = self.inspect_guest_physical(address, kind, false);
+            walk.ept = self.inspect_guest_physical(address, kind, Purpose::Page(linear, page));
         }
         walk
     }
 
-    fn inspect_tables(&self, walk: &mut Walk) -> Result<u64, Obstacle> {
+    fn inspect_tables(&self, walk: &mut Walk, page: &mut Page) -> Result<u64, Obstacle> {
         let (linear, kind, class) = (walk.linear, walk.kind, walk.class);
         let (wide, long) = (self.cr4 & Cr4::PAE != 0, self.long_mode());
         let width_mask = ((1u64 << self.physical_bits) - 1) & !0xfff;
@@ -220,12 +224,15 @@ impl Cpu {
                 (entry & width_mask, 2)
             }
         };
-        let (mut user, mut writable, mut execute) = (true, true, true);
+        let ordinary = (table, level);
+        let hlat = if long { self.hlat_pointer(linear) } else { None };
+        let mut in_hlat = hlat.is_some();
+        table = hlat.map_or(table, |pointer| pointer & width_mask);
         let (entry, shift) = loop {
             let shift = 12 + index_bits * (u32::from(level) - 1);
             let index = linear >> shift & ((1 << index_bits) - 1);
             let address = table + index * u64::from(width);
-            let ept = self.inspect_guest_physical(address, Kind::Read, true);
+            let ept = self.inspect_guest_physical(address, Kind::Read, Purpose::Table(linear));
             let physical = match &ept {
                 Some(nested) => nested.result.as_ref().ok().map(|translation| translation.physical),
                 None => Some(address),
@@ -239,25 +246,33 @@ impl Cpu {
             } else {
                 self.peek_physical::<4>(physical).unwrap_or(0xffff_ffff)
             };
+            let paging_write = |walk: &EptWalk| walk.result.is_ok_and(|t| t.entry & EptEntry::PAGING_WRITE != 0);
+            page.verified &= ept.as_ref().is_none_or(paging_write);
             walk.steps.push(Step { level, width, address: Some(address), entry, ept });
             if entry & Entry::P == 0 {
                 return Err(Obstacle::NotPresent);
+            }
+            if in_hlat && entry & RESTART != 0 {
+                in_hlat = false;
+                (table, level) = ordinary;
+                *page = Page::ALL;
+                continue;
             }
             let large = entry & Entry::PS != 0 && level > 1 && (wide || self.cr4 & Cr4::PSE != 0);
             let bad = entry & (reserved | self.large_page_reserved(large, wide, level, shift));
             if bad != 0 {
                 return Err(Obstacle::Reserved(bad));
             }
-            user &= entry & Entry::US != 0;
-            writable &= entry & Entry::RW != 0;
-            execute &= !wide || entry & Entry::XD == 0;
+            page.user &= entry & Entry::US != 0;
+            page.writable &= entry & Entry::RW != 0;
+            page.no_execute |= wide && entry & Entry::XD != 0;
             if level == 1 || large {
                 break (entry, shift);
             }
             table = entry & if wide { width_mask } else { 0xffff_f000 };
             level -= 1;
         };
-        let page = if wide {
+        let address = if wide {
             entry & width_mask
         } else if level == 2 {
             entry & 0xffc0_0000 | (entry >> 13 & 0xff) << 32
@@ -265,8 +280,8 @@ impl Cpu {
             entry & 0xffff_f000
         };
         let offset = (1u64 << shift) - 1;
-        self.obstacle_of_rights(kind, class, user, writable, execute, entry)?;
-        Ok(page & !offset | linear & offset)
+        self.obstacle_of_rights(kind, class, *page, entry)?;
+        Ok(address & !offset | linear & offset)
     }
 
     /// Bits that a large page's entry must not have set.
@@ -282,22 +297,15 @@ impl Cpu {
         }
     }
 
-    fn obstacle_of_rights(
-        &self,
-        kind: Kind,
-        class: usize,
-        user: bool,
-        writable: bool,
-        execute: bool,
-        entry: u64,
-    ) -> Result<(), Obstacle> {
+    fn obstacle_of_rights(&self, kind: Kind, class: usize, page: Page, entry: u64) -> Result<(), Obstacle> {
+        let Page { user, writable, no_execute, .. } = page;
         let by_user = class == tlb::USER;
         let write_matters = by_user || self.cr0 & Cr0::WP != 0;
         let need = |holds: bool, obstacle| if holds { Ok(()) } else { Err(obstacle) };
         need(!by_user || user, Obstacle::NotUser)?;
         if kind == Kind::Execute {
             need(by_user || !user || self.cr4 & Cr4::SMEP == 0, Obstacle::Smep)?;
-            return need(execute, Obstacle::ExecuteDisabled);
+            return need(!no_execute, Obstacle::ExecuteDisabled);
         }
         let reachable = by_user || !user || self.cr4 & Cr4::SMAP == 0 || class == tlb::SUPERVISOR_AC;
         need(reachable, Obstacle::Smap)?;

@@ -4,6 +4,7 @@ use super::tlb::{self, ContextKey, Rights};
 use crate::cpu::{Cpu, Mode};
 use crate::flags;
 use crate::trap::{Exec, Trapped};
+use spec::x86::exceptions::PageFaultCode;
 
 const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
@@ -11,6 +12,8 @@ const USER: u64 = 1 << 2;
 const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
 const LARGE: u64 = 1 << 7;
+/// In an entry of HLAT paging: ordinary paging shall translate.
+pub(super) const RESTART: u64 = 1 << 11;
 const NO_EXECUTE: u64 = 1 << 63;
 
 /// CR0.WP.
@@ -58,6 +61,35 @@ pub struct Translation {
     pub size: u64,
 }
 
+/// What the entries that translate a linear address say of its page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// U/S is 1 in all of them: a user-mode address.
+    pub user: bool,
+    /// R/W is 1 in all of them.
+    pub writable: bool,
+    /// XD is 1 in one of them.
+    pub no_execute: bool,
+    /// Each lies in a page with paging-write access (for guest-paging verification).
+    pub verified: bool,
+}
+
+impl Page {
+    /// Every page, with paging off; and where a walk begins.
+    pub(super) const ALL: Self = Self { user: true, writable: true, no_execute: false, verified: true };
+}
+
+/// What a guest-physical address is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A paging-structure entry that translates this linear address.
+    Table(u64),
+    /// A PDPTE that a move to a control register loads.
+    Pdpte,
+    /// The translation of this linear address.
+    Page(u64, Page),
+}
+
 /// What translation through EPT gives for a guest-physical address; identity without EPT.
 #[derive(Clone, Copy, Debug)]
 pub struct GuestPhysical {
@@ -65,13 +97,32 @@ pub struct GuestPhysical {
     pub physical: u64,
     /// Accesses that EPT allows without another walk.
     pub rights: Rights,
+    /// The page has paging-write access.
+    pub paging_write: bool,
 }
 
 impl GuestPhysical {
     /// No EPT: the address itself, everything allowed.
     pub const fn identity(address: u64) -> Self {
-        Self { physical: address, rights: Rights { read: true, write: true, execute: true } }
+        let rights = Rights { read: true, write: true, execute: true };
+        Self { physical: address, rights, paging_write: true }
     }
+}
+
+/// Where a walk of 4-level or 5-level paging begins.
+#[derive(Clone, Copy)]
+struct Root {
+    table: u64,
+    level: u32,
+    /// HLAT paging: the tables are the hypervisor's.
+    hlat: bool,
+}
+
+/// How a walk ends.
+enum Walked {
+    Page(Translation),
+    /// An entry of HLAT paging says that ordinary paging shall translate; log2 of the largest page that may come of it.
+    Restart(u32),
 }
 
 impl Cpu {
@@ -125,18 +176,20 @@ impl Cpu {
         (0..4).any(|i| dr7 >> (2 * i) & 3 != 0 && dr7 >> (16 + 4 * i) & 3 != 0)
     }
 
-    /// Loads a paging-structure entry of `size` bytes at guest-physical `address`; all ones if there is no memory.
-    fn table_entry(&mut self, address: u64, size: usize, linear: u64) -> Exec<u64> {
-        let at = self.guest_physical(address, Kind::Read, Some(linear), true)?;
-        Ok(match self.map.lookup(at.physical) {
+    /// Loads a paging-structure entry of `size` bytes at guest-physical `address`, all ones if there is no memory; and whether the page in
+    /// which it lies has paging-write access.
+    fn table_entry(&mut self, address: u64, size: usize, purpose: Purpose) -> Exec<(u64, bool)> {
+        let at = self.guest_physical(address, Kind::Read, purpose)?;
+        let entry = match self.map.lookup(at.physical) {
             Some((offset, _)) if size == 8 => self.ram.load::<8>(offset),
             Some((offset, _)) => self.ram.load::<4>(offset),
             None => u64::MAX >> (64 - 8 * size),
-        })
+        };
+        Ok((entry, at.paging_write))
     }
 
     fn set_bits(&mut self, address: u64, linear: u64, size: usize, bits: u64) -> Exec {
-        let at = self.guest_physical(address, Kind::Write, Some(linear), true)?;
+        let at = self.guest_physical(address, Kind::Write, Purpose::Table(linear))?;
         if let Some((offset, true)) = self.map.lookup(at.physical) {
             self.ram.before_store(offset);
             if self.ram.code_was_written() {
@@ -162,7 +215,7 @@ impl Cpu {
     /// Translates `linear` for an access of `kind` in access class `class`: checks rights, sets accessed and dirty bits. Raises #PF, or a VM exit for EPT.
     pub fn translate(&mut self, linear: u64, kind: Kind, class: usize) -> Exec<Translation> {
         if !self.paging() {
-            let at = self.guest_physical(linear, kind, Some(linear), false)?;
+            let at = self.guest_physical(linear, kind, Purpose::Page(linear, Page::ALL))?;
             return Ok(Translation { physical: at.physical, rights: at.rights, size: 0x1000 });
         }
         if self.cr4 & CR4_PAE == 0 {
@@ -179,9 +232,10 @@ impl Cpu {
     }
 
     /// What the combined entry bits allow: U/S and R/W anded over the walk, XD ored (SDM Vol 3A, 4.6).
-    fn page_rights(&self, user_page: bool, writable: bool, no_execute: bool, class: usize) -> Rights {
+    fn page_rights(&self, page: Page, class: usize) -> Rights {
+        let Page { user, writable, no_execute, .. } = page;
         let wp = self.cr0 & CR0_WP != 0;
-        match (class, user_page) {
+        match (class, user) {
             (tlb::USER, false) => Rights::default(),
             (tlb::USER, true) => Rights { read: true, write: writable, execute: !no_execute },
             (_, false) => Rights { read: true, write: writable || !wp, execute: !no_execute },
@@ -198,32 +252,64 @@ impl Cpu {
 
     /// 4-level, 5-level and PAE paging.
     fn walk_wide(&mut self, linear: u64, kind: Kind, class: usize) -> Exec<Translation> {
+        let address_mask = ((1u64 << self.physical_bits) - 1) & !0xfff;
+        if !self.long_mode() {
+            let pdpte = self.pdptes[(linear >> 30) as usize & 3];
+            if pdpte & PRESENT == 0 {
+                let code = self.fault_code(kind, class);
+                return Err(self.page_fault(linear, code));
+            }
+            let root = Root { table: pdpte & address_mask, level: 2, hlat: false };
+            return self.walk_ordinary(linear, kind, class, root);
+        }
+        let level = if self.cr4 & CR4_LA57 != 0 { 5 } else { 4 };
+        let root = Root { table: self.cr3 & address_mask, level, hlat: false };
+        let Some(pointer) = self.hlat_pointer(linear) else {
+            return self.walk_ordinary(linear, kind, class, root);
+        };
+        let hlat = Root { table: pointer & address_mask, level, hlat: true };
+        match self.walk_from(hlat, linear, kind, class)? {
+            Walked::Page(translation) => Ok(translation),
+            Walked::Restart(largest) => {
+                let translation = self.walk_ordinary(linear, kind, class, root)?;
+                Ok(Translation { size: translation.size.min(1 << largest), ..translation })
+            }
+        }
+    }
+
+    fn walk_ordinary(&mut self, linear: u64, kind: Kind, class: usize, root: Root) -> Exec<Translation> {
+        match self.walk_from(root, linear, kind, class)? {
+            Walked::Page(translation) => Ok(translation),
+            Walked::Restart(_) => unreachable!("ordinary paging has no restart"),
+        }
+    }
+
+    fn walk_from(&mut self, root: Root, linear: u64, kind: Kind, class: usize) -> Exec<Walked> {
         let code = self.fault_code(kind, class);
+        // The flag of HLAT paging is for faults that have no translation, not for those of access rights (SDM Vol 3A, 4.7).
+        let absent = code | if root.hlat { PageFaultCode::HLAT } else { 0 };
         let address_mask = ((1u64 << self.physical_bits) - 1) & !0xfff;
         let mut reserved = !address_mask & ((1 << 52) - 1) & !0xfff;
         if self.efer & EFER_NXE == 0 {
             reserved |= NO_EXECUTE;
         }
         let long = self.long_mode();
-        let (mut table, mut level) = if long {
-            (self.cr3 & address_mask, if self.cr4 & CR4_LA57 != 0 { 5 } else { 4 })
-        } else {
-            let pdpte = self.pdptes[(linear >> 30) as usize & 3];
-            if pdpte & PRESENT == 0 {
-                return Err(self.page_fault(linear, code));
-            }
+        if !long {
             reserved |= 0x7ff0_0000_0000_0000;
-            (pdpte & address_mask, 2)
-        };
-        let (mut user, mut writable, mut no_execute) = (true, true, false);
+        }
+        let (mut table, mut level) = (root.table, root.level);
+        let mut page = Page::ALL;
         let mut path = [(0u64, 0u64); 5];
         let mut depth = 0;
         let (entry, shift) = loop {
             let shift = 12 + 9 * (level - 1);
             let address = table + (linear >> shift & 0x1ff) * 8;
-            let entry = self.table_entry(address, 8, linear)?;
+            let (entry, verified) = self.table_entry(address, 8, Purpose::Table(linear))?;
             if entry & PRESENT == 0 {
-                return Err(self.page_fault(linear, code));
+                return Err(self.page_fault(linear, absent));
+            }
+            if root.hlat && entry & RESTART != 0 {
+                return Ok(Walked::Restart(shift));
             }
             let large = entry & LARGE != 0 && level > 1;
             let mut bad = entry & reserved != 0;
@@ -231,11 +317,12 @@ impl Cpu {
                 bad |= level > 3 || entry & ((1 << shift) - 1) & !0x1fff != 0;
             }
             if bad {
-                return Err(self.page_fault(linear, code | 1 | 1 << 3));
+                return Err(self.page_fault(linear, absent | 1 | 1 << 3));
             }
-            user &= entry & USER != 0;
-            writable &= entry & WRITABLE != 0;
-            no_execute |= entry & NO_EXECUTE != 0;
+            page.user &= entry & USER != 0;
+            page.writable &= entry & WRITABLE != 0;
+            page.no_execute |= entry & NO_EXECUTE != 0;
+            page.verified &= verified;
             path[depth] = (address, entry);
             depth += 1;
             if level == 1 || large {
@@ -244,9 +331,9 @@ impl Cpu {
             table = entry & address_mask;
             level -= 1;
         };
-        let mut rights = self.page_rights(user, writable, no_execute, class);
+        let mut rights = self.page_rights(page, class);
         let mut key_fault = false;
-        if long && user && self.cr4 & CR4_PKE != 0 {
+        if long && page.user && self.cr4 & CR4_PKE != 0 {
             let key = (entry >> 59 & 15) as u32;
             let (no_access, no_write) = (self.pkru >> (2 * key) & 1 != 0, self.pkru >> (2 * key + 1) & 1 != 0);
             let write_matters = class == tlb::USER || self.cr0 & CR0_WP != 0;
@@ -272,14 +359,15 @@ impl Cpu {
         let dirty = (entry | wanted) & DIRTY != 0;
         let offset_mask = (1u64 << shift) - 1;
         let guest = entry & address_mask & !offset_mask | linear & offset_mask;
-        self.finish(linear, guest, kind, rights, dirty, offset_mask + 1)
+        let page = Purpose::Page(linear, page);
+        Ok(Walked::Page(self.finish(guest, kind, page, rights, dirty, offset_mask + 1)?))
     }
 
     /// 32-bit paging with 4 KiB and (PSE, PSE-36) 4 MiB pages.
     fn walk_32_bit(&mut self, linear: u64, kind: Kind, class: usize) -> Exec<Translation> {
         let code = self.fault_code(kind, class);
         let directory = (self.cr3 & 0xffff_f000) + (linear >> 22 & 0x3ff) * 4;
-        let pde = self.table_entry(directory, 4, linear)?;
+        let (pde, verified) = self.table_entry(directory, 4, Purpose::Table(linear))?;
         if pde & PRESENT == 0 {
             return Err(self.page_fault(linear, code));
         }
@@ -291,7 +379,8 @@ impl Cpu {
             if pde & reserved != 0 {
                 return Err(self.page_fault(linear, code | 1 | 1 << 3));
             }
-            let rights = self.page_rights(pde & USER != 0, pde & WRITABLE != 0, false, class);
+            let page = Page { user: pde & USER != 0, writable: pde & WRITABLE != 0, no_execute: false, verified };
+            let rights = self.page_rights(page, class);
             if !allows(rights, kind) {
                 return Err(self.page_fault(linear, code | 1));
             }
@@ -300,14 +389,21 @@ impl Cpu {
                 self.set_bits(directory, linear, 4, wanted)?;
             }
             let guest = pde & 0xffc0_0000 | (pde >> 13 & 0xff) << 32 | linear & 0x3f_ffff;
-            return self.finish(linear, guest, kind, rights, (pde | wanted) & DIRTY != 0, 0x40_0000);
+            let page = Purpose::Page(linear, page);
+            return self.finish(guest, kind, page, rights, (pde | wanted) & DIRTY != 0, 0x40_0000);
         }
         let address = (pde & 0xffff_f000) + (linear >> 12 & 0x3ff) * 4;
-        let pte = self.table_entry(address, 4, linear)?;
+        let (pte, pte_verified) = self.table_entry(address, 4, Purpose::Table(linear))?;
         if pte & PRESENT == 0 {
             return Err(self.page_fault(linear, code));
         }
-        let rights = self.page_rights(pde & pte & USER != 0, pde & pte & WRITABLE != 0, false, class);
+        let page = Page {
+            user: pde & pte & USER != 0,
+            writable: pde & pte & WRITABLE != 0,
+            no_execute: false,
+            verified: verified && pte_verified,
+        };
+        let rights = self.page_rights(page, class);
         if !allows(rights, kind) {
             return Err(self.page_fault(linear, code | 1));
         }
@@ -319,19 +415,20 @@ impl Cpu {
             self.set_bits(address, linear, 4, wanted)?;
         }
         let guest = pte & 0xffff_f000 | linear & 0xfff;
-        self.finish(linear, guest, kind, rights, (pte | wanted) & DIRTY != 0, 0x1000)
+        let page = Purpose::Page(linear, page);
+        self.finish(guest, kind, page, rights, (pte | wanted) & DIRTY != 0, 0x1000)
     }
 
     fn finish(
         &mut self,
-        linear: u64,
         guest: u64,
         kind: Kind,
+        page: Purpose,
         rights: Rights,
         dirty: bool,
         size: u64,
     ) -> Exec<Translation> {
-        let at = self.guest_physical(guest, kind, Some(linear), false)?;
+        let at = self.guest_physical(guest, kind, page)?;
         let rights = Rights {
             read: rights.read && at.rights.read,
             write: rights.write && dirty && at.rights.write,
@@ -346,7 +443,7 @@ impl Cpu {
         let mut loaded = [0; 4];
         for (i, slot) in loaded.iter_mut().enumerate() {
             let address = (cr3 & 0xffff_ffe0) + 8 * i as u64;
-            let entry = self.table_entry(address, 8, 0)?;
+            let (entry, _) = self.table_entry(address, 8, Purpose::Pdpte)?;
             if entry & PRESENT != 0 && entry & reserved != 0 {
                 return Err(self.general_protection(0));
             }

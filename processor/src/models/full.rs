@@ -21,4 +21,11 @@ pub(super) const MODEL: Model = Model {
 const FEATURES: FeatureSet = icelake_server::MODEL.features.with(&[]);
 
 /// What the Ice Lake server does not have.
-const VT_X: VmxFeatureSet = icelake_server::MODEL.vmx.with(&[VmxFeature::IpiVirtualization]);
+const VT_X: VmxFeatureSet = icelake_server::MODEL.vmx.with(&[
+    VmxFeature::IpiVirtualization,
+    VmxFeature::Ept5Level,
+    VmxFeature::SubPageWrite,
+    VmxFeature::Hlat,
+    VmxFeature::PagingWrite,
+    VmxFeature::GuestPagingVerification,
+]);

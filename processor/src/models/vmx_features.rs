@@ -145,7 +145,7 @@ features! {
         "EPT violations as virtualization exceptions (#VE)";
     ModeBasedExecute "mbec" { secondary: Secondary::MODE_BASED_EXECUTE } [Ept] [] "mode-based execute control";
     SubPageWrite "spp" { secondary: Secondary::SUB_PAGE_WRITE } [Ept] [] "sub-page write permissions";
-    Hlat "hlat" { tertiary: Tertiary::ENABLE_HLAT } [Ept] [] "hypervisor-managed linear-address translation";
+    Hlat "hlat" { tertiary: Tertiary::ENABLE_HLAT, ept_vpid: EptVpidCap::HLAT_PREFIX_1 } [Ept] [] "hypervisor-managed linear-address translation";
     PagingWrite "ept-paging-write" { tertiary: Tertiary::EPT_PAGING_WRITE } [Ept] [] "EPT paging-write control";
     GuestPagingVerification "guest-paging-verification" { tertiary: Tertiary::GUEST_PAGING_VERIFICATION } [Ept] []
         "guest-paging verification";

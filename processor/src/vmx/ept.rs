@@ -1,7 +1,8 @@
 //! The extended page-table mechanism: from guest-physical to physical addresses (SDM Vol. 3C, 29.3).
 
-use spec::vmx::ept::{EptEntry, Eptp};
-use spec::vmx::qualification::EptViolation;
+use crate::memory::tlb::Rights;
+use spec::vmx::ept::{EptEntry, Eptp, sub_page};
+use spec::vmx::qualification::{EptViolation, SppEvent};
 
 /// What the walk needs of physical memory.
 pub trait PhysicalMemory {
@@ -9,9 +10,11 @@ pub trait PhysicalMemory {
     fn load(&mut self, address: u64) -> u64;
     /// Stores 8 bytes at an aligned physical address: accessed and dirty flags.
     fn store(&mut self, address: u64, value: u64);
+    /// A page becomes dirty by an access to guest-physical `address`: page-modification logging. False: the log is full.
+    fn log(&mut self, address: u64) -> bool;
 }
 
-/// What an access to a guest-physical address does there.
+/// An access to a guest-physical address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Access {
     /// Reads.
@@ -20,6 +23,12 @@ pub struct Access {
     pub write: bool,
     /// Fetches an instruction.
     pub execute: bool,
+    /// It is to a guest paging-structure entry.
+    pub paging: bool,
+    /// The linear address is a user-mode one, which matters to mode-based execute control.
+    pub user: bool,
+    /// With guest-paging verification: a guest paging structure used to translate the linear address was not one with paging-write access.
+    pub unverified: bool,
 }
 
 /// A translation.
@@ -27,28 +36,36 @@ pub struct Access {
 pub struct Translation {
     /// The physical address of the byte.
     pub physical: u64,
-    /// Accesses allowed without another walk: those that EPT permits, writes only when the dirty flag is set already or not in use.
-    pub allowed: Access,
-    /// The memory type, bits 5:3 of the entry.
-    pub memory_type: u8,
-    /// Bit 6 of the entry.
-    pub ignore_pat: bool,
+    /// Accesses of the same linear address allowed without another walk: those that EPT permits, writes only when the dirty flag is set
+    /// already or not in use, and to the whole page.
+    pub allowed: Rights,
+    /// The entry that maps the page.
+    pub entry: u64,
     /// Size of the page in bytes.
     pub page_size: u64,
 }
 
-/// Why a guest-physical address has no translation.
+/// Why an access to a guest-physical address fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// An EPT violation; bits 5:0 of its exit qualification: the access and what the entries permit.
-    Violation(u64),
+    /// An EPT violation.
+    Violation {
+        /// The bits of its exit qualification that the walk knows: the access, and what the entries permit.
+        qualification: u64,
+        /// It may become a virtualization exception: the entry that decides does not suppress that.
+        convertible: bool,
+    },
     /// An EPT misconfiguration (29.3.3.1).
     Misconfiguration,
+    /// The page-modification log is full (29.3.6).
+    LogFull,
+    /// The sub-page permissions of the page are missing or wrong (29.3.4); the exit qualification.
+    SubPage(u64),
 }
 
-/// What the processor's EPT can do beyond the base.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Features {
+/// What the processor's EPT can do beyond the base, and what controls change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
     /// Execute-only translations.
     pub execute_only: bool,
     /// 2 MiB pages.
@@ -57,92 +74,137 @@ pub struct Features {
     pub pages_1g: bool,
     /// Width of physical addresses.
     pub physical_bits: u8,
+    /// "Mode-based execute control for EPT".
+    pub mode_based_execute: bool,
+    /// "EPT paging-write control".
+    pub paging_write: bool,
+    /// The sub-page-permission-table pointer, with "sub-page write permissions for EPT".
+    pub sub_pages: Option<u64>,
 }
 
-const fn misconfigured(entry: u64, level: u32, features: Features) -> bool {
-    let permissions = entry & EptEntry::PERMISSIONS;
-    // Write without read, or execute alone where that is not supported.
-    if permissions & (EptEntry::READ | EptEntry::WRITE) == EptEntry::WRITE
-        || permissions == EptEntry::EXECUTE && !features.execute_only
-    {
-        return true;
+impl Rules {
+    const fn permissions(self) -> u64 {
+        EptEntry::PERMISSIONS | if self.mode_based_execute { EptEntry::EXECUTE_USER } else { 0 }
     }
-    let beyond = EptEntry::ADDRESS & !((1 << features.physical_bits) - 1);
-    let page = level == 1 || level < 4 && entry & EptEntry::PAGE != 0;
-    let reserved = if !page {
-        beyond | EptEntry::TABLE_RESERVED | if level == 4 { EptEntry::PAGE } else { 0 }
-    } else {
-        beyond | ((1 << (12 + 9 * (level - 1))) - 1) & !0xfff
-    };
-    let size_exists = match level {
-        2 => features.pages_2m,
-        3 => features.pages_1g,
-        _ => true,
-    };
-    if entry & reserved != 0 || page && !size_exists {
-        return true;
+
+    const fn misconfigured(self, entry: u64, level: u32) -> bool {
+        let permissions = entry & self.permissions();
+        let executes = permissions & (EptEntry::EXECUTE | EptEntry::EXECUTE_USER) != 0;
+        let page = level == 1 || level < 4 && entry & EptEntry::PAGE != 0;
+        if permissions & EptEntry::READ == 0 {
+            // Write without read, execute alone where that is not supported, paging-write without read.
+            let paging_write = page && self.paging_write && entry & EptEntry::PAGING_WRITE != 0;
+            if permissions & EptEntry::WRITE != 0 || executes && !self.execute_only || paging_write {
+                return true;
+            }
+        }
+        let beyond = EptEntry::ADDRESS & !((1 << self.physical_bits) - 1);
+        let reserved = if !page {
+            beyond | EptEntry::TABLE_RESERVED | if level >= 4 { EptEntry::PAGE } else { 0 }
+        } else {
+            beyond | ((1 << (12 + 9 * (level - 1))) - 1) & !0xfff
+        };
+        let size_exists = match level {
+            2 => self.pages_2m,
+            3 => self.pages_1g,
+            _ => true,
+        };
+        if entry & reserved != 0 || page && !size_exists {
+            return true;
+        }
+        page && matches!(entry >> EptEntry::MEMORY_TYPE_SHIFT & 7, 2 | 3 | 7)
     }
-    page && matches!(entry >> EptEntry::MEMORY_TYPE_SHIFT & 7, 2 | 3 | 7)
 }
 
-/// Translates guest-physical `address` by the tables of `eptp` (4 levels) for `access`, setting accessed and dirty flags if `eptp`
+/// Levels of the longest walk.
+const LEVELS: usize = 5;
+
+/// Translates guest-physical `address` by the tables of `eptp` (4 or 5 levels) for `access`, setting accessed and dirty flags if `eptp`
 /// enables them.
 ///
 /// # Errors
-/// An EPT violation or misconfiguration.
+/// An EPT violation or misconfiguration, a full page-modification log, an SPP-related event.
 pub fn translate(
     memory: &mut impl PhysicalMemory,
     eptp: Eptp,
     address: u64,
     access: Access,
-    features: Features,
+    rules: Rules,
 ) -> Result<Translation, Failure> {
+    let levels = u32::from(eptp.walk_length()).clamp(4, LEVELS as u32);
     let mut table = eptp.table();
-    let mut permissions = EptEntry::PERMISSIONS;
-    let mut path = [(0u64, 0u64); 4];
-    let mut level = 4;
-    let violation = |permissions: u64| {
+    let mut permissions = rules.permissions();
+    let mut path = [(0u64, 0u64); LEVELS];
+    let mut level = levels;
+    let violation = |permissions: u64, entry: u64| {
         let flag = |set: bool, bit: u64| if set { bit } else { 0 };
-        Failure::Violation(
-            flag(access.read, EptViolation::READ)
+        Failure::Violation {
+            qualification: flag(access.read, EptViolation::READ)
                 | flag(access.write, EptViolation::WRITE)
                 | flag(access.execute, EptViolation::FETCH)
                 | flag(permissions & EptEntry::READ != 0, EptViolation::READABLE)
                 | flag(permissions & EptEntry::WRITE != 0, EptViolation::WRITABLE)
-                | flag(permissions & EptEntry::EXECUTE != 0, EptViolation::EXECUTABLE),
-        )
+                | flag(permissions & EptEntry::EXECUTE != 0, EptViolation::EXECUTABLE)
+                | flag(permissions & EptEntry::EXECUTE_USER != 0, EptViolation::USER_EXECUTABLE),
+            convertible: entry & EptEntry::SUPPRESS_VE == 0,
+        }
     };
-    // Four levels translate 48 bits; what lies above has no entry.
-    if address >> 48 != 0 {
-        return Err(violation(0));
+    // The levels translate 48 or 57 bits; what lies above has no entry.
+    if address >> (12 + 9 * levels) != 0 {
+        return Err(violation(0, EptEntry::SUPPRESS_VE));
     }
     let (entry, shift) = loop {
         let shift = 12 + 9 * (level - 1);
         let at = table + (address >> shift & 0x1ff) * 8;
         let entry = memory.load(at);
-        if entry & EptEntry::PERMISSIONS == 0 {
-            return Err(violation(0));
+        if entry & rules.permissions() == 0 {
+            return Err(violation(0, entry));
         }
-        if misconfigured(entry, level, features) {
+        if rules.misconfigured(entry, level) {
             return Err(Failure::Misconfiguration);
         }
         permissions &= entry;
-        path[(4 - level) as usize] = (at, entry);
+        path[(levels - level) as usize] = (at, entry);
         if level == 1 || level < 4 && entry & EptEntry::PAGE != 0 {
             break (entry, shift);
         }
         table = entry & EptEntry::ADDRESS;
         level -= 1;
     };
-    let denied = access.read && permissions & EptEntry::READ == 0
-        || access.write && permissions & EptEntry::WRITE == 0
-        || access.execute && permissions & EptEntry::EXECUTE == 0;
-    if denied {
-        return Err(violation(permissions));
+    let has = |bit: u64| permissions & bit != 0;
+    let executable =
+        has(if rules.mode_based_execute && access.user { EptEntry::EXECUTE_USER } else { EptEntry::EXECUTE });
+    if access.read && !has(EptEntry::READ) || access.execute && !executable {
+        return Err(violation(permissions, entry));
+    }
+    let mut part_writable = false;
+    if access.write && !has(EptEntry::WRITE) {
+        let paging_write = access.paging && rules.paging_write && entry & EptEntry::PAGING_WRITE != 0;
+        if let Some(sub_pages) = rules.sub_pages
+            && !access.paging
+            && level == 1
+            && entry & EptEntry::SUB_PAGE_WRITE != 0
+            && has(EptEntry::READ)
+        {
+            part_writable = sub_page_writable(memory, sub_pages, address, rules).map_err(Failure::SubPage)?;
+        }
+        if !paging_write && !part_writable {
+            return Err(violation(permissions, entry));
+        }
+    }
+    if access.unverified && entry & EptEntry::VERIFY_GUEST_PAGING != 0 {
+        let mut failure = violation(permissions, entry);
+        if let Failure::Violation { qualification, .. } = &mut failure {
+            *qualification |= EptViolation::GUEST_PAGING_VERIFICATION;
+        }
+        return Err(failure);
     }
     let mut dirty = true;
     if eptp.accessed_dirty() {
-        let leaf = (4 - level) as usize;
+        if access.write && entry & EptEntry::DIRTY == 0 && !memory.log(address) {
+            return Err(Failure::LogFull);
+        }
+        let leaf = (levels - level) as usize;
         for (depth, &(at, entry)) in path[..=leaf].iter().enumerate() {
             let dirties = depth == leaf && access.write;
             let wanted = EptEntry::ACCESSED | if dirties { EptEntry::DIRTY } else { 0 };
@@ -155,15 +217,34 @@ pub fn translate(
     let offset = (1u64 << shift) - 1;
     Ok(Translation {
         physical: entry & EptEntry::ADDRESS & !offset | address & offset,
-        allowed: Access {
-            read: permissions & EptEntry::READ != 0,
-            write: permissions & EptEntry::WRITE != 0 && dirty,
-            execute: permissions & EptEntry::EXECUTE != 0,
-        },
-        memory_type: (entry >> EptEntry::MEMORY_TYPE_SHIFT & 7) as u8,
-        ignore_pat: entry & EptEntry::IGNORE_PAT != 0,
+        allowed: Rights { read: has(EptEntry::READ), write: has(EptEntry::WRITE) && dirty, execute: executable },
+        entry,
         page_size: offset + 1,
     })
+}
+
+/// Whether the 128 bytes around guest-physical `address` can be written, by the sub-page-permission table at `table` (29.3.4).
+///
+/// # Errors
+/// The exit qualification of an SPP-related event.
+fn sub_page_writable(memory: &mut impl PhysicalMemory, table: u64, address: u64, rules: Rules) -> Result<bool, u64> {
+    let reserved = !sub_page::ADDRESS | EptEntry::ADDRESS & !((1 << rules.physical_bits) - 1);
+    let mut table = table;
+    for level in (1..4).rev() {
+        let entry = memory.load(table + (address >> (12 + 9 * level) & 0x1ff) * 8);
+        if entry & sub_page::VALID == 0 {
+            return Err(SppEvent::MISS);
+        }
+        if entry & reserved & !sub_page::VALID != 0 {
+            return Err(0);
+        }
+        table = entry & sub_page::ADDRESS;
+    }
+    let vector = memory.load(table + (address >> 12 & 0x1ff) * 8);
+    if vector & !sub_page::WRITABLE != 0 {
+        return Err(0);
+    }
+    Ok(vector >> (2 * (address >> 7 & 31)) & 1 != 0)
 }
 
 #[cfg(test)]
@@ -171,8 +252,9 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
+    /// Quadwords, and the page-modification log with room for two.
     #[derive(Default)]
-    struct Memory(BTreeMap<u64, u64>);
+    struct Memory(BTreeMap<u64, u64>, Vec<u64>);
 
     impl PhysicalMemory for Memory {
         fn load(&mut self, address: u64) -> u64 {
@@ -181,13 +263,27 @@ mod tests {
         fn store(&mut self, address: u64, value: u64) {
             self.0.insert(address, value);
         }
+        fn log(&mut self, address: u64) -> bool {
+            self.1.push(address);
+            self.1.len() <= 2
+        }
     }
 
     const EPTP: Eptp = Eptp(0x1000 | 6 | 3 << 3);
-    const FEATURES: Features = Features { execute_only: true, pages_2m: true, pages_1g: true, physical_bits: 46 };
-    const READ: Access = Access { read: true, write: false, execute: false };
-    const WRITE: Access = Access { read: false, write: true, execute: false };
-    const FETCH: Access = Access { read: false, write: false, execute: true };
+    const RULES: Rules = Rules {
+        execute_only: true,
+        pages_2m: true,
+        pages_1g: true,
+        physical_bits: 46,
+        mode_based_execute: false,
+        paging_write: false,
+        sub_pages: None,
+    };
+    const NOTHING: Access =
+        Access { read: false, write: false, execute: false, paging: false, user: false, unverified: false };
+    const READ: Access = Access { read: true, ..NOTHING };
+    const WRITE: Access = Access { write: true, ..NOTHING };
+    const FETCH: Access = Access { execute: true, ..NOTHING };
 
     /// Tables at 1000H, 2000H, 3000H, 4000H that map guest-physical 0 by `leaf` at `level`.
     fn memory(level: u32, leaf: u64) -> Memory {
@@ -201,7 +297,14 @@ mod tests {
     }
 
     fn walk(level: u32, leaf: u64, access: Access) -> Result<Translation, Failure> {
-        translate(&mut memory(level, leaf), EPTP, 0x123, access, FEATURES)
+        translate(&mut memory(level, leaf), EPTP, 0x123, access, RULES)
+    }
+
+    fn violates(walk: Result<Translation, Failure>) -> Option<u64> {
+        match walk {
+            Err(Failure::Violation { qualification, .. }) => Some(qualification),
+            _ => None,
+        }
     }
 
     #[test]
@@ -224,11 +327,11 @@ mod tests {
         assert!(bad(1, 1 << 46 | 0x37), "beyond the physical-address width");
         let mut table = memory(1, 0x9037);
         table.store(0x1000, 0x2000 | 7 | 0x80);
-        assert_eq!(translate(&mut table, EPTP, 0, READ, FEATURES), Err(Failure::Misconfiguration), "bit 7 of a PML4E");
-        let no_execute_only = Features { execute_only: false, ..FEATURES };
+        assert_eq!(translate(&mut table, EPTP, 0, READ, RULES), Err(Failure::Misconfiguration), "bit 7 of a PML4E");
+        let no_execute_only = Rules { execute_only: false, ..RULES };
         let walk = translate(&mut memory(1, 0x9000 | 0x34), EPTP, 0, FETCH, no_execute_only);
         assert_eq!(walk, Err(Failure::Misconfiguration));
-        let no_large_pages = Features { pages_1g: false, ..FEATURES };
+        let no_large_pages = Rules { pages_1g: false, ..RULES };
         let walk = translate(&mut memory(3, 0x4000_0000 | 0xb7), EPTP, 0, READ, no_large_pages);
         assert_eq!(walk, Err(Failure::Misconfiguration));
     }
@@ -237,38 +340,149 @@ mod tests {
     fn execute_only_pages_can_be_fetched_and_not_read() {
         assert!(walk(1, 0x9000 | 0x34, FETCH).is_ok());
         let expected = EptViolation::READ | EptViolation::EXECUTABLE;
-        assert_eq!(walk(1, 0x9000 | 0x34, READ), Err(Failure::Violation(expected)));
+        assert_eq!(violates(walk(1, 0x9000 | 0x34, READ)), Some(expected));
     }
 
     #[test]
     fn violations_report_the_access_and_the_permissions_of_the_whole_walk() {
-        assert_eq!(walk(1, 0, WRITE), Err(Failure::Violation(EptViolation::WRITE)));
+        assert_eq!(violates(walk(1, 0, WRITE)), Some(EptViolation::WRITE));
         let expected = EptViolation::WRITE | EptViolation::READABLE | EptViolation::EXECUTABLE;
-        assert_eq!(walk(1, 0x9000 | 0x35, WRITE), Err(Failure::Violation(expected)));
+        assert_eq!(violates(walk(1, 0x9000 | 0x35, WRITE)), Some(expected));
         let mut table = memory(1, 0x9037);
         table.store(0x2000, 0x3000 | 1);
-        let walk = translate(&mut table, EPTP, 0, FETCH, FEATURES);
-        assert_eq!(walk, Err(Failure::Violation(EptViolation::FETCH | EptViolation::READABLE)));
+        let walk = translate(&mut table, EPTP, 0, FETCH, RULES);
+        assert_eq!(violates(walk), Some(EptViolation::FETCH | EptViolation::READABLE));
     }
 
     #[test]
     fn accessed_and_dirty_flags_are_set_when_enabled() {
         let eptp = Eptp(EPTP.0 | Eptp::ACCESSED_DIRTY);
         let mut table = memory(1, 0x9037);
-        let read = translate(&mut table, eptp, 0, READ, FEATURES).unwrap();
+        let read = translate(&mut table, eptp, 0, READ, RULES).unwrap();
         assert!(!read.allowed.write, "a write must set the dirty flag first");
         assert_eq!((table.load(0x1000), table.load(0x4000)), (0x2107, 0x9137));
-        let write = translate(&mut table, eptp, 0, WRITE, FEATURES).unwrap();
+        let write = translate(&mut table, eptp, 0, WRITE, RULES).unwrap();
         assert!(write.allowed.write);
         assert_eq!((table.load(0x3000), table.load(0x4000)), (0x4107, 0x9337));
         let mut untouched = memory(1, 0x9037);
-        assert!(translate(&mut untouched, EPTP, 0, WRITE, FEATURES).unwrap().allowed.write);
+        assert!(translate(&mut untouched, EPTP, 0, WRITE, RULES).unwrap().allowed.write);
         assert_eq!(untouched.load(0x4000), 0x9037);
     }
 
     #[test]
-    fn addresses_beyond_48_bits_violate() {
-        let walk = translate(&mut memory(1, 0x9037), EPTP, 1 << 48, READ, FEATURES);
-        assert_eq!(walk, Err(Failure::Violation(EptViolation::READ)));
+    fn addresses_beyond_48_bits_violate_with_four_levels_and_not_with_five() {
+        let walk = translate(&mut memory(1, 0x9037), EPTP, 1 << 48, READ, RULES);
+        assert_eq!(violates(walk), Some(EptViolation::READ));
+        let mut table = memory(1, 0x9037);
+        table.store(0x8000 + 8, 0x1000 | 7);
+        let five = Eptp(0x8000 | 6 | 4 << 3);
+        assert_eq!(translate(&mut table, five, 1 << 48, READ, RULES).unwrap().physical, 0x9000);
+        assert_eq!(violates(translate(&mut table, five, 0, READ, RULES)), Some(EptViolation::READ));
+        assert_eq!(violates(translate(&mut table, five, 1 << 57, READ, RULES)), Some(EptViolation::READ));
+        table.store(0x8000, 0x1000 | 7 | 0x80);
+        assert_eq!(translate(&mut table, five, 0, READ, RULES), Err(Failure::Misconfiguration), "bit 7 of a PML5E");
+    }
+
+    #[test]
+    fn mode_based_execute_tells_user_from_supervisor_addresses() {
+        let rules = Rules { mode_based_execute: true, ..RULES };
+        let user = Access { user: true, ..FETCH };
+        let tables = |leaf| {
+            let mut memory = memory(1, leaf);
+            for table in [0x1000, 0x2000, 0x3000] {
+                let entry = memory.load(table);
+                memory.store(table, entry | EptEntry::EXECUTE_USER);
+            }
+            memory
+        };
+        let walk = |leaf, access| translate(&mut tables(leaf), EPTP, 0, access, rules);
+        assert!(walk(0x9431, user).is_ok() && walk(0x9034, FETCH).is_ok(), "each mode has its bit");
+        let refused = EptViolation::FETCH | EptViolation::READABLE;
+        assert_eq!(violates(walk(0x9431, FETCH)), Some(refused | EptViolation::USER_EXECUTABLE));
+        assert_eq!(violates(walk(0x9035, user)), Some(refused | EptViolation::EXECUTABLE));
+        assert!(walk(0x9430, user).is_ok(), "bit 10 alone is present");
+        let rules = Rules { execute_only: false, ..rules };
+        assert_eq!(translate(&mut tables(0x9430), EPTP, 0, user, rules), Err(Failure::Misconfiguration));
+        assert_eq!(violates(super::translate(&mut memory(1, 0x9430), EPTP, 0, user, RULES)), Some(EptViolation::FETCH));
+    }
+
+    #[test]
+    fn a_page_that_becomes_dirty_is_logged_once() {
+        let eptp = Eptp(EPTP.0 | Eptp::ACCESSED_DIRTY);
+        let mut table = memory(1, 0x9037);
+        assert!(translate(&mut table, eptp, 0x123, READ, RULES).is_ok() && table.1.is_empty());
+        assert!(translate(&mut table, eptp, 0x123, WRITE, RULES).is_ok());
+        assert!(translate(&mut table, eptp, 0x456, WRITE, RULES).is_ok());
+        assert_eq!(table.1, [0x123]);
+    }
+
+    #[test]
+    fn a_full_log_changes_nothing() {
+        let eptp = Eptp(EPTP.0 | Eptp::ACCESSED_DIRTY);
+        let mut table = memory(1, 0x9037);
+        table.1 = vec![0, 0];
+        assert_eq!(translate(&mut table, eptp, 0, WRITE, RULES), Err(Failure::LogFull));
+        assert_eq!((table.load(0x1000), table.load(0x4000)), (0x2007, 0x9037));
+    }
+
+    #[test]
+    fn the_entry_that_decides_suppresses_virtualization_exceptions() {
+        let convertible = |level, leaf, access| match walk(level, leaf, access) {
+            Err(Failure::Violation { convertible, .. }) => convertible,
+            other => panic!("{other:?}"),
+        };
+        assert!(convertible(1, 0, READ) && convertible(1, 0x9031, WRITE));
+        assert!(!convertible(1, EptEntry::SUPPRESS_VE, READ) && !convertible(2, EptEntry::SUPPRESS_VE, READ));
+        assert!(!convertible(1, 0x9031 | EptEntry::SUPPRESS_VE, WRITE));
+    }
+
+    #[test]
+    fn sub_pages_of_128_bytes_can_be_writable() {
+        let rules = Rules { sub_pages: Some(0x1_0000), ..RULES };
+        let page = 0x9031 | EptEntry::SUB_PAGE_WRITE;
+        let with = |leaf, l2: u64, vector| {
+            let mut table = memory(1, leaf);
+            table.store(0x1_0000, 0x1_1001);
+            table.store(0x1_1000, 0x1_2001);
+            table.store(0x1_2000, l2);
+            table.store(0x1_3000, vector);
+            table
+        };
+        let write = |leaf, l2, vector, at| translate(&mut with(leaf, l2, vector), EPTP, at, WRITE, rules);
+        let second = 1 << 2;
+        let written = write(page, 0x1_3001, second, 0x80).unwrap();
+        assert!(!written.allowed.write, "the rest of the page is not writable");
+        let refused = EptViolation::WRITE | EptViolation::READABLE;
+        assert_eq!(violates(write(page, 0x1_3001, second, 0x7f)), Some(refused));
+        assert_eq!(violates(write(page, 0x1_3001, second, 0x100)), Some(refused));
+        assert_eq!(violates(write(0x9031, 0x1_3001, second, 0x80)), Some(refused), "bit 61 is needed");
+        assert_eq!(write(page, 0, second, 0x80), Err(Failure::SubPage(SppEvent::MISS)));
+        assert_eq!(write(page, 0x1_3003, second, 0x80), Err(Failure::SubPage(0)), "a reserved bit of a table entry");
+        assert_eq!(write(page, 0x1_3001, second | 2, 0x80), Err(Failure::SubPage(0)), "an odd bit of the vector");
+        let paging = Access { paging: true, ..WRITE };
+        let walk = translate(&mut with(page, 0x1_3001, second), EPTP, 0x80, paging, rules);
+        assert_eq!(violates(walk), Some(refused), "not for guest paging structures");
+    }
+
+    #[test]
+    fn paging_write_access_is_for_guest_paging_structures() {
+        let rules = Rules { paging_write: true, ..RULES };
+        let paging = Access { paging: true, ..WRITE };
+        let write = |leaf, access, rules| translate(&mut memory(1, leaf), EPTP, 0, access, rules);
+        let page = 0x9031 | EptEntry::PAGING_WRITE;
+        assert!(write(page, paging, rules).is_ok());
+        assert!(violates(write(page, WRITE, rules)).is_some());
+        assert!(violates(write(page, paging, RULES)).is_some());
+        assert!(violates(write(0x9031, paging, rules)).is_some());
+        assert_eq!(write(0x9034 | EptEntry::PAGING_WRITE, paging, rules), Err(Failure::Misconfiguration));
+    }
+
+    #[test]
+    fn guest_paging_is_verified_where_the_page_asks_for_it() {
+        let page = 0x9037 | EptEntry::VERIFY_GUEST_PAGING;
+        let unverified = Access { unverified: true, ..READ };
+        assert!(walk(1, page, READ).is_ok() && walk(1, 0x9037, unverified).is_ok());
+        let bits = violates(walk(1, page, unverified)).unwrap();
+        assert_eq!(bits & EptViolation::GUEST_PAGING_VERIFICATION, EptViolation::GUEST_PAGING_VERIFICATION);
     }
 }

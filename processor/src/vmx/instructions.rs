@@ -81,6 +81,21 @@ impl Cpu {
         if self.cpl != 0 { Err(self.general_protection(0)) } else { Ok(()) }
     }
 
+    /// As [`Cpu::vmx_instruction`], for VMREAD and VMWRITE of the field in `register`: they do not exit when VMCS shadowing lets them reach
+    /// the shadow VMCS. The field's encoding.
+    fn vmcs_access(&mut self, op: &Op, access: &VmcsAccess, size: usize) -> Exec<u64> {
+        if !self.vmx.on || !self.is_vmx_mode() {
+            return Err(self.undefined_opcode());
+        }
+        let mask = if size == 4 { 0xffff_ffff } else { u64::MAX };
+        let encoding = self.regs[op.r[access.register] as usize & 15] & mask;
+        if self.vmx.non_root && !self.is_shadowed(access.bitmap, encoding) {
+            let info = instruction_info::vmcs_access(op, 1 - access.register, access.memory);
+            return Err(self.vmx_instruction_exit(op, access.reason, info));
+        }
+        if self.cpl != 0 { Err(self.general_protection(0)) } else { Ok(encoding) }
+    }
+
     #[cold]
     fn vmx_instruction_exit(&mut self, op: &Op, reason: ExitReason, info: u32) -> crate::trap::Trapped {
         use spec::vmx::qualification::instruction_info::REGISTER;
@@ -102,10 +117,18 @@ impl Cpu {
         address & 0xfff == 0 && address >> self.physical_bits == 0
     }
 
+    /// Whether the region at `pointer` has a revision identifier that VMPTRLD takes: with bit 31, a shadow VMCS, where shadowing exists.
+    fn is_known_revision(&mut self, pointer: u64) -> bool {
+        let can_shadow = self.vmx.capabilities.secondary.allowed & Secondary::VMCS_SHADOWING != 0;
+        let ignored = if can_shadow { vmcs::SHADOW } else { 0 };
+        self.physical_load::<4>(pointer) as u32 & !ignored == vmcs::REVISION
+    }
+
     /// Reads the VMCS region at `pointer` into the current VMCS.
     fn read_vmcs_region(&mut self, pointer: u64) {
         let mut vmcs = std::mem::take(&mut self.vmx.vmcs);
         vmcs.pointer = pointer;
+        vmcs.shadow = self.physical_load::<4>(pointer) as u32 & vmcs::SHADOW != 0;
         vmcs.launched = self.physical_load::<4>(pointer + vmcs::LAUNCH_STATE_OFFSET) != 0;
         let mut at = pointer + vmcs::FIELDS_OFFSET;
         vmcs.take_values(|| {
@@ -206,8 +229,7 @@ fn vmptrld(cpu: &mut Cpu, op: &Op) -> Exec {
         cpu.vm_fail(Error::VmptrldInvalidAddress);
     } else if pointer == cpu.vmx.vmxon_pointer {
         cpu.vm_fail(Error::VmptrldVmxonPointer);
-    } else if cpu.physical_load::<4>(pointer) as u32 != vmcs::REVISION {
-        // Bit 31, a shadow VMCS, is refused too: VMCS shadowing is not there.
+    } else if !cpu.is_known_revision(pointer) {
         cpu.vm_fail(Error::VmptrldRevision);
     } else {
         if pointer != cpu.vmx.vmcs.pointer {
@@ -233,20 +255,38 @@ fn existing_field(cpu: &Cpu, encoding: u64) -> Option<VmcsField> {
     cpu.vmx.capabilities.has_field(field).then_some(field)
 }
 
+/// VMREAD or VMWRITE.
+struct VmcsAccess {
+    reason: ExitReason,
+    /// The bitmap that says which fields exit in spite of VMCS shadowing.
+    bitmap: VmcsField,
+    /// Which operand has the field's encoding.
+    register: usize,
+    /// The other operand is in memory.
+    memory: bool,
+}
+
+const fn reading(memory: bool) -> VmcsAccess {
+    VmcsAccess { reason: ExitReason::Vmread, bitmap: VmcsField::VMREAD_BITMAP, register: 1, memory }
+}
+
+const fn writing(memory: bool) -> VmcsAccess {
+    VmcsAccess { reason: ExitReason::Vmwrite, bitmap: VmcsField::VMWRITE_BITMAP, register: 0, memory }
+}
+
 fn vmread<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     let memory = op.has(MEMORY_FIRST);
-    let info = if memory { vmread_memory_info } else { vmread_register_info };
-    cpu.vmx_instruction(op, ExitReason::Vmread, info)?;
-    if !cpu.vmx.vmcs.is_current() {
+    let encoding = cpu.vmcs_access(op, &reading(memory), N)?;
+    if !cpu.has_accessible_vmcs() {
         cpu.vm_fail_invalid();
         return Ok(());
     }
-    let mask = if N == 4 { 0xffff_ffff } else { u64::MAX };
-    let Some(field) = existing_field(cpu, cpu.regs[op.r[1] as usize & 15] & mask) else {
+    let Some(field) = existing_field(cpu, encoding) else {
         cpu.vm_fail(Error::UnsupportedComponent);
         return Ok(());
     };
-    let whole = cpu.vmx.vmcs.get(field.full());
+    let mask = if N == 4 { 0xffff_ffff } else { u64::MAX };
+    let whole = cpu.read_vmcs_field(field.full());
     let value = if field.access_type() == AccessType::High { whole >> 32 } else { whole } & mask;
     if memory {
         let at = cpu.linear(op, N as u64, true)?;
@@ -258,48 +298,32 @@ fn vmread<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-fn vmread_memory_info(op: &Op) -> u32 {
-    instruction_info::vmcs_access(op, 0, true)
-}
-
-fn vmread_register_info(op: &Op) -> u32 {
-    instruction_info::vmcs_access(op, 0, false)
-}
-
-fn vmwrite_memory_info(op: &Op) -> u32 {
-    instruction_info::vmcs_access(op, 1, true)
-}
-
-fn vmwrite_register_info(op: &Op) -> u32 {
-    instruction_info::vmcs_access(op, 1, false)
-}
-
 fn vmwrite_register<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vmx_instruction(op, ExitReason::Vmwrite, vmwrite_register_info)?;
+    let encoding = cpu.vmcs_access(op, &writing(false), N)?;
     let value = cpu.regs[op.r[1] as usize & 15];
-    vmwrite::<N>(cpu, op, value);
+    vmwrite::<N>(cpu, encoding, value);
     Ok(())
 }
 
 fn vmwrite_memory<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
-    cpu.vmx_instruction(op, ExitReason::Vmwrite, vmwrite_memory_info)?;
-    if !cpu.vmx.vmcs.is_current() {
+    let encoding = cpu.vmcs_access(op, &writing(true), N)?;
+    if !cpu.has_accessible_vmcs() {
         cpu.vm_fail_invalid();
         return Ok(());
     }
     let at = cpu.linear(op, N as u64, false)?;
     let value = cpu.load::<N>(at)?;
-    vmwrite::<N>(cpu, op, value);
+    vmwrite::<N>(cpu, encoding, value);
     Ok(())
 }
 
-fn vmwrite<const N: usize>(cpu: &mut Cpu, op: &Op, value: u64) {
-    if !cpu.vmx.vmcs.is_current() {
+fn vmwrite<const N: usize>(cpu: &mut Cpu, encoding: u64, value: u64) {
+    if !cpu.has_accessible_vmcs() {
         return cpu.vm_fail_invalid();
     }
     let mask = if N == 4 { 0xffff_ffff } else { u64::MAX };
     let value = value & mask;
-    let Some(field) = existing_field(cpu, cpu.regs[op.r[0] as usize & 15] & mask) else {
+    let Some(field) = existing_field(cpu, encoding) else {
         return cpu.vm_fail(Error::UnsupportedComponent);
     };
     if field.field_type() == FieldType::ExitInformation && !cpu.vmx.capabilities.writes_any_field() {
@@ -309,10 +333,10 @@ fn vmwrite<const N: usize>(cpu: &mut Cpu, op: &Op, value: u64) {
     let value = match (field.width(), field.access_type()) {
         (Width::Bits16, _) => value & 0xffff,
         (Width::Bits32, _) => value & 0xffff_ffff,
-        (Width::Bits64, AccessType::High) => cpu.vmx.vmcs.get(full) & 0xffff_ffff | value << 32,
+        (Width::Bits64, AccessType::High) => cpu.read_vmcs_field(full) & 0xffff_ffff | value << 32,
         (Width::Bits64 | Width::Natural, _) => value,
     };
-    cpu.vmx.vmcs.set(full, value);
+    cpu.write_vmcs_field(full, value);
     cpu.vm_succeed();
 }
 
@@ -351,11 +375,21 @@ fn vmfunc(cpu: &mut Cpu, op: &Op) -> Exec {
     let entry = cpu.regs[RCX] as u32;
     let list = cpu.vmx.vmcs.get(VmcsField::EPTP_LIST_ADDRESS);
     let pointer = if entry < 512 { cpu.physical_load::<8>(list.wrapping_add(8 * u64::from(entry))) } else { u64::MAX };
-    if entry >= 512 || bad_ept_pointer(pointer, cpu.vmx.capabilities.ept_vpid, cpu.physical_bits).is_some() {
+    let valid = entry < 512
+        && bad_ept_pointer(pointer, cpu.vmx.capabilities.ept_vpid, cpu.physical_bits).is_none()
+        && Eptp(pointer).walk_length() == Eptp(cpu.vmx.eptp).walk_length();
+    if !valid {
         return Err(cpu.vm_exit(Exit::of_instruction(ExitReason::Vmfunc, op)));
     }
     cpu.vmx.vmcs.set(VmcsField::EPT_POINTER, pointer);
     cpu.vmx.eptp = pointer;
+    let secondary = cpu.vmx.controls.secondary;
+    if secondary.has(Secondary::EPT_VIOLATION_VE) {
+        cpu.vmx.vmcs.set(VmcsField::EPTP_INDEX, u64::from(entry));
+    }
+    if !secondary.has(Secondary::ENABLE_VPID) {
+        cpu.tlb.flush_where(|key| key.vpid == 0);
+    }
     cpu.mmu_mode_changed();
     cpu.recheck_events();
     Ok(())

@@ -6,13 +6,14 @@
 //! | `fields` | which fields a VMCS has, by what the processor can do |
 //! | `vmcs` | the current VMCS as fields, and its form in memory |
 //! | `instructions` | VMXON to VMFUNC |
+//! | `shadowing` | VMREAD and VMWRITE in non-root operation that reach the shadow VMCS |
 //! | `entry` | VM entry: `checks`, `load` of the guest's state, `inject`ion of events |
 //! | `intercept` | what instructions ask before they run in VMX non-root operation |
 //! | `events` | which events exit; windows, MTF and the other exits between instructions |
 //! | `exit` | making a VM exit: what is recorded, `save` of the guest, load of the `host` |
 //! | `msr_list` | the MSR areas of entries and exits |
 //! | `msr_bitmap` | where the bit of an MSR or a port is |
-//! | `ept`, `guest_memory` | the EPT walk, and what its failures become |
+//! | `ept`, `guest_memory` | the EPT walk, and what its failures become: VM exits, virtualization exceptions; HLAT, page-modification log |
 //! | `apic_virtualization` | the virtual-APIC page: TPR, PPR, EOI, IPIs; the exits of its writes |
 //! | `apic_access`, `x2apic_virtualization` | accesses to it by the APIC-access page and by MSRs |
 //! | `virtual_interrupts`, `posted_interrupts` | evaluation and delivery of virtual interrupts; those that others post |
@@ -36,6 +37,7 @@ mod msr_list;
 pub mod pause_loop;
 mod posted_interrupts;
 mod preemption_timer;
+mod shadowing;
 pub mod state;
 #[cfg(test)]
 mod tests;

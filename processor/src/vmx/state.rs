@@ -17,6 +17,7 @@ pub struct VmxState {
     vmxon_pointer: u64,
     vmcs_pointer: u64,
     vmcs_launched: bool,
+    vmcs_shadow: bool,
     /// The fields in the order of [`VmcsField::ALL`].
     vmcs_fields: Vec<u64>,
     /// Pin-based, primary, secondary, tertiary, exit, secondary exit and entry controls.
@@ -63,6 +64,7 @@ impl Vmx {
             vmxon_pointer: *vmxon_pointer,
             vmcs_pointer: vmcs.pointer,
             vmcs_launched: vmcs.launched,
+            vmcs_shadow: vmcs.shadow,
             vmcs_fields: VmcsField::ALL.iter().map(|(field, _)| vmcs.get(*field)).collect(),
             controls: [
                 pin.0.into(),
@@ -90,6 +92,7 @@ impl Vmx {
         let mut restored = Self::new(self.capabilities.clone());
         let mut vmcs = Vmcs::default();
         (vmcs.pointer, vmcs.launched) = (state.vmcs_pointer, state.vmcs_launched);
+        vmcs.shadow = state.vmcs_shadow;
         for ((field, _), value) in VmcsField::ALL.iter().zip(&state.vmcs_fields) {
             vmcs.set(*field, *value);
         }

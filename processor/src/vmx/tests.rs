@@ -34,6 +34,10 @@ pub(super) const CPUID: &[u8] = &[0x0f, 0xa2];
 pub(super) const NOP: u8 = 0x90;
 pub(super) const HLT: u8 = 0xf4;
 
+mod memory;
+mod reduced;
+mod shadowing;
+
 pub(super) struct Host {
     pub(super) machine: Machine,
 }
@@ -41,7 +45,16 @@ pub(super) struct Host {
 impl Host {
     /// In VMX operation with a current VMCS that describes a 64-bit guest with EPT (the first 2 MiB one to one) like the host itself.
     pub(super) fn new() -> Self {
-        let mut host = Self { machine: Machine::long() };
+        Self::on(Machine::long())
+    }
+
+    /// As [`Host::new`], on the model that `choice` names.
+    fn of_model(choice: &str) -> Self {
+        Self::on(Machine::long_with(crate::models::Model::named(choice).unwrap()))
+    }
+
+    fn on(machine: Machine) -> Self {
+        let mut host = Self { machine };
         let m = &mut host.machine;
         m.cpu.cr0 |= 0x20;
         m.cpu.cr4 |= 0x2000;
@@ -89,8 +102,9 @@ impl Host {
         let c = self.machine.cpu.vmx.capabilities.clone();
         let primary = c.primary.required | Primary::ACTIVATE_SECONDARY_CONTROLS;
         self.set(F::PIN_BASED_CONTROLS, u64::from(c.pin.required));
-        self.set(F::PRIMARY_CONTROLS, u64::from(primary));
-        self.set(F::SECONDARY_CONTROLS, u64::from(Secondary::ENABLE_EPT | Secondary::ENABLE_VPID));
+        self.set(F::PRIMARY_CONTROLS, u64::from(primary & c.primary.allowed));
+        let secondary = (Secondary::ENABLE_EPT | Secondary::ENABLE_VPID) & c.secondary.allowed;
+        self.set(F::SECONDARY_CONTROLS, u64::from(secondary));
         self.set(F::EXIT_CONTROLS, u64::from(c.exit.required | ExitControls::HOST_ADDRESS_SPACE_SIZE));
         self.set(F::ENTRY_CONTROLS, u64::from(c.entry.required | EntryControls::IA32E_MODE_GUEST));
         self.set(F::VPID, 1);
@@ -199,7 +213,7 @@ fn vmread_and_vmwrite_reach_the_fields() {
     host.machine.cpu.regs[RAX] = 0;
     host.machine.execute(VMREAD_RAX_RCX, 1);
     assert_eq!(host.machine.cpu.regs[RAX], 0x1234);
-    host.machine.cpu.regs[RCX] = u64::from(F::PML_ADDRESS.0);
+    host.machine.cpu.regs[RCX] = u64::from(F::SHARED_EPT_POINTER.0);
     host.machine.execute(VMREAD_RAX_RCX, 1);
     assert_eq!(
         (host.status(), host.get(F::VM_INSTRUCTION_ERROR)),
@@ -272,7 +286,8 @@ fn an_ept_violation_tells_address_and_access() {
     assert_eq!(host.enter(&code, 10), Some(ExitReason::EptViolation));
     assert_eq!((host.get(F::GUEST_PHYSICAL_ADDRESS), host.get(F::GUEST_LINEAR_ADDRESS)), (0x3_0008, 0x3_0008));
     let expected = EptViolation::WRITE | EptViolation::LINEAR_VALID | EptViolation::TRANSLATED;
-    assert_eq!(host.get(F::EXIT_QUALIFICATION), expected);
+    let advanced = EptViolation::USER_PAGE | EptViolation::WRITABLE_PAGE;
+    assert_eq!(host.get(F::EXIT_QUALIFICATION), expected | advanced);
     assert_eq!(host.get(F::GUEST_RFLAGS) & 0x1_0000, 0x1_0000, "RF is saved as 1");
     host.ept_entry(0x3_0000, 0x3_0000 | EptEntry::WRITE | EptEntry::READ | 0x30);
     assert_eq!(host.resume(1), None, "the instruction completes");

@@ -5,7 +5,7 @@
 //! A VMCS is read into [`Vmcs`] by VMPTRLD and written back when another takes its place or VMCLEAR is executed, which is what the
 //! architecture allows a processor to do; software that looks at the region of an active VMCS sees old values.
 
-use spec::vmx::VmcsField;
+use spec::vmx::{VmcsField, Width};
 
 /// The pointer's value when there is no current VMCS.
 pub const NO_POINTER: u64 = u64::MAX;
@@ -17,6 +17,8 @@ pub const ABORT_OFFSET: u64 = 4;
 pub const LAUNCH_STATE_OFFSET: u64 = 8;
 /// Offset of the first field.
 pub const FIELDS_OFFSET: u64 = 64;
+/// Bit 31 of a region's first four bytes: it is a shadow VMCS.
+pub const SHADOW: u32 = 1 << 31;
 /// Bytes in a VMCS or VMXON region.
 pub const REGION_SIZE: u64 = 4096;
 
@@ -38,6 +40,24 @@ const fn slot(field: VmcsField) -> usize {
     ((field.0 >> 13 & 3) << 8 | (field.0 >> 10 & 3) << 6 | field.0 >> 1 & 0x3f) as usize
 }
 
+/// The places of the fields, by slot, in a VMCS region; 0 for slots without a field.
+const OFFSETS: [u16; SLOTS] = {
+    let mut offsets = [0; SLOTS];
+    let mut n = 0;
+    while n < VmcsField::ALL.len() {
+        offsets[slot(VmcsField::ALL[n].0)] = FIELDS_OFFSET as u16 + 8 * n as u16;
+        n += 1;
+    }
+    offsets
+};
+
+/// Where the region holds a field that exists, given by its full encoding.
+#[inline]
+#[must_use]
+pub const fn offset_of(field: VmcsField) -> u64 {
+    OFFSETS[slot(field)] as u64
+}
+
 /// A VMCS as the processor holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vmcs {
@@ -45,12 +65,14 @@ pub struct Vmcs {
     pub pointer: u64,
     /// VMLAUNCH has succeeded since VMCLEAR.
     pub launched: bool,
+    /// It is a shadow VMCS, with which VM entries fail.
+    pub shadow: bool,
     fields: Box<[u64; SLOTS]>,
 }
 
 impl Default for Vmcs {
     fn default() -> Self {
-        Self { pointer: NO_POINTER, launched: false, fields: Box::new([0; SLOTS]) }
+        Self { pointer: NO_POINTER, launched: false, shadow: false, fields: Box::new([0; SLOTS]) }
     }
 }
 
@@ -89,18 +111,19 @@ impl Vmcs {
 
     /// Takes the fields in the order of [`VmcsField::ALL`]; values are cut to their fields' widths.
     pub fn take_values(&mut self, mut next: impl FnMut() -> u64) {
-        use spec::vmx::Width;
         for (field, _) in VmcsField::ALL {
-            let value = next();
-            self.set(
-                *field,
-                match field.width() {
-                    Width::Bits16 => value & 0xffff,
-                    Width::Bits32 => value & 0xffff_ffff,
-                    Width::Bits64 | Width::Natural => value,
-                },
-            );
+            self.set(*field, cut(*field, next()));
         }
+    }
+}
+
+/// `value` cut to the width of `field`.
+#[must_use]
+pub const fn cut(field: VmcsField, value: u64) -> u64 {
+    match field.width() {
+        Width::Bits16 => value & 0xffff,
+        Width::Bits32 => value & 0xffff_ffff,
+        Width::Bits64 | Width::Natural => value,
     }
 }
 

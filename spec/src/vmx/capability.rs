@@ -69,6 +69,7 @@ named_bits! {
         41 INVVPID_SINGLE "single-context INVVPID";
         42 INVVPID_ALL "all-context INVVPID";
         43 INVVPID_SINGLE_RETAIN_GLOBALS "single-context-retaining-globals INVVPID";
+        48 HLAT_PREFIX_1 "maximum HLAT prefix size of 1 (bits 53:48)";
     }
 }
 

@@ -69,6 +69,32 @@ impl Eptp {
     }
 }
 
+/// The sub-page-permission table: 4 levels of tables (SDM Vol. 3C, 29.3.4).
+pub mod sub_page {
+    /// Bit 0 of an entry above the last level: it refers to a table.
+    pub const VALID: u64 = 1;
+    /// The address in such an entry, bits 51:12. All other bits are reserved.
+    pub const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+    /// The bits of an entry of the last level that are not reserved: bit 2n is 1 if the n-th 128 bytes of the page can be written.
+    pub const WRITABLE: u64 = 0x5555_5555_5555_5555;
+}
+
+/// The virtualization-exception information area (SDM Vol. 3C, table 26-1): offsets.
+pub mod ve_information {
+    /// The exit reason that an EPT violation would have had (32 bits).
+    pub const REASON: u64 = 0;
+    /// FFFFFFFFH while the area is in use; no virtualization exception occurs unless it is 0 (32 bits).
+    pub const BUSY: u64 = 4;
+    /// The exit qualification (64 bits).
+    pub const QUALIFICATION: u64 = 8;
+    /// The guest-linear address (64 bits).
+    pub const LINEAR: u64 = 16;
+    /// The guest-physical address (64 bits).
+    pub const PHYSICAL: u64 = 24;
+    /// The EPTP index (16 bits).
+    pub const EPTP_INDEX: u64 = 32;
+}
+
 /// INVEPT types (SDM Vol. 3C, 31.3, INVEPT).
 pub mod invept_type {
     /// One EPTP.

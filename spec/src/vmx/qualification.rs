@@ -99,6 +99,14 @@ named_bits! {
     }
 }
 
+named_bits! {
+    /// SPP-related events (SDM Vol. 3C, table 28-8).
+    SppEvent(u64) {
+        11 MISS "an entry of the sub-page-permission table is not valid (0: one is misconfigured)";
+        12 NMI_UNBLOCKING "NMI unblocking due to IRET";
+    }
+}
+
 /// VM-exit instruction information of the instructions with memory operands (SDM Vol. 3C, tables 28-8 to 28-14).
 /// The index, base, scaling and segment parts are common to all of them.
 pub mod instruction_info {

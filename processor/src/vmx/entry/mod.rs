@@ -29,7 +29,7 @@ impl Cpu {
             self.vm_fail(error);
             return Ok(());
         }
-        if !self.vmx.vmcs.is_current() {
+        if !self.vmx.vmcs.is_current() || self.vmx.vmcs.shadow {
             self.vm_fail_invalid();
             return Ok(());
         }
@@ -64,7 +64,7 @@ impl Cpu {
 
     /// 27.1: what is checked before the VMCS is looked at.
     fn basic_check(&self, launch: bool) -> Option<Error> {
-        if !self.vmx.vmcs.is_current() {
+        if !self.vmx.vmcs.is_current() || self.vmx.vmcs.shadow {
             return None;
         }
         if self.events.shadow == Shadow::MovSs {

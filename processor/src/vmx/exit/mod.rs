@@ -118,7 +118,11 @@ impl Cpu {
         self.record_exit(exit, vectoring);
         let resume = match exit.reason {
             ExitReason::ExceptionOrNmi => exit.sets_resume_flag(),
-            ExitReason::EptViolation | ExitReason::EptMisconfiguration | ExitReason::ApicAccess => vectoring.is_none(),
+            ExitReason::EptViolation
+            | ExitReason::EptMisconfiguration
+            | ExitReason::PmlFull
+            | ExitReason::SppEvent
+            | ExitReason::ApicAccess => vectoring.is_none(),
             ExitReason::TripleFault
             | ExitReason::ExternalInterrupt
             | ExitReason::Init
@@ -151,7 +155,9 @@ impl Cpu {
                 ExitReason::ExceptionOrNmi if exit.interruption.vector() != Vector::DoubleFault as u8 => {
                     exit.interruption.0 |= InterruptionInfo::NMI_UNBLOCKING;
                 }
-                ExitReason::EptViolation => exit.qualification |= EptViolation::NMI_UNBLOCKING,
+                ExitReason::EptViolation | ExitReason::PmlFull | ExitReason::SppEvent => {
+                    exit.qualification |= EptViolation::NMI_UNBLOCKING;
+                }
                 _ => {}
             }
         }

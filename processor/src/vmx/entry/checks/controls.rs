@@ -92,11 +92,15 @@ impl View<'_> {
         if ept {
             self.ept_pointer(self.get(Field::EPT_POINTER))?;
         }
-        self.require(
-            ept || !secondary.has(Secondary::UNRESTRICTED_GUEST),
-            Check::UnrestrictedGuestNeedsEpt,
-            Field::SECONDARY_CONTROLS,
-        )?;
+        let needs_ept =
+            |control: u32, check: Check| self.require(ept || !secondary.has(control), check, Field::SECONDARY_CONTROLS);
+        needs_ept(Secondary::ENABLE_PML, Check::PmlNeedsEpt)?;
+        self.page_if(secondary.has(Secondary::ENABLE_PML), Field::PML_ADDRESS, Check::PmlAddress)?;
+        needs_ept(Secondary::UNRESTRICTED_GUEST, Check::UnrestrictedGuestNeedsEpt)?;
+        needs_ept(Secondary::MODE_BASED_EXECUTE, Check::ModeBasedExecuteNeedsEpt)?;
+        needs_ept(Secondary::SUB_PAGE_WRITE, Check::SubPageWriteNeedsEpt)?;
+        let sub_pages = secondary.has(Secondary::SUB_PAGE_WRITE);
+        self.page_if(sub_pages, Field::SPP_TABLE_POINTER, Check::SubPageTablePointer)?;
         if secondary.has(Secondary::ENABLE_VM_FUNCTIONS) {
             let functions = self.get(Field::VM_FUNCTION_CONTROLS);
             self.require(functions & !c.vm_functions == 0, Check::VmFunctionReserved, Field::VM_FUNCTION_CONTROLS)?;
@@ -106,8 +110,26 @@ impl View<'_> {
                 self.require(self.is_page(list), Check::EptpListAddress, list)?;
             }
         }
+        let shadowing = secondary.has(Secondary::VMCS_SHADOWING);
+        self.page_if(shadowing, Field::VMREAD_BITMAP, Check::VmreadBitmapAddress)?;
+        self.page_if(shadowing, Field::VMWRITE_BITMAP, Check::VmwriteBitmapAddress)?;
+        let exceptions = secondary.has(Secondary::EPT_VIOLATION_VE);
+        self.page_if(exceptions, Field::VE_INFORMATION_ADDRESS, Check::VeInformationAddress)?;
         if secondary.has(Secondary::USE_TSC_SCALING) {
             self.require(self.get(Field::TSC_MULTIPLIER) != 0, Check::TscMultiplierZero, Field::TSC_MULTIPLIER)?;
+        }
+        self.hlat(ept)
+    }
+
+    /// "Enable HLAT", "EPT paging-write control" and "guest-paging verification".
+    fn hlat(&self, ept: bool) -> Checked {
+        const NEED_EPT: u64 = Tertiary::ENABLE_HLAT | Tertiary::EPT_PAGING_WRITE | Tertiary::GUEST_PAGING_VERIFICATION;
+        self.require(ept || self.tertiary.0 & NEED_EPT == 0, Check::HlatNeedsEpt, Field::TERTIARY_CONTROLS)?;
+        if self.tertiary.has(Tertiary::ENABLE_HLAT) {
+            let pointer = self.get(Field::HLAT_POINTER);
+            // Bits 4:3 are PCD and PWT.
+            let valid = pointer & 0xfe7 == 0 && self.in_width(pointer);
+            self.require(valid, Check::HlatPointer, Field::HLAT_POINTER)?;
         }
         Ok(())
     }
@@ -129,6 +151,11 @@ impl View<'_> {
         let address = self.get(descriptor);
         let fits = address & 0x3f == 0 && self.in_width(address);
         self.require(fits, Check::PostedInterruptDescriptor, descriptor)
+    }
+
+    /// If a control is 1, `field` must be the address of a 4-KiB page.
+    fn page_if(&self, control: bool, field: Field, check: Check) -> Checked {
+        self.require(!control || self.is_page(field), check, field)
     }
 
     fn ept_pointer(&self, value: u64) -> Checked {

@@ -204,7 +204,8 @@ impl View<'_> {
         self.require(self.in_width(pointer), Check::LinkPointerWidth, field)?;
         let revision = self.context.link_revision;
         self.require(revision & 0x7fff_ffff == REVISION, Check::LinkPointerRevision, field)?;
-        self.require(revision >> 31 == 0, Check::LinkPointerShadow, field)?;
+        let shadowing = self.secondary.has(Secondary::VMCS_SHADOWING);
+        self.require((revision >> 31 != 0) == shadowing, Check::LinkPointerShadow, field)?;
         self.require(pointer != self.vmcs.pointer, Check::LinkPointerCurrent, field)
     }
 

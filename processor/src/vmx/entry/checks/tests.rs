@@ -7,7 +7,8 @@ use spec::vmx::VmcsField as F;
 use spec::vmx::{CheckGroup, InterruptionInfo, InterruptionType};
 
 fn capabilities() -> VmxCapabilities {
-    VmxCapabilities::new(&Model::default_model())
+    let full = Model::named("full").expect("the model exists");
+    VmxCapabilities::new(&Model { physical_bits: 46, ..full })
 }
 
 fn context() -> EntryContext {
@@ -91,14 +92,20 @@ fn the_valid_vmcs_passes() {
 #[test]
 fn each_rule_on_controls() {
     use EntryCheck::*;
-    use spec::vmx::{ExitControls as X, PinBasedControls as P, PrimaryControls as P1, SecondaryControls as P2};
+    use spec::vmx::{
+        ExitControls as X, PinBasedControls as P, PrimaryControls as P1, SecondaryControls as P2,
+        TertiaryControls as P3,
+    };
     let hw = InterruptionType::HardwareException;
     let page = 0x1001;
+    let tertiary = with(F::PRIMARY_CONTROLS, P1::ACTIVATE_TERTIARY_CONTROLS);
+    let no_ept = |control: u32| (F::SECONDARY_CONTROLS, u64::from(control));
     let cases: &[(EntryCheck, &[(F, u64)])] = &[
         (PinBasedReserved, &[(F::PIN_BASED_CONTROLS, 0)]),
         (PinBasedReserved, &[with(F::PIN_BASED_CONTROLS, 1 << 8)]),
-        (PrimaryReserved, &[with(F::PRIMARY_CONTROLS, P1::ACTIVATE_TERTIARY_CONTROLS)]),
-        (SecondaryReserved, &[with(F::SECONDARY_CONTROLS, P2::ENABLE_PML)]),
+        (PrimaryReserved, &[with(F::PRIMARY_CONTROLS, 1 << 18)]),
+        (SecondaryReserved, &[with(F::SECONDARY_CONTROLS, 1 << 29)]),
+        (TertiaryReserved, &[tertiary, (F::TERTIARY_CONTROLS, 1 << 63)]),
         (Cr3TargetCount, &[(F::CR3_TARGET_COUNT, 5)]),
         (IoBitmapAddress, &[with(F::PRIMARY_CONTROLS, P1::USE_IO_BITMAPS), (F::IO_BITMAP_B, page)]),
         (MsrBitmapAddress, &[with(F::PRIMARY_CONTROLS, P1::USE_MSR_BITMAPS), (F::MSR_BITMAPS, 1 << 46)]),
@@ -121,11 +128,16 @@ fn each_rule_on_controls() {
         ),
         (VpidZero, &[(F::VPID, 0)]),
         (EptpMemoryType, &[(F::EPT_POINTER, 0x1000 | 5 | 3 << 3)]),
-        (EptpWalkLength, &[(F::EPT_POINTER, 0x1000 | 6 | 4 << 3)]),
+        (EptpWalkLength, &[(F::EPT_POINTER, 0x1000 | 6 | 5 << 3)]),
         (EptpSupervisorShadowStack, &[(F::EPT_POINTER, 0x1000 | 6 | 3 << 3 | 1 << 7)]),
         (EptpReserved, &[(F::EPT_POINTER, 0x1000 | 6 | 3 << 3 | 1 << 8)]),
         (EptpReserved, &[(F::EPT_POINTER, 1 << 46 | 6 | 3 << 3)]),
-        (UnrestrictedGuestNeedsEpt, &[(F::SECONDARY_CONTROLS, u64::from(P2::UNRESTRICTED_GUEST))]),
+        (PmlNeedsEpt, &[no_ept(P2::ENABLE_PML)]),
+        (PmlAddress, &[with(F::SECONDARY_CONTROLS, P2::ENABLE_PML), (F::PML_ADDRESS, page)]),
+        (UnrestrictedGuestNeedsEpt, &[no_ept(P2::UNRESTRICTED_GUEST)]),
+        (ModeBasedExecuteNeedsEpt, &[no_ept(P2::MODE_BASED_EXECUTE)]),
+        (SubPageWriteNeedsEpt, &[no_ept(P2::SUB_PAGE_WRITE)]),
+        (SubPageTablePointer, &[with(F::SECONDARY_CONTROLS, P2::SUB_PAGE_WRITE), (F::SPP_TABLE_POINTER, 1 << 46)]),
         (VmFunctionReserved, &[with(F::SECONDARY_CONTROLS, P2::ENABLE_VM_FUNCTIONS), (F::VM_FUNCTION_CONTROLS, 2)]),
         (
             EptpSwitchingNeedsEpt,
@@ -139,7 +151,15 @@ fn each_rule_on_controls() {
                 (F::EPTP_LIST_ADDRESS, 8),
             ],
         ),
+        (VmreadBitmapAddress, &[with(F::SECONDARY_CONTROLS, P2::VMCS_SHADOWING), (F::VMREAD_BITMAP, page)]),
+        (VmwriteBitmapAddress, &[with(F::SECONDARY_CONTROLS, P2::VMCS_SHADOWING), (F::VMWRITE_BITMAP, 1 << 46)]),
+        (VeInformationAddress, &[with(F::SECONDARY_CONTROLS, P2::EPT_VIOLATION_VE), (F::VE_INFORMATION_ADDRESS, page)]),
         (TscMultiplierZero, &[with(F::SECONDARY_CONTROLS, P2::USE_TSC_SCALING)]),
+        (HlatNeedsEpt, &[tertiary, no_ept(0), (F::TERTIARY_CONTROLS, P3::ENABLE_HLAT)]),
+        (HlatNeedsEpt, &[tertiary, no_ept(0), (F::TERTIARY_CONTROLS, P3::EPT_PAGING_WRITE)]),
+        (HlatNeedsEpt, &[tertiary, no_ept(0), (F::TERTIARY_CONTROLS, P3::GUEST_PAGING_VERIFICATION)]),
+        (HlatPointer, &[tertiary, (F::TERTIARY_CONTROLS, P3::ENABLE_HLAT), (F::HLAT_POINTER, 0x1020)]),
+        (HlatPointer, &[tertiary, (F::TERTIARY_CONTROLS, P3::ENABLE_HLAT), (F::HLAT_POINTER, 1 << 46)]),
         (ExitReserved, &[with(F::EXIT_CONTROLS, X::CLEAR_BNDCFGS)]),
         (SaveTimerNeedsTimer, &[with(F::EXIT_CONTROLS, X::SAVE_PREEMPTION_TIMER)]),
         (ExitMsrStoreArea, &[(F::EXIT_MSR_STORE_COUNT, 1), (F::EXIT_MSR_STORE_ADDRESS, 8)]),
@@ -364,6 +384,11 @@ fn a_linked_vmcs_needs_our_revision_and_no_shadow_bit() {
     let with_revision = |link_revision| run(&v, EntryContext { link_revision, ..context() });
     assert_eq!(with_revision(REVISION ^ 1), Some(EntryCheck::LinkPointerRevision));
     assert_eq!(with_revision(REVISION | 1 << 31), Some(EntryCheck::LinkPointerShadow));
+    let (field, shadowing) = with(F::SECONDARY_CONTROLS, SecondaryControls::VMCS_SHADOWING);
+    v.set(field, shadowing);
+    let with_revision = |link_revision| run(&v, EntryContext { link_revision, ..context() });
+    assert_eq!(with_revision(REVISION), Some(EntryCheck::LinkPointerShadow));
+    assert_eq!(with_revision(REVISION | 1 << 31), None);
 }
 
 #[test]
