@@ -36,6 +36,9 @@ pub fn ept_exit(cpu: &Cpu, exit: &Exit) -> Explanation {
             read: violation.has(EptViolation::READ),
             write: violation.has(EptViolation::WRITE),
             execute: violation.has(EptViolation::FETCH),
+            paging: violation.has(EptViolation::LINEAR_VALID) && !violation.has(EptViolation::TRANSLATED),
+            user: violation.has(EptViolation::USER_PAGE),
+            unverified: violation.has(EptViolation::GUEST_PAGING_VERIFICATION),
         }
     };
     let kind = if misconfigured { Kind::EptMisconfiguration } else { Kind::EptViolation };
