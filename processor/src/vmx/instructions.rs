@@ -84,6 +84,7 @@ impl Cpu {
     /// As [`Cpu::vmx_instruction`], for VMREAD and VMWRITE of the field in `register`: they do not exit when VMCS shadowing lets them reach
     /// the shadow VMCS. The field's encoding.
     fn vmcs_access(&mut self, op: &Op, access: &VmcsAccess, size: usize) -> Exec<u64> {
+        self.history.instruction = Some((access.reason, self.rip_of(op)));
         if !self.vmx.on || !self.is_vmx_mode() {
             return Err(self.undefined_opcode());
         }
