@@ -142,6 +142,13 @@ pub(super) const CASES: &[ControlCase] = &[
         ],
         Effect::Exits(R::ApicWrite, code::wrmsr),
     ),
+    // The table of the hypervisor maps nothing, so the first fetch is a page fault.
+    case(
+        Word::Tertiary,
+        P3::ENABLE_HLAT,
+        &[EPT, Page(F::HLAT_POINTER, 1, 0), Set(F::EXCEPTION_BITMAP, 1 << 14)],
+        Effect::Exits(R::ExceptionOrNmi, code::nops),
+    ),
 ];
 
 const USER: &[Change] = &[
