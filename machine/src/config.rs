@@ -65,12 +65,23 @@ impl TestDevices {
     pub const ALL: Self = Self { debug_exit: true, pc: true, pci: true };
 }
 
+/// What executes instructions. A run is to be the same with either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// Decoded blocks, on any host.
+    Interpreter,
+    /// The guest's instructions emitted again for the host, where that is x86-64 and has what it takes; else the interpreter.
+    Translator,
+}
+
 /// A machine.
 pub struct Config {
     /// Number of logical processors, 1..=255.
     pub processors: usize,
     /// RAM in bytes.
     pub memory: u64,
+    /// What executes instructions.
+    pub engine: Engine,
     /// The processor model.
     pub model: Model,
     /// How it starts.
@@ -109,6 +120,7 @@ impl Config {
         Self {
             processors: 1,
             memory: 1 << 30,
+            engine: Engine::Interpreter,
             model: Model::default_model(),
             boot,
             disks: Vec::new(),

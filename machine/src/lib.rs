@@ -23,7 +23,7 @@ mod state;
 pub mod trace;
 pub mod watch;
 
-pub use config::{Boot, Config, Console, Disk, Sata, TestDevices};
+pub use config::{Boot, Config, Console, Disk, Engine, Sata, TestDevices};
 pub use dump::DUMPS;
 pub use error::Error;
 pub use host::{Host, HostEvent, NoHost};

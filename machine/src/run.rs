@@ -6,7 +6,7 @@
 use crate::board::Board;
 use crate::boot::firmware::{FirmwareConfig, fw_cfg_items, sata_path, virtio_block_path};
 use crate::boot::{self, DirectBoot};
-use crate::config::{Boot, Config};
+use crate::config::{Boot, Config, Engine};
 use crate::error::Error;
 use crate::host::{Host, HostEvent};
 use crate::memory::BoardMemory;
@@ -153,13 +153,18 @@ impl Machine {
         let model = Arc::new(config.model.clone());
         let board = Arc::new(Mutex::new(Board::new(&mut config, memory, Some(items))?));
         let map = Arc::new(lock(&board).memory_map());
-        let cpus = (0..config.processors)
+        let mut cpus: Vec<Cpu> = (0..config.processors)
             .map(|index| {
                 let bus = Box::new(BoardBus::new(board.clone(), index));
                 Cpu::new(index, ram.clone(), map.clone(), bus).with_model(model.clone(), config.processors as u32)
             })
             .collect();
-        let code = CodeCache::new(|feature| processor::decode::announced::announces(&model, feature));
+        let mut code = CodeCache::new(|feature| processor::decode::announced::announces(&model, feature));
+        if config.engine == Engine::Translator && code.use_translator() {
+            for cpu in &mut cpus {
+                cpu.use_translator();
+            }
+        }
         let mut machine = Self {
             cpus,
             code,

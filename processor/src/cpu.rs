@@ -239,6 +239,13 @@ impl Cpu {
         cpu
     }
 
+    /// Makes ready for translated code. False where the host cannot.
+    pub fn use_translator(&mut self) -> bool {
+        let blocks = crate::translator::state::Blocks::new(self.ram.host_address());
+        self.tlb.native = blocks.ok().filter(|_| crate::translator::supported()).map(Box::new);
+        self.tlb.native.is_some()
+    }
+
     /// The same processor as another model, in a machine with this many. The APIC id is the processor's number.
     #[must_use]
     pub fn with_model(mut self, model: Arc<Model>, processors: u32) -> Self {

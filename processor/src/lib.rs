@@ -20,6 +20,7 @@ pub mod state;
 pub mod system;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod translator;
 pub mod trap;
 pub mod vmx;
 pub mod x87;

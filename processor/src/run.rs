@@ -5,6 +5,7 @@ use crate::decode::cache::{BlockKind, CodeCache};
 use crate::decode::op::{Op, Stop};
 use crate::memory::paging::Kind;
 use crate::segment::{self, CS};
+use crate::translator::Left;
 use crate::trap::{Exec, Trap};
 
 /// Bits of [`Cpu::attention`]: things to see to at the next instruction boundary.
@@ -192,8 +193,80 @@ impl Cpu {
                 self.after_trap(None);
                 continue;
             };
-            self.run_blocks(code, index, limit);
+            if code.may_translate() && self.tlb.native.is_some() && !self.debugger.active() {
+                self.run_translations(code, index, limit);
+            } else {
+                self.run_blocks(code, index, limit);
+            }
         }
+    }
+
+    /// As [`Cpu::run_blocks`], with the translations of blocks that have them.
+    fn run_translations(&mut self, code: &mut CodeCache, mut index: u32, limit: u64) {
+        let last = limit - self.idle_time;
+        let mut reached = Left::Next;
+        let mut flushes = 0;
+        loop {
+            let native = if self.mode == Mode::Long64 { code.native(index, &self.ram) } else { None };
+            let Some(block) = code.block(index) else { return };
+            let (count, crosses) = (u64::from(block.count), block.second_page.is_some());
+            let now = code.translator.as_ref().map_or(0, |translator| translator.flushes);
+            if let Some(entry) = native {
+                match std::mem::replace(&mut reached, Left::Next) {
+                    Left::Link(site) if !crosses && flushes == now => {
+                        if let Some(translator) = &mut code.translator {
+                            translator.link(site, entry);
+                        }
+                    }
+                    Left::Target | Left::Link(_) => self.enter_jump(entry, now),
+                    _ => {}
+                }
+            }
+            flushes = now;
+            if self.instructions + count > last {
+                if self.instructions < last {
+                    self.run_one(code);
+                }
+                return;
+            }
+            reached = match native.and_then(|entry| self.run_native(entry, flushes, last)) {
+                Some(Left::Step) => {
+                    self.run_one(code);
+                    Left::Target
+                }
+                Some(Left::Trapped(op)) => return self.after_trap(Some(&op)),
+                Some(left) => left,
+                None if self.run_block(code, index) => Left::Next,
+                None => return,
+            };
+            if self.attention != 0 || self.instructions >= last {
+                return;
+            }
+            self.refresh_jump_tag(code);
+            index = match self.find_block(code, false) {
+                Ok(next) => next,
+                Err(_) => return self.after_trap(None),
+            };
+        }
+    }
+
+    /// Interprets block `index` at RIP. False when it trapped, which was seen to.
+    fn run_block(&mut self, code: &mut CodeCache, index: u32) -> bool {
+        let Some(block) = code.block(index) else { return false };
+        let linear = self.code_linear();
+        self.regs[RIP_BASE_REG as usize] = self.rip.wrapping_sub(linear & 0xfff);
+        let ops = &block.ops;
+        match (ops[0].run)(self, ops) {
+            Stop::Done => self.instructions += u64::from(block.count),
+            Stop::Taken => self.instructions += (ops.len() - self.remaining + 1) as u64,
+            Stop::Trapped => {
+                if self.left(ops) {
+                    self.step(code);
+                }
+                return false;
+            }
+        }
+        true
     }
 
     /// Runs blocks from number `index` on while nothing calls for attention and virtual time is before `limit`.

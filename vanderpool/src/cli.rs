@@ -83,6 +83,9 @@ pub struct Boot {
     /// (-secondary.5); `vanderpool cpus` lists models and features
     #[arg(long, value_name = "MODEL[,+F,-F,-WORD.BIT]")]
     pub cpu: Option<String>,
+    /// What executes instructions; the translator is experimental
+    #[arg(long, value_name = "ENGINE", default_value = "interpreter")]
+    pub engine: Engine,
     /// Disk image, raw or qcow2, as a virtio-blk device; may be repeated. `,snapshot` keeps the file as it is and forgets what the guest
     /// writes; `,sata` makes it a SATA disk
     #[arg(long, value_name = "FILE[,snapshot][,sata]")]
@@ -214,6 +217,15 @@ impl FromStr for Disk {
         disk.path = rest.into();
         if rest.is_empty() { Err("name a file".to_owned()) } else { Ok(disk) }
     }
+}
+
+/// What executes instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Engine {
+    /// Decoded blocks; on any host
+    Interpreter,
+    /// Experimental: 64-bit integer code translated for the host, all else as the interpreter; on x86-64 hosts with BMI2 and AVX
+    Translator,
 }
 
 /// A network.

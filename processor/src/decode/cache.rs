@@ -5,6 +5,7 @@ use super::op::{Op, Shape, Stop};
 use super::table::{Place, Table, undefined_handler};
 use crate::cpu::{Cpu, RIP_BASE_REG};
 use crate::memory::ram::{GuestRam, PAGE_SIZE};
+use crate::translator::Translator;
 use iced_x86::{Code, CpuidFeature, Decoder, DecoderOptions, Instruction, OpKind, RflagsBits};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -47,7 +48,25 @@ pub struct Block {
     pub bytes: u32,
     /// RAM page of the second page's bytes, when the only instruction crosses.
     pub second_page: Option<u64>,
+    /// Its translation.
+    pub(crate) native: Native,
 }
+
+/// A block's translation to host code.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Native {
+    /// Where the block's first byte is in RAM.
+    pub offset: u64,
+    /// How often the block was run without one.
+    pub heat: u32,
+    /// Where it begins; 0 if there is none.
+    pub entry: u64,
+    /// Where it is left when the block must not be run.
+    pub exit: u64,
+}
+
+/// What [`CodeCache::decode_again`] gives.
+pub(crate) type Again = (Vec<Instruction>, Vec<(Op, bool)>, bool);
 
 /// How a block is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +99,8 @@ pub struct CodeCache {
     announced: Box<[bool]>,
     /// Offsets in a page at which an instruction begins a block, a bit for each; see [`CodeCache::set_stops`].
     stops: Option<Box<[u64; 64]>>,
+    /// The translating engine, where it is used.
+    pub(crate) translator: Option<Box<Translator>>,
 }
 
 impl std::fmt::Debug for CodeCache {
@@ -108,6 +129,28 @@ impl CodeCache {
             revoked_before: 0,
             announced,
             stops: None,
+            translator: None,
+        }
+    }
+
+    /// Uses the translating engine from now on. False where the host cannot.
+    pub fn use_translator(&mut self) -> bool {
+        self.translator = Translator::new().map(Box::new);
+        self.translator.is_some()
+    }
+
+    /// The translating engine is used, and no debugger has stops: translations know nothing of them.
+    pub(crate) fn may_translate(&self) -> bool {
+        self.translator.is_some() && self.stops.is_none()
+    }
+
+    /// Drops every translation, but no block.
+    pub(crate) fn drop_translations(&mut self) {
+        for block in self.blocks.iter_mut().flatten() {
+            block.native = Native { offset: block.native.offset, ..Native::default() };
+        }
+        if let Some(translator) = &mut self.translator {
+            translator.flush();
         }
     }
 
@@ -141,6 +184,22 @@ impl CodeCache {
         self.stops.as_ref().is_some_and(|stops| stops[(address >> 6 & 63) as usize] >> (address & 63) & 1 != 0)
     }
 
+    /// The block with number `index`, to be changed.
+    pub(crate) fn block_mut(&mut self, index: u32) -> Option<&mut Block> {
+        self.blocks.get_mut(index as usize)?.as_mut()
+    }
+
+    /// Forgets the block with number `index`.
+    fn remove(&mut self, index: u32) {
+        let block = self.blocks[index as usize].take();
+        if let (Some(block), Some(translator)) = (block, &mut self.translator)
+            && block.native.entry != 0
+        {
+            translator.kill(block.native.entry, block.native.exit);
+        }
+        self.free.push(index);
+    }
+
     /// The number of the block at RAM `offset`, if it is there and, where it reaches into another page, that page is still `second_page`'s.
     pub fn find(&self, offset: u64, kind: BlockKind) -> Option<u32> {
         self.by_key.get(&kind.key(offset)).copied()
@@ -159,8 +218,7 @@ impl CodeCache {
         for (key, index) in self.by_page.remove(&page).unwrap_or_default() {
             if self.by_key.get(&key) == Some(&index) {
                 self.by_key.remove(&key);
-                self.blocks[index as usize] = None;
-                self.free.push(index);
+                self.remove(index);
             }
         }
     }
@@ -213,7 +271,7 @@ impl CodeCache {
         let mut bytes = [0u8; PAGE_SIZE as usize + 16];
         let own = PAGE_SIZE as usize - in_page;
         ram.read(offset, &mut bytes[..own]);
-        let block = match self.decode_bytes(&bytes[..own], in_page as u64, kind) {
+        let mut block = match self.decode_bytes(&bytes[..own], in_page as u64, kind) {
             Some(block) => block,
             None => {
                 let second = second_page?;
@@ -226,6 +284,7 @@ impl CodeCache {
                 block
             }
         };
+        block.native.offset = offset;
         let second = block.second_page;
         let key = kind.key(offset);
         let index = match self.free.pop() {
@@ -236,8 +295,7 @@ impl CodeCache {
             }
         };
         if let Some(old) = self.by_key.insert(key, index) {
-            self.blocks[old as usize] = None;
-            self.free.push(old);
+            self.remove(old);
             self.epoch += 1;
         }
         self.blocks[index as usize] = Some(block);
@@ -264,11 +322,7 @@ impl CodeCache {
                 break;
             }
             let start = decoder.position();
-            let mut instruction = decoder.decode();
-            let without_prefix = without_ignored_prefix(instruction.code());
-            if !self.announced[instruction.code() as usize] && without_prefix != Code::INVALID {
-                instruction.set_code(without_prefix);
-            }
+            let instruction = self.decode_one(&mut decoder);
             let mut place = Place::Ends;
             if instruction.is_invalid() {
                 let short = decoder.last_error() == iced_x86::DecoderError::NoMoreBytes && bytes.len() - start < 15;
@@ -316,7 +370,35 @@ impl CodeCache {
             bytes: (end - at) as u32,
             ops: ops.into_boxed_slice(),
             second_page: None,
+            native: Native::default(),
         })
+    }
+
+    /// The `count` instructions in `bytes` again, with the operations that stand for each alone and whether the model has it; and whether the last
+    /// ends the block.
+    pub(crate) fn decode_again(&self, bytes: &[u8], at: u64, count: usize) -> Option<Again> {
+        let mut decoder = Decoder::with_ip(64, bytes, at, DecoderOptions::NONE);
+        let (mut instructions, mut ops) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for _ in 0..count {
+            let instruction = self.decode_one(&mut decoder);
+            let known = !instruction.is_invalid() && self.announced[instruction.code() as usize];
+            let op = self.lower(&instruction, BlockKind { code_size: 2, single: true }, &mut u32::MAX.clone());
+            instructions.push(instruction);
+            ops.push((op, known));
+        }
+        let last = instructions.last()?.code();
+        let ends = !ops.last()?.1 || Table::shared().get(last).place == Place::Ends;
+        Some((instructions, ops, ends))
+    }
+
+    /// The next instruction, as the model has it.
+    fn decode_one(&self, decoder: &mut Decoder<'_>) -> Instruction {
+        let mut instruction = decoder.decode();
+        let without_prefix = without_ignored_prefix(instruction.code());
+        if !self.announced[instruction.code() as usize] && without_prefix != Code::INVALID {
+            instruction.set_code(without_prefix);
+        }
+        instruction
     }
 
     fn lower(&self, instruction: &Instruction, kind: BlockKind, live: &mut u32) -> Op {

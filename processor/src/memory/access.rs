@@ -310,6 +310,15 @@ impl Cpu {
         Ok(Place::Ram(offset))
     }
 
+    /// Enters the page of `linear` into the TLB, if an access of `kind` within it can then go straight to memory.
+    pub(crate) fn make_present(&mut self, linear: u64, kind: Kind) -> bool {
+        let found = match kind {
+            Kind::Write => self.tlb.find_write(linear),
+            _ => self.tlb.find_read(linear),
+        };
+        found.is_some() || matches!(self.place(linear, kind, self.tlb.class()), Ok(Place::Ram(_)))
+    }
+
     /// RAM offset of the code byte at `linear`, for the decoder. `None`: there is no memory.
     pub(crate) fn place_code(&mut self, linear: u64) -> Exec<Option<u64>> {
         if let Some(offset) = self.tlb.find_execute(linear) {

@@ -79,6 +79,11 @@ impl GuestRam {
         })
     }
 
+    /// Where the host has it, for translated code, which reaches it by way of pages that the TLB allows.
+    pub(crate) fn host_address(&self) -> u64 {
+        self.bytes.as_ptr() as u64
+    }
+
     /// Size in bytes.
     pub fn length(&self) -> u64 {
         self.length

@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 use super::ram::GuestRam;
+use crate::translator::state::Blocks;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -145,6 +146,8 @@ pub struct Tlb {
     pub(crate) shootdowns: u64,
     /// Counts every change of what [`Tlb::fetch_tag`] gives, of `shootdowns`, or of the processor's mode.
     pub(crate) changes: u64,
+    /// The tables of the translating engine, which hold part of what is held here.
+    pub(crate) native: Option<Box<Blocks>>,
 }
 
 // SAFETY: the entries are owned, and what they point to is guest RAM, which is `Sync`.
@@ -183,6 +186,7 @@ impl Tlb {
             writer_base: (index * CONTEXTS + 1) as u16,
             shootdowns: 0,
             changes: 0,
+            native: None,
         }
     }
 
@@ -237,6 +241,9 @@ impl Tlb {
     }
 
     fn flush_context(&mut self, index: usize) {
+        if let Some(native) = &mut self.native {
+            native.flush(index);
+        }
         let context = &mut self.contexts[index];
         context.large = [LargePages::default(); 2];
         context.generation += 1;
@@ -266,6 +273,9 @@ impl Tlb {
     pub fn flush_page_where(&mut self, address: u64, belongs: impl Fn(&ContextKey) -> bool) {
         for index in 0..CONTEXTS {
             if belongs(&self.contexts[index].key) {
+                if let Some(native) = &mut self.native {
+                    native.forget_page(index, address);
+                }
                 for class in 0..CLASSES {
                     self.table_of(index, class)[slot(address)] = Entry::default();
                 }
@@ -280,6 +290,9 @@ impl Tlb {
 
     /// Forgets every page of context `index` whose address is `base` under `mask`.
     fn flush_range(&mut self, index: usize, base: u64, mask: u64) {
+        if let Some(native) = &mut self.native {
+            native.flush(index);
+        }
         for entry in self.context(index) {
             let tag = entry.read | entry.write | entry.execute;
             if tag & mask & PAGE_MASK == base {
@@ -296,6 +309,16 @@ impl Tlb {
     /// The current context's key.
     pub fn key(&self) -> ContextKey {
         self.contexts[self.current].key
+    }
+
+    /// The current context's number.
+    pub(crate) fn context_number(&self) -> usize {
+        self.current
+    }
+
+    /// Every access has to take the slow path.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.slow
     }
 
     /// The current access class.
@@ -321,6 +344,9 @@ impl Tlb {
                 self.flush_context(index);
             }
         } else if own < CONTEXTS {
+            if let Some(native) = &mut self.native {
+                native.revoke_stores(own, offset);
+            }
             let page = (offset & PAGE_MASK).wrapping_add(self.ram_base);
             for entry in self.context(own) {
                 if (entry.write & PAGE_MASK).wrapping_add(entry.addend) == page {
@@ -472,6 +498,9 @@ impl Tlb {
         let page = address & PAGE_MASK;
         let tag = page | self.contexts[self.current].generation;
         let pick = |allowed: bool| if allowed { tag } else { 0 };
+        if let Some(native) = &mut self.native {
+            native.replace_page(self.current, class, address);
+        }
         let host = self.ram.host_page(offset & PAGE_MASK).as_ptr().expose_provenance() as u64;
         self.table_of(self.current, class)[slot(address)] = Entry {
             read: pick(rights.read),

@@ -1,0 +1,353 @@
+//! From a block of guest instructions to host code.
+
+use super::buffer::CodeBuffer;
+use super::emit::{Emitter, Fixup, R14, R15, RCX, Rm};
+use super::enter::{self, reason};
+use super::host::Features;
+use super::memory::Access;
+use super::state::State;
+use crate::decode::Op;
+use core::mem::offset_of;
+use iced_x86::Instruction;
+
+/// Code at the start of the buffer that all translations use.
+pub(super) struct Stubs {
+    budget: u64,
+    link: u64,
+    interpret: u64,
+    lookup: u64,
+    fill: u64,
+    call_interpret: u64,
+    /// Where translations begin.
+    pub end: u64,
+}
+
+impl Stubs {
+    /// Appends them.
+    pub(super) fn emit(buffer: &mut CodeBuffer) -> Self {
+        let to = enter::addresses();
+        let mut code = Emitter::new(buffer.next());
+        // The process' own code is farther away than a relative jump reaches.
+        let far = |code: &mut Emitter, target: u64| {
+            code.raw(&[0xff, 0x25, 0, 0, 0, 0]);
+            code.raw(&target.to_le_bytes());
+        };
+        let exit = |code: &mut Emitter, reason: u64| {
+            let at = code.here();
+            code.op64(0xc7, 0, Rm::state(offset_of!(State, reason)));
+            code.dword(reason as u32);
+            far(code, to.leave);
+            at
+        };
+        let budget = exit(&mut code, reason::BUDGET);
+        let link = exit(&mut code, reason::LINK);
+        let interpret = exit(&mut code, reason::INTERPRET);
+        let lookup = exit(&mut code, reason::LOOKUP);
+        let fill = code.here();
+        far(&mut code, to.fill);
+        let call_interpret = code.here();
+        far(&mut code, to.interpret);
+        buffer.append(code.bytes());
+        Self { budget, link, interpret, lookup, fill, call_interpret, end: buffer.next() }
+    }
+}
+
+/// An instruction of a block, and what it accesses: given to Rust as one number.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Site(u32);
+
+impl Site {
+    /// The instruction at `offset` in its page, number `index` of its block.
+    pub(super) fn new(offset: u64, index: usize) -> Self {
+        Self(offset as u32 & 0xfff | (index as u32 & 0x7f) << 12)
+    }
+
+    pub(super) fn with(self, access: Access) -> Self {
+        Self(self.0 | access.size << 19 | u32::from(access.write) << 26)
+    }
+
+    /// From the number.
+    pub(super) fn from(number: u64) -> Self {
+        Self(number as u32)
+    }
+
+    pub(super) fn offset(self) -> u64 {
+        u64::from(self.0 & 0xfff)
+    }
+
+    pub(super) fn index(self) -> u64 {
+        u64::from(self.0 >> 12 & 0x7f)
+    }
+
+    pub(super) fn size(self) -> usize {
+        (self.0 >> 19 & 0x7f) as usize
+    }
+
+    pub(super) fn write(self) -> bool {
+        self.0 >> 26 & 1 != 0
+    }
+}
+
+/// Code that is seldom executed, put behind the block.
+pub(super) enum Cold {
+    /// Map a page and try again.
+    Fill { jump: Fixup, retry: u64, site: Site },
+    /// Leave: the interpreter does the instruction. Flags are first restored from R15 if `flags`.
+    Interpret { jump: Fixup, site: Site, flags: bool },
+    /// Leave: the translation of the target in R14 is not known.
+    Lookup { jump: Fixup },
+    /// The conditional branch is taken, `executed` instructions into the block.
+    Taken { jump: Fixup, target: u64, executed: usize },
+    /// A jump within the page that is not linked.
+    Link { jump: Fixup, target: u64 },
+}
+
+/// Where control goes after the jump table had nothing.
+#[derive(Clone, Copy)]
+pub(super) enum Miss {
+    /// The instruction has changed nothing: the interpreter does it.
+    Interpret(Site),
+    /// The target is R14's.
+    Lookup,
+}
+
+/// What is known of the block to be translated.
+pub(super) struct Source<'a> {
+    /// The instructions, their IP being the offset in the page.
+    pub instructions: &'a [Instruction],
+    /// For each, the interpreter's operation, with all flags live, and whether the model has the instruction.
+    pub ops: &'a [(Op, bool)],
+    /// Their bytes.
+    pub bytes: &'a [u8],
+    /// The block ends in the page because it is long enough, so the next instruction may be jumped to.
+    pub continues: bool,
+    /// The last instruction ends the block: RIP is set by it.
+    pub ends: bool,
+    /// The translation at an offset of the page, if there is one.
+    pub known: &'a dyn Fn(u64) -> Option<u64>,
+}
+
+/// A translation that was made.
+pub(super) struct Translation {
+    pub code: Vec<u8>,
+    /// Where its exit for lack of budget is.
+    pub exit: u64,
+}
+
+/// Emits one block.
+pub(super) struct Builder<'a> {
+    pub code: Emitter,
+    pub cold: Vec<Cold>,
+    pub host: &'a Features,
+    pub guarded: [bool; 2],
+    stubs: &'a Stubs,
+    source: &'a Source<'a>,
+    ops: &'a mut Vec<Box<Op>>,
+}
+
+impl<'a> Builder<'a> {
+    pub(super) fn new(
+        origin: u64,
+        source: &'a Source<'a>,
+        stubs: &'a Stubs,
+        host: &'a Features,
+        ops: &'a mut Vec<Box<Op>>,
+    ) -> Self {
+        Self { code: Emitter::new(origin), cold: Vec::new(), host, guarded: [false; 2], stubs, source, ops }
+    }
+
+    /// Translates the block.
+    pub(super) fn build(mut self) -> Translation {
+        let source = self.source;
+        let start = source.instructions[0].ip();
+        let count = source.instructions.len();
+        // RCX holds the budget. The entry is at least five bytes long: a jump can be put over it.
+        self.code.lea(RCX, Rm::Base(RCX, -(count as i32)));
+        self.code.pext(RCX, RCX, Rm::state(offset_of!(State, sign)));
+        let out = self.code.jump_unless_rcx_zero();
+        let mut left = false;
+        for (index, instruction) in source.instructions.iter().enumerate() {
+            let site = Site::new(instruction.ip(), index);
+            let at = (instruction.ip() - start) as usize;
+            let bytes = &source.bytes[at..at + instruction.len()];
+            let known = source.ops[index].1 && self.host.have(instruction.cpuid_features());
+            left = match if known { self.translate(instruction, bytes, site, index + 1) } else { Done::No } {
+                Done::Yes => false,
+                Done::Left => true,
+                Done::No => {
+                    self.interpret(index, site);
+                    index + 1 == count && source.ends
+                }
+            };
+            if !left && index + 1 == count && source.ends {
+                // Nothing that ends a block and is known does not leave it.
+                left = true;
+            }
+        }
+        if !left {
+            let next = source.instructions[count - 1].next_ip();
+            if source.continues && next < 0x1000 { self.jump(next, count) } else { self.jump_far(next, count) }
+        }
+        self.code.fix(out);
+        let exit = self.code.here();
+        self.code.constant(R14, start);
+        self.code.jump_to(self.stubs.budget);
+        self.emit_cold();
+        Translation { code: self.code.bytes().to_vec(), exit }
+    }
+
+    fn emit_cold(&mut self) {
+        // Taken branches make further cold code.
+        while !self.cold.is_empty() {
+            for cold in std::mem::take(&mut self.cold) {
+                self.emit_one_cold(cold);
+            }
+        }
+    }
+
+    fn emit_one_cold(&mut self, cold: Cold) {
+        match cold {
+            Cold::Fill { jump, retry, site } => {
+                self.code.fix(jump);
+                self.code.constant(RCX, u64::from(site.0));
+                self.code.call(self.stubs.fill);
+                self.code.jump_to(retry);
+            }
+            Cold::Interpret { jump, site, flags } => {
+                self.code.fix(jump);
+                if flags {
+                    self.restore_flags();
+                }
+                self.code.constant(RCX, u64::from(site.0));
+                self.code.jump_to(self.stubs.interpret);
+            }
+            Cold::Lookup { jump } => {
+                self.code.fix(jump);
+                self.code.jump_to(self.stubs.lookup);
+            }
+            Cold::Taken { jump, target, executed } => {
+                self.code.fix(jump);
+                if target < 0x1000 { self.jump(target, executed) } else { self.jump_far(target, executed) }
+            }
+            Cold::Link { jump, target } => {
+                let site = self.code.end_of(&jump);
+                self.code.fix(jump);
+                self.code.constant(RCX, site);
+                self.code.constant(R14, target);
+                self.code.jump_to(self.stubs.link);
+            }
+        }
+    }
+
+    /// The interpreter does instruction `index`.
+    fn interpret(&mut self, index: usize, site: Site) {
+        let op = Box::new(self.source.ops[index].0);
+        let address: *const Op = &raw const *op;
+        self.ops.push(op);
+        self.guarded = [false; 2];
+        self.code.constant(RCX, u64::from(site.0));
+        self.code.constant(R14, address as u64);
+        self.code.call(self.stubs.call_interpret);
+        if index + 1 == self.source.instructions.len() && self.source.ends {
+            self.spend(index + 1);
+            self.code.load(R14, Rm::state(offset_of!(State, rip)));
+            self.look_up(0, Miss::Lookup, |_| {});
+        }
+    }
+
+    /// Takes `executed` from the budget, which is in RCX afterwards.
+    pub(super) fn spend(&mut self, executed: usize) {
+        let budget = Rm::state(offset_of!(State, budget));
+        self.code.load(RCX, budget);
+        self.code.lea(RCX, Rm::Base(RCX, -(executed as i32)));
+        self.code.store(budget, RCX);
+    }
+
+    /// Goes to `target` in the same page.
+    pub(super) fn jump(&mut self, target: u64, executed: usize) {
+        self.spend(executed);
+        if let Some(entry) = (self.source.known)(target) {
+            return self.code.jump_to(entry);
+        }
+        let jump = self.code.jump();
+        self.cold.push(Cold::Link { jump, target });
+    }
+
+    /// Goes to an address that is `distance` from the page's first byte.
+    pub(super) fn jump_far(&mut self, distance: u64, executed: usize) {
+        self.spend(executed);
+        self.rip(R14, distance);
+        self.look_up(0, Miss::Lookup, |_| {});
+    }
+
+    /// The address that is `distance` from the page's first byte.
+    pub(super) fn rip(&mut self, to: u8, distance: u64) {
+        self.code.load(to, Rm::state(offset_of!(State, rip_base)));
+        match i32::try_from(distance as i64) {
+            Ok(distance) => self.code.lea(to, Rm::Base(to, distance)),
+            Err(_) => {
+                self.code.constant(R15, distance);
+                self.code.lea(to, Rm::Indexed(to, R15, 0, 0));
+            }
+        }
+    }
+
+    /// Goes to the address in R14, if its translation is known; then `commit` is done first. R14 and RCX are free for it, not R15.
+    pub(super) fn look_up(&mut self, executed: usize, miss: Miss, commit: impl FnOnce(&mut Self)) {
+        self.code.pext(R15, R14, Rm::state(offset_of!(State, jump_index)));
+        self.code.load(RCX, Rm::element(offset_of!(State, targets), R15));
+        self.code.lea(RCX, Rm::Indexed(RCX, R14, 0, 0));
+        let jump = self.code.jump_unless_rcx_zero();
+        self.cold.push(match miss {
+            Miss::Interpret(site) => Cold::Interpret { jump, site, flags: false },
+            Miss::Lookup => Cold::Lookup { jump },
+        });
+        commit(self);
+        self.code.load(RCX, Rm::element(offset_of!(State, bases), R15));
+        self.code.store(Rm::state(offset_of!(State, rip_base)), RCX);
+        if executed != 0 {
+            self.spend(executed);
+        } else {
+            self.code.load(RCX, Rm::state(offset_of!(State, budget)));
+        }
+        // jmp [entries + r15 * 8]
+        self.code.op32(0xff, 4, Rm::element(offset_of!(State, entries), R15));
+    }
+
+    /// Leaves if vector instructions (with VEX: `avx`) are not to be executed here.
+    pub(super) fn guard(&mut self, avx: bool, site: Site) {
+        if !std::mem::replace(&mut self.guarded[usize::from(avx)], true) {
+            let field = if avx { offset_of!(State, avx_blocked) } else { offset_of!(State, sse_blocked) };
+            self.code.load(RCX, Rm::state(field));
+            let jump = self.code.jump_unless_rcx_zero();
+            self.cold.push(Cold::Interpret { jump, site, flags: false });
+        }
+    }
+
+    /// The status flags into R15. R14 is used.
+    pub(super) fn save_flags(&mut self) {
+        self.code.store(Rm::Reg(R14), 0);
+        self.code.raw(&[0x9f, 0x0f, 0x90, 0xc0]); // lahf; seto al
+        self.code.store(Rm::Reg(R15), 0);
+        self.code.store(Rm::Reg(0), R14);
+    }
+
+    /// The status flags from R15. R14 is used.
+    pub(super) fn restore_flags(&mut self) {
+        self.code.store(Rm::Reg(R14), 0);
+        self.code.store(Rm::Reg(0), R15);
+        self.code.raw(&[0x04, 0x7f, 0x9e]); // add al, 0x7f; sahf
+        self.code.store(Rm::Reg(0), R14);
+    }
+}
+
+/// What became of an instruction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Done {
+    /// It is emitted.
+    Yes,
+    /// It is emitted, and control does not come behind it.
+    Left,
+    /// Nothing was emitted: the interpreter has to do it.
+    No,
+}

@@ -1,0 +1,252 @@
+//! Host instructions as bytes. Nothing here knows of guests.
+
+/// A general register of the host.
+pub(super) type Reg = u8;
+pub(super) const RAX: Reg = 0;
+pub(super) const RCX: Reg = 1;
+pub(super) const RDX: Reg = 2;
+pub(super) const RSP: Reg = 4;
+pub(super) const R12: Reg = 12;
+pub(super) const R13: Reg = 13;
+pub(super) const R14: Reg = 14;
+pub(super) const R15: Reg = 15;
+
+/// What the ModRM byte's r/m field names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rm {
+    /// A register.
+    Reg(Reg),
+    /// `[base + disp]`
+    Base(Reg, i32),
+    /// `[base + index << scale + disp]`
+    Indexed(Reg, Reg, u8, i32),
+    /// `[index << scale + disp]`
+    Scaled(Reg, u8, i32),
+}
+
+impl Rm {
+    /// A field of the state block.
+    pub(super) fn state(offset: usize) -> Self {
+        Self::Base(RSP, offset as i32)
+    }
+
+    /// Element `index` of an array of quadwords in the state block.
+    pub(super) fn element(offset: usize, index: Reg) -> Self {
+        Self::Indexed(RSP, index, 3, offset as i32)
+    }
+
+    /// REX.X and REX.B.
+    pub(super) fn extension(self) -> (u8, u8) {
+        match self {
+            Self::Reg(reg) | Self::Base(reg, _) => (0, reg >> 3),
+            Self::Indexed(base, index, ..) => (index >> 3, base >> 3),
+            Self::Scaled(index, ..) => (index >> 3, 0),
+        }
+    }
+}
+
+/// Which bytes stand before an opcode.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Opcode<'a> {
+    /// Legacy prefixes in the order wanted.
+    pub prefixes: &'a [u8],
+    /// REX.W.
+    pub wide: bool,
+    /// A REX prefix must stand there (SPL to DIL).
+    pub rex: bool,
+    /// Escape bytes and opcode.
+    pub bytes: &'a [u8],
+}
+
+/// Collects the bytes of code that will be executed at `origin`.
+pub(super) struct Emitter {
+    bytes: Vec<u8>,
+    origin: u64,
+}
+
+impl Emitter {
+    pub(super) fn new(origin: u64) -> Self {
+        Self { bytes: Vec::with_capacity(512), origin }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Address of the next byte.
+    pub(super) fn here(&self) -> u64 {
+        self.origin + self.bytes.len() as u64
+    }
+
+    pub(super) fn byte(&mut self, byte: u8) {
+        self.bytes.push(byte);
+    }
+
+    pub(super) fn raw(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    pub(super) fn dword(&mut self, value: u32) {
+        self.raw(&value.to_le_bytes());
+    }
+
+    /// ModRM, SIB and displacement.
+    pub(super) fn modrm(&mut self, reg: u8, rm: Rm) {
+        let reg = (reg & 7) << 3;
+        let sib = |index: Reg, scale: u8, base: Reg| scale << 6 | (index & 7) << 3 | base & 7;
+        let (base, disp, sib) = match rm {
+            Rm::Reg(register) => return self.byte(0xc0 | reg | register & 7),
+            Rm::Scaled(index, scale, disp) => {
+                self.raw(&[reg | 4, sib(index, scale, 5)]);
+                return self.dword(disp as u32);
+            }
+            Rm::Base(base, disp) => (base, disp, (base & 7 == 4).then_some(0x24)),
+            Rm::Indexed(base, index, scale, disp) => (base, disp, Some(sib(index, scale, base))),
+        };
+        let mode = if disp == 0 && base & 7 != 5 {
+            0
+        } else if i8::try_from(disp).is_ok() {
+            0x40
+        } else {
+            0x80
+        };
+        self.byte(mode | reg | if sib.is_some() { 4 } else { base & 7 });
+        if let Some(sib) = sib {
+            self.byte(sib);
+        }
+        match mode {
+            0x40 => self.byte(disp as u8),
+            0x80 => self.dword(disp as u32),
+            _ => {}
+        }
+    }
+
+    /// An instruction with a ModRM byte.
+    pub(super) fn op(&mut self, opcode: Opcode<'_>, reg: u8, rm: Rm) {
+        self.raw(opcode.prefixes);
+        let (x, b) = rm.extension();
+        let rex = u8::from(opcode.wide) << 3 | (reg >> 3) << 2 | x << 1 | b;
+        if rex != 0 || opcode.rex {
+            self.byte(0x40 | rex);
+        }
+        self.raw(opcode.bytes);
+        self.modrm(reg, rm);
+    }
+
+    /// A 64-bit instruction of one opcode byte.
+    pub(super) fn op64(&mut self, opcode: u8, reg: Reg, rm: Rm) {
+        self.op(Opcode { wide: true, bytes: &[opcode], ..Opcode::default() }, reg, rm);
+    }
+
+    /// A 32-bit instruction of one opcode byte.
+    pub(super) fn op32(&mut self, opcode: u8, reg: Reg, rm: Rm) {
+        self.op(Opcode { bytes: &[opcode], ..Opcode::default() }, reg, rm);
+    }
+
+    /// The three bytes of a VEX prefix; `v` is the register of vvvv, not inverted.
+    pub(super) fn vex(&mut self, map: u8, pp: u8, wide_long: (bool, bool), reg: u8, rm: Rm, v: u8) {
+        let (x, b) = rm.extension();
+        self.byte(0xc4);
+        self.byte((!reg >> 3 & 1) << 7 | (!x & 1) << 6 | (!b & 1) << 5 | map);
+        self.byte(u8::from(wide_long.0) << 7 | (!v & 15) << 3 | u8::from(wide_long.1) << 2 | pp);
+    }
+
+    /// `mov to, from`
+    pub(super) fn load(&mut self, to: Reg, from: Rm) {
+        self.op64(0x8b, to, from);
+    }
+
+    /// `mov to, from`, 32 bits.
+    pub(super) fn load32(&mut self, to: Reg, from: Rm) {
+        self.op32(0x8b, to, from);
+    }
+
+    /// `mov to, from`
+    pub(super) fn store(&mut self, to: Rm, from: Reg) {
+        self.op64(0x89, from, to);
+    }
+
+    /// `lea to, [at]`
+    pub(super) fn lea(&mut self, to: Reg, at: Rm) {
+        self.op64(0x8d, to, at);
+    }
+
+    /// `pext to, from, mask`, 64 bits.
+    pub(super) fn pext(&mut self, to: Reg, from: Reg, mask: Rm) {
+        self.vex(2, 2, (true, false), to, mask, from);
+        self.byte(0xf5);
+        self.modrm(to, mask);
+    }
+
+    /// Loads a constant.
+    pub(super) fn constant(&mut self, to: Reg, value: u64) {
+        if let Ok(value) = u32::try_from(value) {
+            if to >= 8 {
+                self.byte(0x41);
+            }
+            self.byte(0xb8 | to & 7);
+            self.dword(value);
+        } else if i32::try_from(value as i64).is_ok() {
+            self.op64(0xc7, 0, Rm::Reg(to));
+            self.dword(value as u32);
+        } else {
+            self.raw(&[0x48 | to >> 3, 0xb8 | to & 7]);
+            self.raw(&value.to_le_bytes());
+        }
+    }
+
+    /// `jmp target`
+    pub(super) fn jump_to(&mut self, target: u64) {
+        self.byte(0xe9);
+        self.relative(target);
+    }
+
+    /// `call target`
+    pub(super) fn call(&mut self, target: u64) {
+        self.byte(0xe8);
+        self.relative(target);
+    }
+
+    fn relative(&mut self, target: u64) {
+        let next = self.here() + 4;
+        self.dword(target.wrapping_sub(next) as u32);
+    }
+
+    /// `jmp` to where [`Emitter::fix`] will say.
+    pub(super) fn jump(&mut self) -> Fixup {
+        self.raw(&[0xe9, 0, 0, 0, 0]);
+        Fixup(self.bytes.len())
+    }
+
+    /// `jcc` to where [`Emitter::fix`] will say.
+    pub(super) fn jump_if(&mut self, condition: u8) -> Fixup {
+        self.raw(&[0x0f, 0x80 | condition & 15, 0, 0, 0, 0]);
+        Fixup(self.bytes.len())
+    }
+
+    /// `jrcxz` over a long jump: that is taken when RCX is not zero.
+    pub(super) fn jump_unless_rcx_zero(&mut self) -> Fixup {
+        self.raw(&[0xe3, 5]);
+        self.jump()
+    }
+
+    /// The jump goes to the next byte.
+    pub(super) fn fix(&mut self, fixup: Fixup) {
+        let to = self.bytes.len();
+        self.fix_to(fixup, to);
+    }
+
+    fn fix_to(&mut self, fixup: Fixup, to: usize) {
+        let distance = to.wrapping_sub(fixup.0) as u32;
+        self.bytes[fixup.0 - 4..fixup.0].copy_from_slice(&distance.to_le_bytes());
+    }
+
+    /// The address of a jump's end.
+    pub(super) fn end_of(&self, fixup: &Fixup) -> u64 {
+        self.origin + fixup.0 as u64
+    }
+}
+
+/// A jump whose target is not known yet.
+#[derive(Debug)]
+pub(super) struct Fixup(usize);

@@ -1,0 +1,407 @@
+//! The instructions that are emitted as they are, with other registers and addresses: most of them.
+//!
+//! What an operand is and where it is encoded comes from the decoder's own tables ([`iced_x86::OpCodeInfo`]), so there is no list of encodings here,
+//! only a list of what must not be done this way.
+
+use super::block::{Builder, Done, Site};
+use super::emit::{Opcode, R13, R14, R15, RCX, Reg, Rm};
+use super::memory::{Access, PROBED, addressable, home, host_register};
+use super::raw::Raw;
+use iced_x86::{
+    EncodingKind, Instruction, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess, OpCodeOperandKind,
+    OpKind, Register,
+};
+
+/// Where a general register stands in the encoding.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Field {
+    Reg,
+    Rm,
+    Opcode,
+    V,
+}
+
+/// A general register operand.
+#[derive(Clone, Copy)]
+struct Gpr {
+    field: Field,
+    guest: u8,
+    size: usize,
+    /// AH, CH, DH or BH.
+    high: bool,
+    read: bool,
+    write: bool,
+}
+
+/// What is to be done for an instruction.
+struct Plan {
+    gprs: [Option<Gpr>; 4],
+    access: Option<Access>,
+    /// Has ModRM.
+    modrm: bool,
+    /// The count is in CL.
+    count: bool,
+    vector: bool,
+}
+
+fn reads_and_writes(access: OpAccess) -> Option<(bool, bool)> {
+    Some(match access {
+        OpAccess::Read | OpAccess::CondRead => (true, false),
+        OpAccess::Write => (false, true),
+        OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite => (true, true),
+        OpAccess::None | OpAccess::NoMemAccess => return None,
+    })
+}
+
+fn plan(i: &Instruction) -> Option<Plan> {
+    use OpCodeOperandKind as K;
+    let mut plan = Plan { gprs: [None; 4], access: None, modrm: false, count: false, vector: false };
+    let mut factory = InstructionInfoFactory::new();
+    let options = InstructionInfoOptions::NO_MEMORY_USAGE | InstructionInfoOptions::NO_REGISTER_USAGE;
+    let info = factory.info_options(i, options);
+    let opcode = i.code().op_code();
+    for operand in 0..i.op_count() {
+        let kind = opcode.op_kind(operand);
+        let memory = i.op_kind(operand) == OpKind::Memory;
+        let field = match kind {
+            K::r8_reg | K::r16_reg | K::r32_reg | K::r64_reg => Field::Reg,
+            K::r8_or_mem
+            | K::r16_or_mem
+            | K::r32_or_mem
+            | K::r64_or_mem
+            | K::r16_rm
+            | K::r32_rm
+            | K::r64_rm
+            | K::mem
+            | K::xmm_or_mem
+            | K::ymm_or_mem
+            | K::xmm_rm
+            | K::ymm_rm => Field::Rm,
+            K::xmm_reg | K::ymm_reg => Field::Reg,
+            K::r8_opcode | K::r16_opcode | K::r32_opcode | K::r64_opcode => Field::Opcode,
+            K::r32_vvvv | K::r64_vvvv | K::xmm_vvvv | K::ymm_vvvv => Field::V,
+            K::xmm_is4 | K::ymm_is4 => {
+                plan.vector = true;
+                continue;
+            }
+            K::cl => {
+                plan.count = true;
+                continue;
+            }
+            K::imm8
+            | K::imm8_const_1
+            | K::imm8sex16
+            | K::imm8sex32
+            | K::imm8sex64
+            | K::imm16
+            | K::imm32
+            | K::imm32sex64
+            | K::imm64
+            | K::al
+            | K::ax
+            | K::eax
+            | K::rax => continue,
+            _ => return None,
+        };
+        plan.modrm |= matches!(field, Field::Reg | Field::Rm);
+        let (read, write) = reads_and_writes(info.op_access(operand))?;
+        if memory {
+            // A bit number in a register reaches beyond the operand.
+            if matches!(i.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc)
+                && i.op1_kind() == OpKind::Register
+            {
+                return None;
+            }
+            let size = i.memory_size().size();
+            if !addressable(i) || !matches!(size, 1 | 2 | 4 | 8 | 16 | 32) {
+                return None;
+            }
+            plan.access = Some(Access { size: size as u32, write, aligned: aligned(i, size) });
+            continue;
+        }
+        let register = i.op_register(operand);
+        if register.is_xmm() || register.is_ymm() {
+            plan.vector = true;
+        } else if register.is_gpr() {
+            let high = matches!(register, Register::AH | Register::CH | Register::DH | Register::BH);
+            plan.gprs[operand as usize] = Some(Gpr {
+                field,
+                guest: register.full_register().number() as u8,
+                size: register.size(),
+                high,
+                // A narrow result leaves the rest as it is.
+                read: read || register.size() < 4,
+                write,
+            });
+        } else {
+            return None;
+        }
+    }
+    Some(plan)
+}
+
+/// Whether the operand in memory must be aligned to its size (SDM Vol 2A, 2.4: exception types 1 and 4).
+fn aligned(i: &Instruction, size: usize) -> bool {
+    use Mnemonic::*;
+    if size < 16 {
+        return false;
+    }
+    match i.mnemonic() {
+        Movups | Movupd | Movdqu | Lddqu => false,
+        Vmovaps | Vmovapd | Vmovdqa | Vmovntps | Vmovntpd | Vmovntdq | Vmovntdqa => true,
+        _ => i.code().op_code().encoding() == EncodingKind::Legacy,
+    }
+}
+
+impl Builder<'_> {
+    /// Emits the instruction again.
+    pub(super) fn generic(&mut self, i: &Instruction, bytes: &[u8], site: Site) -> Done {
+        if !integer(i.mnemonic()) && !vector(i) {
+            return Done::No;
+        }
+        let Some(plan) = plan(i) else { return Done::No };
+        let vex = i.code().op_code().encoding() == EncodingKind::VEX;
+        let Some(raw) = Raw::parse(bytes, plan.modrm || vex) else { return Done::No };
+        let Some(hosts) = assign(&plan) else { return Done::No };
+        if !integer(i.mnemonic()) {
+            self.guard(vex, site);
+        }
+        let high = plan.gprs.iter().flatten().any(|gpr| gpr.high);
+        let mut memory = PROBED;
+        if let Some(access) = plan.access {
+            self.address(i);
+            self.probe(access, site);
+            if high {
+                self.code.lea(RCX, PROBED);
+                memory = Rm::Base(RCX, 0);
+            } else if hosts.contains(&Some(R15)) {
+                self.code.lea(R14, PROBED);
+                memory = Rm::Base(R14, 0);
+            }
+        }
+        for (gpr, host) in plan.gprs.iter().zip(hosts) {
+            if let (Some(gpr), Some(host)) = (gpr, host)
+                && host_register(gpr.guest) != Some(host)
+                && gpr.read
+                && !gpr.high
+            {
+                let from = host_register(gpr.guest).map_or(home(gpr.guest), Rm::Reg);
+                self.code.load(host, from);
+            }
+        }
+        if plan.count {
+            self.code.load32(RCX, Rm::Reg(R13));
+        }
+        self.emit_again(&raw, &plan, &hosts, memory);
+        for (gpr, host) in plan.gprs.iter().zip(hosts) {
+            if let (Some(gpr), Some(host)) = (gpr, host)
+                && gpr.write
+                && host_register(gpr.guest).is_none()
+            {
+                self.code.store(home(gpr.guest), host);
+            }
+        }
+        Done::Yes
+    }
+
+    fn emit_again(&mut self, raw: &Raw<'_>, plan: &Plan, hosts: &[Option<Reg>; 4], memory: Rm) {
+        let encoded = |gpr: &Gpr, host: Reg| if gpr.high { host + 4 } else { host };
+        let of = |field: Field| {
+            plan.gprs.iter().zip(hosts).find_map(|(gpr, host)| match (gpr, host) {
+                (Some(gpr), &Some(host)) if gpr.field == field => Some(encoded(gpr, host)),
+                _ => None,
+            })
+        };
+        let narrow = plan.gprs.iter().zip(hosts).any(|(gpr, host)| match (gpr, host) {
+            (Some(gpr), &Some(host)) => gpr.size == 1 && !gpr.high && (4..8).contains(&host),
+            _ => false,
+        });
+        let code = &mut self.code;
+        let reg = of(Field::Reg).unwrap_or_else(|| raw.reg());
+        let rm = match (plan.access, of(Field::Rm)) {
+            (Some(_), _) => memory,
+            (None, Some(host)) => Rm::Reg(host),
+            (None, None) => Rm::Reg(raw.rm()),
+        };
+        if let Some(vex) = raw.vex {
+            let v = of(Field::V).unwrap_or(vex.v);
+            code.vex(vex.map, vex.pp, (vex.wide, vex.long), reg, rm, v);
+            code.raw(raw.opcode);
+            // VZEROUPPER and VZEROALL are the only ones without ModRM.
+            if plan.modrm {
+                code.modrm(reg, rm);
+            }
+        } else if plan.modrm {
+            raw.prefixes().for_each(|prefix| code.byte(prefix));
+            code.op(Opcode { wide: raw.wide(), rex: narrow, bytes: raw.opcode, ..Opcode::default() }, reg, rm);
+        } else {
+            raw.prefixes().for_each(|prefix| code.byte(prefix));
+            let mut opcode = [0; 3];
+            let opcode = &mut opcode[..raw.opcode.len()];
+            opcode.copy_from_slice(raw.opcode);
+            let mut rex = raw.rex & 8;
+            if let (Some(host), [.., last]) = (of(Field::Opcode), &mut *opcode) {
+                *last = *last & !7 | host & 7;
+                rex |= host >> 3;
+            }
+            if rex != 0 || narrow {
+                code.byte(0x40 | rex);
+            }
+            code.raw(opcode);
+        }
+        code.raw(raw.immediate);
+    }
+}
+
+/// The host's registers for the operands; temporaries for those that have none.
+fn assign(plan: &Plan) -> Option<[Option<Reg>; 4]> {
+    let high = plan.gprs.iter().flatten().any(|gpr| gpr.high);
+    let mut free: &[Reg] = match (plan.access.is_some(), plan.count, high) {
+        // An instruction with AH and the like has no REX prefix: RCX is the only temporary, or holds the address.
+        (true, _, true) => &[],
+        (false, false, true) => &[RCX],
+        (false, true, true) => &[],
+        (true, false, false) => &[RCX, R15],
+        (true, true, false) => &[R15],
+        (false, false, false) => &[R14, R15, RCX],
+        (false, true, false) => &[R14, R15],
+    };
+    let mut hosts: [Option<Reg>; 4] = [None; 4];
+    for index in 0..4 {
+        let Some(gpr) = plan.gprs[index] else { continue };
+        if gpr.high && gpr.guest == 1 {
+            return None;
+        }
+        let same = (0..index).find(|&other| plan.gprs[other].is_some_and(|other| other.guest == gpr.guest));
+        let own = host_register(gpr.guest);
+        hosts[index] = match own {
+            Some(host) if !high || host < 8 => Some(host),
+            // CL beside AH: a copy, which must not be written.
+            _ if high && gpr.write => return None,
+            _ => match same.and_then(|other| hosts[other]) {
+                Some(host) => Some(host),
+                None => {
+                    let (&first, rest) = free.split_first()?;
+                    free = rest;
+                    Some(first)
+                }
+            },
+        };
+    }
+    Some(hosts)
+}
+
+/// Instructions without vector registers that may be emitted again: their implicit registers are RAX, RDX and CL, which are where they belong.
+fn integer(mnemonic: Mnemonic) -> bool {
+    use Mnemonic::*;
+    matches!(
+        mnemonic,
+        Mov | Movzx
+            | Movsx
+            | Movsxd
+            | Movnti
+            | Movbe
+            | Bswap
+            | Xchg
+            | Xadd
+            | Cmpxchg
+            | Add
+            | Adc
+            | Sub
+            | Sbb
+            | And
+            | Or
+            | Xor
+            | Cmp
+            | Test
+            | Inc
+            | Dec
+            | Neg
+            | Not
+            | Imul
+            | Mul
+            | Shl
+            | Sal
+            | Shr
+            | Sar
+            | Rol
+            | Ror
+            | Rcl
+            | Rcr
+            | Shld
+            | Shrd
+            | Bsf
+            | Bsr
+            | Tzcnt
+            | Lzcnt
+            | Popcnt
+            | Andn
+            | Blsr
+            | Blsmsk
+            | Blsi
+            | Bextr
+            | Bzhi
+            | Pdep
+            | Pext
+            | Mulx
+            | Rorx
+            | Sarx
+            | Shlx
+            | Shrx
+            | Adcx
+            | Adox
+            | Crc32
+            | Cbw
+            | Cwde
+            | Cdqe
+            | Cwd
+            | Cdq
+            | Cqo
+            | Lahf
+            | Sahf
+            | Cmc
+            | Clc
+            | Stc
+            | Bt
+            | Bts
+            | Btr
+            | Btc
+            | Cmova
+            | Cmovae
+            | Cmovb
+            | Cmovbe
+            | Cmove
+            | Cmovg
+            | Cmovge
+            | Cmovl
+            | Cmovle
+            | Cmovne
+            | Cmovno
+            | Cmovnp
+            | Cmovns
+            | Cmovo
+            | Cmovp
+            | Cmovs
+            | Seta
+            | Setae
+            | Setb
+            | Setbe
+            | Sete
+            | Setg
+            | Setge
+            | Setl
+            | Setle
+            | Setne
+            | Setno
+            | Setnp
+            | Setns
+            | Seto
+            | Setp
+            | Sets
+    )
+}
+
+/// Vector instructions that may be emitted again.
+fn vector(_i: &Instruction) -> bool {
+    false
+}

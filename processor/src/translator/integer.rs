@@ -1,0 +1,299 @@
+//! Instructions that need more than their registers replaced: control transfers, the stack, division.
+
+use super::block::{Builder, Cold, Done, Miss, Site};
+use super::emit::{Opcode, R12, R14, RAX, RCX, RDX, Rm};
+use super::memory::{Access, PROBED, addressable, home, host_register};
+use super::state::State;
+use core::mem::offset_of;
+use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
+
+/// A load of 8 bytes.
+const LOAD: Access = Access { size: 8, write: false, aligned: false };
+
+impl Builder<'_> {
+    /// Emits one instruction, number `executed` counting from one.
+    pub(super) fn translate(&mut self, i: &Instruction, bytes: &[u8], site: Site, executed: usize) -> Done {
+        match i.mnemonic() {
+            Mnemonic::Nop
+            | Mnemonic::Endbr64
+            | Mnemonic::Endbr32
+            | Mnemonic::Prefetcht0
+            | Mnemonic::Prefetcht1
+            | Mnemonic::Prefetcht2
+            | Mnemonic::Prefetchnta
+            | Mnemonic::Prefetchw => return Done::Yes,
+            Mnemonic::Lea => return self.load_address(i),
+            Mnemonic::Push => return self.push(i, site),
+            Mnemonic::Pop => return self.pop(i, site),
+            Mnemonic::Leave => return self.leave(i, site),
+            Mnemonic::Div | Mnemonic::Idiv => return self.divide(i, site),
+            _ => {}
+        }
+        match i.flow_control() {
+            FlowControl::ConditionalBranch => self.branch_if(i, executed),
+            FlowControl::UnconditionalBranch if i.op0_kind() == OpKind::NearBranch64 => {
+                let target = i.near_branch64();
+                if target < 0x1000 {
+                    self.jump(target, executed)
+                } else {
+                    self.jump_far(target, executed)
+                }
+                Done::Left
+            }
+            FlowControl::IndirectBranch if i.code() == Code::Jmp_rm64 => self.jump_indirect(i, site, executed),
+            FlowControl::Call if i.code() == Code::Call_rel32_64 => self.call(i, site, executed),
+            FlowControl::IndirectCall if i.code() == Code::Call_rm64 => self.call_indirect(i, site, executed),
+            FlowControl::Return if matches!(i.code(), Code::Retnq | Code::Retnq_imm16) => self.ret(i, site, executed),
+            FlowControl::Next => self.generic(i, bytes, site),
+            _ => Done::No,
+        }
+    }
+
+    fn load_address(&mut self, i: &Instruction) -> Done {
+        if !addressable(i) || i.memory_segment() == Register::None {
+            return Done::No;
+        }
+        let register = i.op0_register();
+        let guest = register.number() as u8;
+        let prefix: &[u8] = match register.size() {
+            8 => {
+                match host_register(guest) {
+                    Some(host) => self.effective_address(i, host),
+                    None => {
+                        self.effective_address(i, R14);
+                        self.code.store(home(guest), R14);
+                    }
+                }
+                return Done::Yes;
+            }
+            4 => &[],
+            _ => &[0x66],
+        };
+        self.effective_address(i, R14);
+        match host_register(guest) {
+            Some(host) => {
+                self.code.op(Opcode { prefixes: prefix, bytes: &[0x89], ..Opcode::default() }, R14, Rm::Reg(host));
+            }
+            None if register.size() == 4 => {
+                self.code.op32(0x89, R14, Rm::Reg(R14));
+                self.code.store(home(guest), R14);
+            }
+            None => self.code.op(Opcode { prefixes: prefix, bytes: &[0x89], ..Opcode::default() }, R14, home(guest)),
+        }
+        Done::Yes
+    }
+
+    fn push(&mut self, i: &Instruction, site: Site) -> Done {
+        match i.code() {
+            Code::Push_r64 => {}
+            Code::Push_rm64 if i.op0_kind() == OpKind::Register => {}
+            Code::Push_rm64 if addressable(i) => {
+                self.address(i);
+                self.probe(LOAD, site);
+                self.code.load(R14, PROBED);
+                self.code.store(Rm::state(offset_of!(State, spill)), R14);
+                self.probe_push(site);
+                self.code.load(RCX, Rm::state(offset_of!(State, spill)));
+                self.code.store(PROBED, RCX);
+                self.move_stack(-8);
+                return Done::Yes;
+            }
+            Code::Pushq_imm32 | Code::Pushq_imm8 => {
+                self.probe_push(site);
+                self.code.op64(0xc7, 0, PROBED);
+                self.code.dword(i.immediate(0) as u32);
+                self.move_stack(-8);
+                return Done::Yes;
+            }
+            _ => return Done::No,
+        }
+        self.probe_push(site);
+        let value = self.value_of(i.op0_register().number() as u8, RCX);
+        self.code.store(PROBED, value);
+        self.move_stack(-8);
+        Done::Yes
+    }
+
+    fn pop(&mut self, i: &Instruction, site: Site) -> Done {
+        if !(i.code() == Code::Pop_r64 || i.code() == Code::Pop_rm64 && i.op0_kind() == OpKind::Register) {
+            return Done::No;
+        }
+        let guest = i.op0_register().number() as u8;
+        self.probe_pop(site);
+        match host_register(guest) {
+            // POP RSP: the value, not moved.
+            Some(R12) => {
+                self.code.load(R12, PROBED);
+                return Done::Yes;
+            }
+            Some(host) => self.code.load(host, PROBED),
+            None => {
+                self.code.load(RCX, PROBED);
+                self.code.store(home(guest), RCX);
+            }
+        }
+        self.move_stack(8);
+        Done::Yes
+    }
+
+    fn leave(&mut self, i: &Instruction, site: Site) -> Done {
+        if i.code() != Code::Leaveq {
+            return Done::No;
+        }
+        const RBP: u8 = 5;
+        self.code.store(Rm::Reg(R14), RBP);
+        self.probe(LOAD, site);
+        self.code.load(RCX, PROBED);
+        self.code.lea(R12, Rm::Base(RBP, 8));
+        self.code.store(Rm::Reg(RBP), RCX);
+        Done::Yes
+    }
+
+    fn branch_if(&mut self, i: &Instruction, executed: usize) -> Done {
+        let condition = i.condition_code() as u8;
+        if !i.is_jcc_short_or_near() || i.op0_kind() != OpKind::NearBranch64 || condition == 0 {
+            return Done::No;
+        }
+        let jump = self.code.jump_if(CONDITIONS[usize::from(condition) & 31]);
+        self.cold.push(Cold::Taken { jump, target: i.near_branch64(), executed });
+        Done::Yes
+    }
+
+    /// The target of an indirect branch into R14.
+    fn indirect_target(&mut self, i: &Instruction, site: Site) -> bool {
+        if i.op0_kind() == OpKind::Register {
+            let value = self.value_of(i.op0_register().number() as u8, R14);
+            if value != R14 {
+                self.code.store(Rm::Reg(R14), value);
+            }
+        } else if addressable(i) {
+            self.address(i);
+            self.probe(LOAD, site);
+            self.code.load(R14, PROBED);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    fn jump_indirect(&mut self, i: &Instruction, site: Site, executed: usize) -> Done {
+        if !self.indirect_target(i, site) {
+            return Done::No;
+        }
+        self.look_up(executed, Miss::Interpret(site), |_| {});
+        Done::Left
+    }
+
+    fn call(&mut self, i: &Instruction, site: Site, executed: usize) -> Done {
+        let target = i.near_branch64();
+        self.probe_push(site);
+        self.code.load(RCX, Rm::state(offset_of!(State, rip_base)));
+        self.code.lea(RCX, Rm::Base(RCX, i.next_ip() as i32));
+        self.code.store(PROBED, RCX);
+        self.move_stack(-8);
+        if target < 0x1000 {
+            self.jump(target, executed)
+        } else {
+            self.jump_far(target, executed)
+        }
+        Done::Left
+    }
+
+    fn call_indirect(&mut self, i: &Instruction, site: Site, executed: usize) -> Done {
+        if !self.indirect_target(i, site) {
+            return Done::No;
+        }
+        self.code.store(Rm::state(offset_of!(State, spill)), R14);
+        self.probe_push(site);
+        self.code.lea(R14, PROBED);
+        self.code.store(Rm::state(offset_of!(State, spill) + 8), R14);
+        self.code.load(R14, Rm::state(offset_of!(State, spill)));
+        self.look_up(executed, Miss::Interpret(site), |builder| {
+            let code = &mut builder.code;
+            code.load(R14, Rm::state(offset_of!(State, spill) + 8));
+            code.load(RCX, Rm::state(offset_of!(State, rip_base)));
+            code.lea(RCX, Rm::Base(RCX, i.next_ip() as i32));
+            code.store(Rm::Base(R14, 0), RCX);
+            builder.move_stack(-8);
+        });
+        Done::Left
+    }
+
+    fn ret(&mut self, i: &Instruction, site: Site, executed: usize) -> Done {
+        let release = if i.op_count() == 1 { i32::from(i.immediate16()) } else { 0 };
+        self.probe_pop(site);
+        self.code.load(R14, PROBED);
+        self.look_up(executed, Miss::Interpret(site), |builder| builder.move_stack(8 + release));
+        Done::Left
+    }
+
+    /// DIV and IDIV of 32 and 64 bits, where the quotient surely fits; the flags are kept, as the interpreter keeps them.
+    fn divide(&mut self, i: &Instruction, site: Site) -> Done {
+        let wide = match i.code() {
+            Code::Div_rm64 | Code::Idiv_rm64 => true,
+            Code::Div_rm32 | Code::Idiv_rm32 => false,
+            _ => return Done::No,
+        };
+        let signed = i.mnemonic() == Mnemonic::Idiv;
+        let opcode = |byte: &'static [u8]| Opcode { wide, bytes: byte, ..Opcode::default() };
+        if i.op0_kind() == OpKind::Register {
+            let value = self.value_of(i.op0_register().number() as u8, RCX);
+            if value != RCX {
+                self.code.store(Rm::Reg(RCX), value);
+            }
+        } else if addressable(i) {
+            self.address(i);
+            self.probe(Access { size: if wide { 8 } else { 4 }, ..LOAD }, site);
+            self.code.op(opcode(&[0x8b]), RCX, PROBED);
+        } else {
+            return Done::No;
+        }
+        self.save_flags();
+        let out = |builder: &mut Self, condition: u8| {
+            let jump = builder.code.jump_if(condition);
+            builder.cold.push(Cold::Interpret { jump, site, flags: true });
+        };
+        if signed {
+            // The dividend is sign-extended, and the divisor neither 0 nor -1.
+            self.code.op(opcode(&[0x8b]), R14, Rm::Reg(RAX));
+            self.code.op(opcode(&[0xc1]), 7, Rm::Reg(R14));
+            self.code.byte(if wide { 63 } else { 31 });
+            self.code.op(opcode(&[0x3b]), R14, Rm::Reg(RDX));
+            out(self, 5);
+            self.code.op(opcode(&[0x8d]), R14, Rm::Base(RCX, 1));
+            self.code.op(opcode(&[0x83]), 7, Rm::Reg(R14));
+            self.code.byte(1);
+            out(self, 6);
+        } else {
+            // The high half is less than the divisor.
+            self.code.op(opcode(&[0x3b]), RDX, Rm::Reg(RCX));
+            out(self, 3);
+        }
+        self.code.op(opcode(&[0xf7]), if signed { 7 } else { 6 }, Rm::Reg(RCX));
+        self.restore_flags();
+        Done::Yes
+    }
+}
+
+/// iced's condition codes to the processor's.
+const CONDITIONS: [u8; 32] = {
+    use iced_x86::ConditionCode as C;
+    let mut table = [0; 32];
+    table[C::o as usize] = 0;
+    table[C::no as usize] = 1;
+    table[C::b as usize] = 2;
+    table[C::ae as usize] = 3;
+    table[C::e as usize] = 4;
+    table[C::ne as usize] = 5;
+    table[C::be as usize] = 6;
+    table[C::a as usize] = 7;
+    table[C::s as usize] = 8;
+    table[C::ns as usize] = 9;
+    table[C::p as usize] = 10;
+    table[C::np as usize] = 11;
+    table[C::l as usize] = 12;
+    table[C::ge as usize] = 13;
+    table[C::le as usize] = 14;
+    table[C::g as usize] = 15;
+    table
+};

@@ -1,0 +1,132 @@
+//! Guest registers and memory operands: where they are, and the probe from a linear address to the host's.
+
+use super::block::{Builder, Cold, Site};
+use super::emit::{Opcode, R12, R13, R14, R15, RCX, Reg, Rm};
+use super::state::State;
+use crate::cpu::RSP;
+use core::mem::offset_of;
+use iced_x86::{Instruction, Register};
+
+/// The host's register that holds a guest's; R12 to R15 are in memory.
+pub(super) fn host_register(guest: u8) -> Option<Reg> {
+    match guest {
+        1 => Some(R13),
+        4 => Some(R12),
+        12..=15 => None,
+        _ => Some(guest),
+    }
+}
+
+/// Where R12 to R15 are.
+pub(super) fn home(guest: u8) -> Rm {
+    Rm::state(offset_of!(State, high) + 8 * usize::from(guest.saturating_sub(12)))
+}
+
+/// What an access needs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Access {
+    pub size: u32,
+    pub write: bool,
+    /// Must be aligned to its size (16 or 32).
+    pub aligned: bool,
+}
+
+/// The host's address of a probed operand.
+pub(super) const PROBED: Rm = Rm::Indexed(R14, R15, 0, 0);
+
+fn fits(value: u64) -> Option<i32> {
+    i32::try_from(value as i64).ok()
+}
+
+/// Whether [`Builder::address`] can make the address.
+pub(super) fn addressable(instruction: &Instruction) -> bool {
+    let (base, index) = (instruction.memory_base(), instruction.memory_index());
+    let plain = |register: Register| register == Register::None || register.is_gpr64() || register.is_gpr32();
+    let rip = base == Register::RIP && index == Register::None;
+    (plain(base) || rip)
+        && plain(index)
+        && fits(instruction.memory_displacement64()).is_some()
+        && instruction.memory_displ_size() != 2
+        // An absolute address of 32 bits, not sign-extended.
+        && (base != Register::None || index != Register::None || instruction.memory_displ_size() == 8)
+}
+
+impl Builder<'_> {
+    /// The host's register with the guest's value: its own, or `temporary`.
+    pub(super) fn value_of(&mut self, guest: u8, temporary: Reg) -> Reg {
+        host_register(guest).unwrap_or_else(|| {
+            self.code.load(temporary, home(guest));
+            temporary
+        })
+    }
+
+    /// The effective address of the memory operand into `to`, without the segment's base. R14 and R15 are used.
+    pub(super) fn effective_address(&mut self, instruction: &Instruction, to: Reg) {
+        let disp = fits(instruction.memory_displacement64()).unwrap_or(0);
+        let (base, index) = (instruction.memory_base(), instruction.memory_index());
+        if base == Register::RIP {
+            self.code.load(R14, Rm::state(offset_of!(State, rip_base)));
+            return self.code.lea(to, Rm::Base(R14, disp));
+        }
+        let wide = !(base.is_gpr32() || index.is_gpr32());
+        let scale = instruction.memory_index_scale().trailing_zeros() as u8;
+        let base = (base != Register::None).then(|| self.value_of(base.number() as u8, R14));
+        let index = (index != Register::None).then(|| self.value_of(index.number() as u8, R15));
+        let rm = match (base, index) {
+            (Some(base), Some(index)) => Rm::Indexed(base, index, scale, disp),
+            (Some(base), None) if disp == 0 && wide => return self.code.store(Rm::Reg(to), base),
+            (Some(base), None) => Rm::Base(base, disp),
+            (None, Some(index)) => Rm::Scaled(index, scale, disp),
+            (None, None) => return self.code.constant(to, disp as i64 as u64),
+        };
+        self.code.op(Opcode { wide, bytes: &[0x8d], ..Opcode::default() }, to, rm);
+    }
+
+    /// The linear address of the memory operand into R14.
+    pub(super) fn address(&mut self, instruction: &Instruction) {
+        self.effective_address(instruction, R14);
+        let base = match instruction.memory_segment() {
+            Register::FS => offset_of!(State, fs),
+            Register::GS => offset_of!(State, gs),
+            _ => return,
+        };
+        self.code.load(R15, Rm::state(base));
+        self.code.lea(R14, Rm::Indexed(R14, R15, 0, 0));
+    }
+
+    /// From the linear address in R14 to the host's in [`PROBED`]. RCX is used, no flag is touched.
+    pub(super) fn probe(&mut self, access: Access, site: Site) {
+        let table = if access.write { offset_of!(State, write) } else { offset_of!(State, read) };
+        let (reach, beyond) = match (access.aligned, access.size) {
+            (true, 16) => (0, offset_of!(State, beyond_page_16)),
+            (true, 32) => (0, offset_of!(State, beyond_page_32)),
+            _ => (access.size as i32 - 1, offset_of!(State, beyond_page)),
+        };
+        let retry = self.code.here();
+        self.code.pext(R15, R14, Rm::state(offset_of!(State, page_index)));
+        self.code.load(RCX, Rm::element(table, R15));
+        self.code.lea(RCX, Rm::Indexed(RCX, R14, 0, reach));
+        self.code.pext(RCX, RCX, Rm::state(beyond));
+        let jump = self.code.jump_unless_rcx_zero();
+        self.cold.push(Cold::Fill { jump, retry, site: site.with(access) });
+        self.code.load(R15, Rm::element(offset_of!(State, addend), R15));
+    }
+
+    /// Probes the stack for a push of 8 bytes.
+    pub(super) fn probe_push(&mut self, site: Site) {
+        self.code.lea(R14, Rm::Base(R12, -8));
+        self.probe(Access { size: 8, write: true, aligned: false }, site);
+    }
+
+    /// Probes the top of the stack for a pop of 8 bytes.
+    pub(super) fn probe_pop(&mut self, site: Site) {
+        self.code.store(Rm::Reg(R14), R12);
+        self.probe(Access { size: 8, write: false, aligned: false }, site);
+    }
+
+    /// Moves the stack pointer.
+    pub(super) fn move_stack(&mut self, by: i32) {
+        const { assert!(RSP == 4) };
+        self.code.lea(R12, Rm::Base(R12, by));
+    }
+}

@@ -1,0 +1,103 @@
+//! The translating engine: on x86-64 hosts the guest's own instructions are emitted again, with registers and addresses mapped.
+//!
+//! It holds encodings, not a second copy of the semantics: what it does not know, it does by calling the interpreter's handler for that one
+//! instruction. A translation is one block of the interpreter's ([`crate::decode::cache::Block`]), so both engines count and look at events at the
+//! same places, and a run is the same with either.
+//!
+//! * **Registers.** RAX, RDX, RBX, RBP, RSI, RDI and R8 to R11 are the host's; RSP is in R12, RCX in R13; R12 to R15 are in the state block. R14,
+//!   R15 and RCX are temporaries, and the host's RSP points to the state block ([`state::State`]). Vector registers and MXCSR are the host's.
+//! * **Flags** are the host's. Nothing that is emitted between the guest's instructions touches them: LEA, MOV, PEXT, JRCXZ only. So the guest's
+//!   state is exact at every host instruction, and an instruction that has to be done by the interpreter is simply begun again by it.
+//! * **Memory.** Each translation context and access class has a state block of its own, with a table from pages to host addresses that holds part of
+//!   what the software TLB holds: changing the context changes a pointer. A probe that misses calls [`run::fill`]; what that cannot map (a fault, a
+//!   device, a page with code, two pages) leaves the translation, and the interpreter does the instruction.
+//! * **Jumps** within a page are linked: the host's jump is patched. Others go through a table of targets in the state block, so translations hold
+//!   for a physical page, wherever and in whichever context it is mapped.
+//! * **Counting.** A block begins by comparing the budget with its length, and each exit subtracts what was executed: events come at exactly the same
+//!   instruction as with the interpreter.
+//! * **Code that is written to** loses its translations: their first bytes become a jump to their exit. Nothing has to look for who may jump to them.
+//!
+//! Needs BMI2, AVX and LAHF on the host ([`supported`]), and an operating system that maps the code twice, for writing and for execution.
+
+mod block;
+pub(crate) mod buffer;
+mod emit;
+mod enter;
+mod generic;
+mod host;
+mod integer;
+mod memory;
+mod raw;
+mod run;
+pub(crate) mod state;
+
+pub use host::supported;
+pub(crate) use run::Left;
+
+use buffer::CodeBuffer;
+use state::BLOCKS;
+
+/// Bytes of host code held; when they are used up, all translations are dropped.
+const BUFFER: usize = 128 << 20;
+/// No translation is longer.
+const LONGEST: usize = 64 << 10;
+/// Times that a block is interpreted before it is translated.
+const THRESHOLD: u32 = 12;
+
+/// The translations of one machine, shared by its processors.
+pub struct Translator {
+    buffer: CodeBuffer,
+    /// Operations that translations hand to the interpreter; their addresses are in the code.
+    ops: Vec<Box<crate::decode::Op>>,
+    stubs: block::Stubs,
+    /// Counts how often all translations were dropped.
+    pub(crate) flushes: u64,
+    host: host::Features,
+}
+
+impl std::fmt::Debug for Translator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Translator").field("bytes", &self.buffer.used()).finish_non_exhaustive()
+    }
+}
+
+impl Translator {
+    /// An empty one; `None` where the host cannot.
+    pub fn new() -> Option<Self> {
+        if !supported() {
+            return None;
+        }
+        let mut buffer = CodeBuffer::new(BUFFER).ok()?;
+        let stubs = block::Stubs::emit(&mut buffer);
+        Some(Self { buffer, ops: Vec::new(), stubs, flushes: 0, host: host::Features::of_host() })
+    }
+
+    /// The translation at `entry` is void: whoever gets there leaves.
+    pub(crate) fn kill(&mut self, entry: u64, exit: u64) {
+        let mut code = emit::Emitter::new(entry);
+        code.jump_to(exit);
+        self.buffer.patch(entry, code.bytes());
+    }
+
+    /// Whether there may be no room for another translation.
+    pub(crate) fn full(&self) -> bool {
+        self.buffer.left() < LONGEST
+    }
+
+    /// Drops all translations. The caller forgets every address of one.
+    pub(crate) fn flush(&mut self) {
+        self.buffer.reset(self.stubs.end);
+        self.ops.clear();
+        self.flushes += 1;
+    }
+
+    /// Makes the jump whose displacement ends at `site` go to `target`.
+    pub(crate) fn link(&mut self, site: u64, target: u64) {
+        self.buffer.patch(site - 4, &(target.wrapping_sub(site) as u32).to_le_bytes());
+    }
+}
+
+/// Index of the state block of a context and access class.
+pub(crate) const fn block_index(context: usize, class: usize) -> usize {
+    (context * crate::memory::tlb::CLASSES + class) & (BLOCKS - 1)
+}

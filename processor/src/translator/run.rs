@@ -1,0 +1,290 @@
+//! Running translations: the loop around them, and what they call.
+#![allow(unsafe_code)]
+
+use super::block::{Builder, Site, Source};
+use super::enter::{enter, reason};
+use super::state::{PENDING, State};
+use super::{THRESHOLD, Translator, block_index};
+use crate::cpu::{Cpu, Mode, RIP_BASE_REG};
+use crate::decode::Op;
+use crate::decode::cache::{BLOCK_LIMIT, BlockKind, CodeCache};
+use crate::decode::op::Stop;
+use crate::flags::LateFlags;
+use crate::memory::paging::Kind;
+use crate::memory::ram::{GuestRam, PAGE_SIZE};
+use crate::segment::{FS, GS};
+use crate::trap::Trap;
+
+/// Relative branches from pages this near to the end of canonical addresses might go beyond it.
+const EDGE: u64 = (1 << 31) + 2 * PAGE_SIZE;
+
+/// Status flags to what LAHF and SETO AL leave in AX.
+fn pack(flags: LateFlags) -> u64 {
+    let bits = flags.bits();
+    (bits & 0xd5 | 2) << 8 | bits >> 11 & 1
+}
+
+/// The other way round.
+fn unpack(ax: u64) -> LateFlags {
+    LateFlags::from_bits(ax >> 8 & 0xd5 | (ax & 1) << 11)
+}
+
+/// MXCSR as kept by the guest raises exceptions that are not masked.
+fn unmasked(mxcsr: u32) -> bool {
+    mxcsr & 0x1f80 != 0x1f80
+}
+
+/// How a stay in translated code ended.
+pub(crate) enum Left {
+    /// Go on at RIP.
+    Next,
+    /// Go on at RIP, and link the jump that ends here to what is there.
+    Link(u64),
+    /// Go on at RIP, and enter what is there into the table of targets.
+    Target,
+    /// The interpreter is to execute one instruction at RIP.
+    Step,
+    /// An operation trapped.
+    Trapped(Op),
+}
+
+impl Cpu {
+    /// The index of the state block for what the processor now does; `None` if the interpreter has to do it.
+    fn native_index(&self) -> Option<usize> {
+        (self.mode == Mode::Long64 && !self.tlb.is_slow())
+            .then(|| block_index(self.tlb.context_number(), self.tlb.class()))
+    }
+
+    /// Code at `linear` may be run translated.
+    fn native_address(&self, linear: u64) -> bool {
+        let top = 1u64 << (self.linear_bits() - 1);
+        linear < top - EDGE || linear >= top.wrapping_neg() + EDGE
+    }
+
+    /// Copies what translated code reads from the state block.
+    fn refresh_native(&self, state: &mut State) {
+        state.flags = pack(self.flags);
+        state.fs = self.segs[FS].base;
+        state.gs = self.segs[GS].base;
+        let unmasked = unmasked(self.mxcsr);
+        state.sse_blocked = u64::from(self.sse_blocked != 0 || unmasked);
+        state.avx_blocked = u64::from(self.avx_blocked != 0 || unmasked);
+    }
+
+    /// Runs the translation at `entry` of the block at RIP, with `last` instructions as the limit. `None`: it cannot be run now.
+    pub(crate) fn run_native(&mut self, entry: u64, flushes: u64, last: u64) -> Option<Left> {
+        let linear = self.rip;
+        let index = self.native_index()?;
+        if !self.native_address(linear) {
+            return None;
+        }
+        let blocks = self.tlb.native.as_mut()?;
+        blocks.ready(index, flushes);
+        let state = blocks.pointer(index);
+        // SAFETY: `ready` made the block; nothing else refers to it here.
+        let block = unsafe { &mut *state };
+        block.budget = (last - self.instructions) as i64;
+        block.pending = false;
+        block.rip_base = linear & !0xfff;
+        self.refresh_native(block);
+        block.cpu = &raw mut *self as u64;
+        // SAFETY: the state block is ready and `entry` is the entry of a translation of this flush count; its processor is `self`, which is
+        // touched by nothing else until `enter` returns.
+        unsafe { enter(state, entry) };
+        // SAFETY: as above; translated code is left.
+        let block = unsafe { &mut *state };
+        if std::mem::take(&mut block.pending) {
+            block.budget += PENDING;
+        }
+        self.instructions = last - block.budget as u64;
+        self.flags = unpack(block.flags);
+        let base = block.rip_base;
+        let site = Site::from(block.argument);
+        Some(match block.reason {
+            reason::BUDGET => {
+                self.rip = base + block.value;
+                Left::Target
+            }
+            reason::LINK => {
+                self.rip = base + block.value;
+                Left::Link(block.argument)
+            }
+            reason::LOOKUP => {
+                self.rip = block.value;
+                Left::Target
+            }
+            reason::INTERPRET => {
+                self.instructions += site.index();
+                self.rip = base + site.offset();
+                Left::Step
+            }
+            reason::TRAPPED => {
+                self.instructions += site.index();
+                self.regs[RIP_BASE_REG as usize] = base;
+                // SAFETY: the address of an operation, which the translator keeps.
+                let op = unsafe { *(block.value as *const Op) };
+                if self.trap == Trap::RetryExact {
+                    self.rip = base + site.offset();
+                    return Some(Left::Step);
+                }
+                Left::Trapped(op)
+            }
+            _ => Left::Target,
+        })
+    }
+
+    /// Puts the page of `linear` into the running state block, if it is memory that may be accessed directly.
+    fn fill_native(&mut self, index: usize, linear: u64, size: usize, write: bool) -> bool {
+        let kind = if write { Kind::Write } else { Kind::Read };
+        if (linear & 0xfff) as usize + size > PAGE_SIZE as usize || !self.make_present(linear, kind) {
+            return false;
+        }
+        let read = self.tlb.find_read(linear);
+        let write = self.tlb.find_write(linear);
+        let Some(offset) = read.or(write) else { return false };
+        if let Some(blocks) = self.tlb.native.as_mut() {
+            blocks.enter_page(index, linear, offset, read.is_some(), write.is_some());
+        }
+        true
+    }
+
+    /// Enters the translation at `entry` of the code at RIP into the table of jump targets.
+    pub(crate) fn enter_jump(&mut self, entry: u64, flushes: u64) {
+        if let Some(index) = self.native_index()
+            && self.native_address(self.rip)
+        {
+            let rip = self.rip;
+            if let Some(blocks) = self.tlb.native.as_mut() {
+                blocks.ready(index, flushes).enter_jump(rip, rip & !0xfff, entry);
+            }
+        }
+    }
+}
+
+/// Called from translated code: maps the page of an address. Gives where to go on.
+pub(super) extern "C" fn fill(state: *mut State) -> u64 {
+    // SAFETY: translated code passes its state block, and waits.
+    let (argument, linear, cpu) = unsafe { ((*state).argument, (*state).value, (*state).cpu) };
+    // SAFETY: the processor that runs this state block, put there by `run_native`, which waits too.
+    let cpu = unsafe { &mut *(cpu as *mut Cpu) };
+    let site = Site::from(argument);
+    let index = block_index(cpu.tlb.context_number(), cpu.tlb.class());
+    let filled = cpu.fill_native(index, linear, site.size(), site.write());
+    cpu.non_canonical = false;
+    // SAFETY: as before; the tables were changed through another reference, which is gone.
+    let block = unsafe { &mut *state };
+    if filled {
+        block.look_at_events(cpu);
+        return block.resume;
+    }
+    block.reason = reason::INTERPRET;
+    0
+}
+
+/// Called from translated code: does one operation. Gives where to go on.
+pub(super) extern "C" fn interpret(state: *mut State) -> u64 {
+    // SAFETY: as in `fill`.
+    let (flags, address, cpu, base) = unsafe { ((*state).flags, (*state).value, (*state).cpu, (*state).rip_base) };
+    // SAFETY: as in `fill`.
+    let cpu = unsafe { &mut *(cpu as *mut Cpu) };
+    // SAFETY: the address of an operation, which the translator keeps.
+    let op = unsafe { &*(address as *const Op) };
+    let before = cpu.native_index();
+    cpu.flags = unpack(flags);
+    cpu.regs[RIP_BASE_REG as usize] = base;
+    let stop = (op.run)(cpu, std::slice::from_ref(op));
+    let after = cpu.native_index();
+    if let (Some(index), Some(blocks)) = (before, &mut cpu.tlb.native) {
+        // What the operation made void must not be used by the rest of the block.
+        let flushes = blocks.get(index).flushes;
+        blocks.ready(index, flushes);
+    }
+    // SAFETY: as in `fill`; the tables may have been changed through other references, which are gone.
+    let block = unsafe { &mut *state };
+    cpu.refresh_native(block);
+    if stop == Stop::Trapped {
+        block.reason = reason::TRAPPED;
+        return 0;
+    }
+    block.rip = cpu.rip;
+    block.look_at_events(cpu);
+    if after != before {
+        // Only an instruction that ends its block changes this.
+        block.budget -= Site::from(block.argument).index() as i64 + 1;
+        block.reason = reason::GO;
+        return 0;
+    }
+    block.resume
+}
+
+impl State {
+    /// If there is something to see to, the next block is not begun.
+    fn look_at_events(&mut self, cpu: &Cpu) {
+        if cpu.attention != 0 && !self.pending {
+            self.pending = true;
+            self.budget -= PENDING;
+        }
+    }
+}
+
+impl CodeCache {
+    /// The translation of block `index`; made if the block has been run often enough.
+    pub(crate) fn native(&mut self, index: u32, ram: &GuestRam) -> Option<u64> {
+        let block = self.block_mut(index)?;
+        if block.native.entry != 0 {
+            return Some(block.native.entry);
+        }
+        block.native.heat += 1;
+        if block.native.heat < THRESHOLD || block.native.heat > THRESHOLD {
+            return None;
+        }
+        if self.translator.as_ref()?.full() {
+            self.drop_translations();
+        }
+        let mut translator = self.translator.take()?;
+        let made = translator.translate(self, index, ram);
+        self.translator = Some(translator);
+        let native = &mut self.block_mut(index)?.native;
+        (native.entry, native.exit) = made?;
+        Some(native.entry)
+    }
+}
+
+impl Translator {
+    /// Translates block `index`. Gives its entry and its exit.
+    fn translate(&mut self, cache: &CodeCache, index: u32, ram: &GuestRam) -> Option<(u64, u64)> {
+        let block = cache.block(index)?;
+        let offset = block.native.offset;
+        let mut bytes = [0; PAGE_SIZE as usize + 16];
+        let length = block.bytes as usize;
+        let in_page = offset % PAGE_SIZE;
+        let own = length.min((PAGE_SIZE - in_page) as usize);
+        ram.read(offset, &mut bytes[..own]);
+        if let Some(second) = block.second_page {
+            ram.read(second, &mut bytes[own..length]);
+        }
+        let bytes = &bytes[..length];
+        let (instructions, ops, ends) = cache.decode_again(bytes, in_page, block.count as usize)?;
+        let page = offset - in_page;
+        let known = |target: u64| {
+            let found = cache.find(page + target, BlockKind { code_size: 2, single: false })?;
+            let block = cache.block(found)?;
+            (block.native.entry != 0 && block.second_page.is_none()).then_some(block.native.entry)
+        };
+        let source = Source {
+            instructions: &instructions,
+            ops: &ops,
+            bytes,
+            continues: instructions.len() == BLOCK_LIMIT,
+            ends,
+            known: &known,
+        };
+        let origin = self.buffer.next();
+        let made = Builder::new(origin, &source, &self.stubs, &self.host, &mut self.ops).build();
+        if made.code.len() > super::LONGEST {
+            return None;
+        }
+        self.buffer.append(&made.code);
+        Some((origin, made.exit))
+    }
+}

@@ -1,0 +1,262 @@
+//! The state blocks: what translated code reaches through the host's RSP, one for each translation context and access class.
+//!
+//! Emitted code knows their fields by `offset_of!`; so the blocks are raw memory, reached by pointers.
+#![allow(unsafe_code)]
+
+use crate::memory::tlb::{CLASSES, CONTEXTS};
+use memmap2::{MmapMut, MmapOptions};
+use std::io;
+
+/// Pages in a table; a divisor of the software TLB's size, so that what is replaced there can be found here.
+pub(crate) const PAGES: usize = 512;
+const _: () = assert!(PAGES.is_power_of_two() && PAGES <= crate::memory::tlb::SIZE);
+/// Entries of the table of jump targets.
+pub(crate) const JUMPS: usize = 4096;
+/// State blocks.
+pub(crate) const BLOCKS: usize = CONTEXTS * CLASSES;
+const _: () = assert!(BLOCKS.is_power_of_two());
+/// Bytes below a block: the return address of a call, and the frame of a signal that comes while RSP points here.
+const STACK: usize = 256 << 10;
+
+const PAGE_MASK: u64 = !0xfff;
+
+/// What RSP points to. The first fields are reached by short displacements.
+#[repr(C)]
+pub(crate) struct State {
+    /// Instructions that may still be executed.
+    pub budget: i64,
+    /// Guest R12 to R15.
+    pub high: [u64; 4],
+    /// RIP of the running page's first byte.
+    pub rip_base: u64,
+    /// Masks for PEXT: a linear address' place in the tables.
+    pub page_index: u64,
+    /// The same: what must be zero of an offset that is within a page.
+    pub beyond_page: u64,
+    /// The same, and aligned to 16 bytes.
+    pub beyond_page_16: u64,
+    /// The same: the sign.
+    pub sign: u64,
+    /// The same: a jump target's place in its table.
+    pub jump_index: u64,
+    /// Base of GS.
+    pub gs: u64,
+    /// Base of FS.
+    pub fs: u64,
+    /// For values that outlive a probe.
+    pub spill: [u64; 2],
+    /// Not zero: SSE instructions must be left to the interpreter.
+    pub sse_blocked: u64,
+    /// The same for VEX.
+    pub avx_blocked: u64,
+    /// The same: aligned to 32 bytes.
+    pub beyond_page_32: u64,
+    /// Status flags as LAHF and SETO AL leave them in AX.
+    pub flags: u64,
+    /// Why translated code was left.
+    pub reason: u64,
+    /// RCX then, or of a call.
+    pub argument: u64,
+    /// R14 then, or of a call.
+    pub value: u64,
+    /// Where a call goes on.
+    pub resume: u64,
+    /// RIP after an instruction of the interpreter that set it.
+    pub rip: u64,
+    /// The host's stack.
+    pub host_rsp: u64,
+    /// The processor.
+    pub cpu: u64,
+    /// The host's MXCSR.
+    pub host_mxcsr: u64,
+    /// The budget has [`PENDING`] taken from it.
+    pub pending: bool,
+    /// The tables must be emptied before they are used.
+    pub stale: bool,
+    /// The constants are set.
+    pub made: bool,
+    /// The [`super::Translator::flushes`] that the jump targets belong to.
+    pub flushes: u64,
+    /// What gives zero to a load within a page when address and size - 1 are added: the negated page address.
+    pub read: [u64; PAGES],
+    /// The same for stores.
+    pub write: [u64; PAGES],
+    /// Host address minus linear address.
+    pub addend: [u64; PAGES],
+    /// Negated jump targets.
+    pub targets: [u64; JUMPS],
+    /// Their translations.
+    pub entries: [u64; JUMPS],
+    /// RIP of the first byte of their pages.
+    pub bases: [u64; JUMPS],
+}
+
+/// Taken from the budget when events must be looked at: the next block then leaves.
+pub(crate) const PENDING: i64 = 1 << 40;
+
+const STRIDE: usize = STACK + size_of::<State>().next_multiple_of(4096);
+
+/// The state blocks of one processor.
+pub struct Blocks {
+    memory: MmapMut,
+    /// Host address of guest RAM.
+    ram: u64,
+}
+
+impl std::fmt::Debug for Blocks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Blocks").finish_non_exhaustive()
+    }
+}
+
+fn page_slot(address: u64) -> usize {
+    (address >> 12) as usize & (PAGES - 1)
+}
+
+fn jump_slot(address: u64) -> usize {
+    (address >> 2) as usize & (JUMPS - 1)
+}
+
+/// A negated page that no access finds in `slot`, nor one that begins in the page before.
+fn no_page(slot: usize) -> u64 {
+    (((slot + 2) & (PAGES - 1)) as u64).wrapping_mul(0x1000).wrapping_neg()
+}
+
+/// A negated target that no jump finds in `slot`.
+fn no_target(slot: usize) -> u64 {
+    (((slot + 1) & (JUMPS - 1)) as u64).wrapping_mul(4).wrapping_neg()
+}
+
+impl State {
+    fn clear_pages(&mut self) {
+        for slot in 0..PAGES {
+            self.read[slot] = no_page(slot);
+            self.write[slot] = no_page(slot);
+        }
+    }
+
+    fn clear_jumps(&mut self) {
+        for (slot, target) in self.targets.iter_mut().enumerate() {
+            *target = no_target(slot);
+        }
+    }
+
+    /// Enters a page: its host address, and whether loads and stores may use it.
+    fn enter_page(&mut self, linear: u64, host_page: u64, read: bool, write: bool) {
+        let (page, slot) = (linear & PAGE_MASK, page_slot(linear));
+        self.read[slot] = if read { page.wrapping_neg() } else { no_page(slot) };
+        self.write[slot] = if write { page.wrapping_neg() } else { no_page(slot) };
+        self.addend[slot] = host_page.wrapping_sub(page);
+    }
+
+    /// Enters the translation of a jump target.
+    pub(crate) fn enter_jump(&mut self, target: u64, base: u64, entry: u64) {
+        let slot = jump_slot(target);
+        self.targets[slot] = target.wrapping_neg();
+        self.entries[slot] = entry;
+        self.bases[slot] = base;
+    }
+}
+
+impl Blocks {
+    /// Blocks whose memory the host gives as they are used.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    pub fn new(ram: u64) -> io::Result<Self> {
+        Ok(Self { memory: MmapOptions::new().len(BLOCKS * STRIDE).no_reserve_swap().map_anon()?, ram })
+    }
+
+    /// The block with number `index`.
+    pub(crate) fn pointer(&mut self, index: usize) -> *mut State {
+        // SAFETY: within the mapping, for the index is cut to the number of blocks.
+        unsafe { self.memory.as_mut_ptr().add((index & (BLOCKS - 1)) * STRIDE + STACK).cast() }
+    }
+
+    /// The block, to be changed from Rust.
+    pub(crate) fn get(&mut self, index: usize) -> &mut State {
+        // SAFETY: the mapping starts as zeroes, which is a valid `State`; it is aligned to pages; translated code, which has it too, is not
+        // running, or waits for a call of ours to return.
+        unsafe { &mut *self.pointer(index) }
+    }
+
+    /// The block, ready for use, with translations of flush count `flushes`.
+    pub(crate) fn ready(&mut self, index: usize, flushes: u64) -> &mut State {
+        let state = self.get(index);
+        if !state.made {
+            state.page_index = (PAGES as u64 - 1) << 12;
+            state.beyond_page = PAGE_MASK;
+            state.beyond_page_16 = PAGE_MASK | 15;
+            state.beyond_page_32 = PAGE_MASK | 31;
+            state.sign = 1 << 63;
+            state.jump_index = (JUMPS as u64 - 1) << 2;
+            state.host_mxcsr = 0x1f80;
+            (state.made, state.stale) = (true, true);
+        }
+        if state.stale {
+            state.clear_pages();
+        }
+        if state.stale || state.flushes != flushes {
+            state.clear_jumps();
+            (state.stale, state.flushes) = (false, flushes);
+        }
+        state
+    }
+
+    /// The blocks of `context` that were used and are not stale.
+    fn each(&mut self, context: usize, mut act: impl FnMut(&mut State)) {
+        for class in 0..CLASSES {
+            let state = self.get(super::block_index(context, class));
+            if state.made && !state.stale {
+                act(state);
+            }
+        }
+    }
+
+    /// Everything that `context` had is void.
+    pub(crate) fn flush(&mut self, context: usize) {
+        self.each(context, |state| state.stale = true);
+    }
+
+    /// The translation of the page of `address` is void.
+    pub(crate) fn forget_page(&mut self, context: usize, address: u64) {
+        let slot = page_slot(address);
+        self.each(context, |state| {
+            (state.read[slot], state.write[slot]) = (no_page(slot), no_page(slot));
+            // An instruction that reaches into the page is entered under an address of the page before.
+            let first = (address & PAGE_MASK).wrapping_sub(0x1000);
+            for (slot, target) in state.targets.iter_mut().enumerate() {
+                if target.wrapping_neg().wrapping_sub(first) < 0x2000 {
+                    *target = no_target(slot);
+                }
+            }
+        });
+    }
+
+    /// The software TLB replaces what it has for the page of `address` or another in its place.
+    pub(crate) fn replace_page(&mut self, context: usize, class: usize, address: u64) {
+        let slot = page_slot(address);
+        let state = self.get(super::block_index(context, class));
+        if state.made && !state.stale {
+            (state.read[slot], state.write[slot]) = (no_page(slot), no_page(slot));
+        }
+    }
+
+    /// Enters the page of `linear`, which lies at `offset` in guest RAM, and whether loads and stores may use it.
+    pub(crate) fn enter_page(&mut self, index: usize, linear: u64, offset: u64, read: bool, write: bool) {
+        let host_page = self.ram + (offset & PAGE_MASK);
+        self.get(index).enter_page(linear, host_page, read, write);
+    }
+
+    /// Stores of `context` to the page at `offset` in guest RAM may no longer go straight to memory.
+    pub(crate) fn revoke_stores(&mut self, context: usize, offset: u64) {
+        let host_page = self.ram + (offset & PAGE_MASK);
+        self.each(context, |state| {
+            for slot in 0..PAGES {
+                if state.addend[slot].wrapping_sub(state.write[slot]) == host_page {
+                    state.write[slot] = no_page(slot);
+                }
+            }
+        });
+    }
+}
