@@ -7,7 +7,7 @@ use crate::host::{Input, Keyboard, Signals};
 use crate::initramfs::Initramfs;
 use crate::terminal::RawMode;
 use crate::watch;
-use crate::{Error, exit_status};
+use crate::{Error, check, exit_status};
 use devices::network::UserNetwork;
 use devices::ports::{Discard, Output};
 use devices::storage::image::{self, ImageOptions};
@@ -25,6 +25,9 @@ use std::time::{Duration, Instant};
 /// # Errors
 /// When an argument, a file or a tool is not right, before the machine starts.
 pub fn run(arguments: &cli::Boot) -> Result<u8, Error> {
+    if arguments.check_engines {
+        return check::run(arguments);
+    }
     let mut machine = build(arguments)?;
     watch::watch(&mut machine, arguments)?;
     let signals = Signals::watch()?;
@@ -72,7 +75,7 @@ pub(crate) fn run_machine(
 }
 
 /// The machine that `arguments` describe.
-fn build(arguments: &cli::Boot) -> Result<Machine, Error> {
+pub(crate) fn build(arguments: &cli::Boot) -> Result<Machine, Error> {
     let model = arguments.cpu.as_deref().map(Model::named).transpose().map_err(Error::new)?;
     let memory = arguments.memory.0;
     let boot = source(arguments, memory)?;

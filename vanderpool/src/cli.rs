@@ -55,7 +55,7 @@ Examples:
   vanderpool boot --firmware seabios --cdrom debian.iso --memory 1G";
 
 /// `vanderpool boot`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(after_help = BOOT_HELP, group(ArgGroup::new("source").args(["kernel", "firmware", "debian"]).required(true).multiple(false)))]
 pub struct Boot {
     /// Kernel: a Linux bzImage, or an ELF file for PVH or multiboot
@@ -121,6 +121,9 @@ pub struct Boot {
     /// Start only when gdb tells to (implies --gdb)
     #[arg(long)]
     pub gdb_wait: bool,
+    /// Run a second machine on the other engine in lock step, without input, and stop where the two differ
+    #[arg(long)]
+    pub check_engines: bool,
     /// At the end, print the digest of the machine's state to standard error
     #[arg(long)]
     pub digest: bool,

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod boot;
+pub mod check;
 pub mod cli;
 pub mod cpio;
 pub mod cpus;

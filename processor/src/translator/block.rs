@@ -1,5 +1,6 @@
 //! From a block of guest instructions to host code.
 
+use super::Ops;
 use super::buffer::CodeBuffer;
 use super::emit::{Emitter, Fixup, R14, R15, RCX, Rm};
 use super::enter::{self, reason};
@@ -142,7 +143,7 @@ pub(super) struct Builder<'a> {
     pub guarded: [bool; 2],
     stubs: &'a Stubs,
     source: &'a Source<'a>,
-    ops: &'a mut Vec<Box<Op>>,
+    ops: &'a mut Ops,
 }
 
 impl<'a> Builder<'a> {
@@ -151,7 +152,7 @@ impl<'a> Builder<'a> {
         source: &'a Source<'a>,
         stubs: &'a Stubs,
         host: &'a Features,
-        ops: &'a mut Vec<Box<Op>>,
+        ops: &'a mut Ops,
     ) -> Self {
         Self { code: Emitter::new(origin), cold: Vec::new(), host, guarded: [false; 2], stubs, source, ops }
     }

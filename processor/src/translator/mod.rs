@@ -34,6 +34,7 @@ pub(crate) mod state;
 pub use host::supported;
 pub(crate) use run::Left;
 
+use crate::decode::Op;
 use buffer::CodeBuffer;
 use state::BLOCKS;
 
@@ -44,11 +45,15 @@ const LONGEST: usize = 64 << 10;
 /// Times that a block is interpreted before it is translated.
 const THRESHOLD: u32 = 12;
 
+/// Operations whose addresses are in the code, so each must stay where it is.
+#[allow(clippy::vec_box)]
+type Ops = Vec<Box<Op>>;
+
 /// The translations of one machine, shared by its processors.
 pub struct Translator {
     buffer: CodeBuffer,
     /// Operations that translations hand to the interpreter; their addresses are in the code.
-    ops: Vec<Box<crate::decode::Op>>,
+    ops: Ops,
     stubs: block::Stubs,
     /// Counts how often all translations were dropped.
     pub(crate) flushes: u64,

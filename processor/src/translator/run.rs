@@ -235,7 +235,7 @@ impl CodeCache {
             return Some(block.native.entry);
         }
         block.native.heat += 1;
-        if block.native.heat < THRESHOLD || block.native.heat > THRESHOLD {
+        if block.native.heat != THRESHOLD {
             return None;
         }
         if self.translator.as_ref()?.full() {
