@@ -2,6 +2,7 @@
 
 use crate::apic::LocalApic;
 use crate::bus::Bus;
+use crate::cet::{CetCode, ShadowCache};
 use crate::debugger::Debugger;
 use crate::flags::{self, LateFlags};
 use crate::memory::map::MemoryMap;
@@ -116,6 +117,10 @@ pub struct Cpu {
     pub efer: u64,
     /// PKRU.
     pub pkru: u32,
+    /// SSP, the shadow-stack pointer.
+    pub ssp: u64,
+    /// What code is decoded for, as far as CET matters; see [`Cpu::cet_changed`].
+    pub cet: CetCode,
     /// The PDPTE registers of PAE paging.
     pub pdptes: [u64; 4],
     /// DR0..DR3, -, -, DR6, DR7.
@@ -174,6 +179,8 @@ pub struct Cpu {
     pub(crate) debugger: Debugger,
     /// Blocks by linear address.
     pub(crate) jumps: JumpCache,
+    /// Translations of shadow-stack pages.
+    pub(crate) shadow_cache: ShadowCache,
 }
 
 impl Cpu {
@@ -205,6 +212,8 @@ impl Cpu {
             xcr0: 1,
             efer: 0,
             pkru: 0,
+            ssp: 0,
+            cet: CetCode::Off,
             pdptes: [0; 4],
             dr: [0; 8],
             gdtr: TableRegister::default(),
@@ -234,6 +243,7 @@ impl Cpu {
             history: History::default(),
             debugger: Debugger::default(),
             jumps: JumpCache::new(),
+            shadow_cache: ShadowCache::new(),
         };
         cpu.power_on();
         cpu
@@ -287,6 +297,9 @@ impl Cpu {
         self.idtr = TableRegister { base: 0, limit: 0xffff };
         self.cr0 = 0x6000_0010;
         (self.cr2, self.cr3, self.cr4, self.efer, self.xcr0, self.pkru) = (0, 0, 0, 0, 1, 0);
+        // INIT resets CET's state too, unlike most of what XSAVES manages.
+        self.ssp = 0;
+        self.msrs.reset_cet();
         self.dr = [0, 0, 0, 0, 0, 0, 0xffff_0ff0, 0x400];
         self.ymm = [[0; 4]; 16];
         self.mxcsr = 0x1f80;

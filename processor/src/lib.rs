@@ -4,6 +4,7 @@
 
 pub mod apic;
 pub mod bus;
+pub mod cet;
 pub mod cpu;
 pub mod debugger;
 pub mod decode;

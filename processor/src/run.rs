@@ -1,5 +1,6 @@
 //! The run loop: find the block, run it, see to what happened between instructions.
 
+use crate::cet::CetCode;
 use crate::cpu::{Cpu, Mode, RIP_BASE_REG};
 use crate::decode::cache::{BlockKind, CodeCache};
 use crate::decode::op::{Op, Stop};
@@ -63,6 +64,8 @@ pub enum RunExit {
 }
 
 const JUMPS: usize = 4096;
+/// Position of [`CetCode`] in a jump's tag.
+const CET_SHIFT: u32 = 21;
 
 #[derive(Clone, Copy)]
 struct Jump {
@@ -94,6 +97,12 @@ impl JumpCache {
             revocations_seen: 0,
         }
     }
+
+    /// Code is looked up for `cet` from here on, also by blocks that follow without another look at the rest of the tag.
+    #[inline]
+    pub(crate) fn select_cet(&mut self, cet: CetCode) {
+        self.tag = self.tag & !(3 << CET_SHIFT) | (cet as u64) << CET_SHIFT;
+    }
 }
 
 #[inline(always)]
@@ -118,7 +127,8 @@ impl Cpu {
             jumps.code_epoch = code.epoch;
             jumps.voids += 1;
         }
-        self.jumps.tag = self.tlb.fetch_tag() | (self.code_size() as u64) << 19 | self.jumps.voids << 21;
+        self.jumps.tag = self.tlb.fetch_tag() | (self.code_size() as u64) << 19 | self.jumps.voids << (CET_SHIFT + 2);
+        self.jumps.select_cet(self.cet);
     }
 
     fn revoke_stores(&mut self, code: &CodeCache) {
@@ -193,7 +203,8 @@ impl Cpu {
                 self.after_trap(None);
                 continue;
             };
-            if code.may_translate() && self.tlb.native.is_some() && !self.debugger.active() {
+            if code.may_translate() && self.cet == CetCode::Off && self.tlb.native.is_some() && !self.debugger.active()
+            {
                 self.run_translations(code, index, limit);
             } else {
                 self.run_blocks(code, index, limit);
@@ -325,7 +336,7 @@ impl Cpu {
         }
         self.check_fetch(self.rip, 1)?;
         let Some(offset) = self.place_code(linear)? else { return Err(self.fetch_from_nowhere()) };
-        let kind = BlockKind { code_size: self.code_size(), single };
+        let kind = BlockKind { code_size: self.code_size(), single, cet: self.cet };
         let next_page = (linear & !0xfff).wrapping_add(0x1000);
         let mut found = code.find(offset, kind);
         if let Some(second) = found.and_then(|index| code.block(index)).and_then(|block| block.second_page) {

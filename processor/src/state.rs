@@ -31,6 +31,7 @@ pub struct CpuState {
     xcr0: u64,
     efer: u64,
     pkru: u32,
+    ssp: u64,
     pdptes: [u64; 4],
     dr: [u64; 8],
     ymm: [[u64; 4]; 16],
@@ -80,6 +81,8 @@ impl Cpu {
             xcr0,
             efer,
             pkru,
+            ssp,
+            cet: _,
             pdptes,
             dr,
             gdtr,
@@ -109,6 +112,7 @@ impl Cpu {
             history: _,
             debugger: _,
             jumps: _,
+            shadow_cache: _,
         } = self;
         CpuState {
             registers: std::array::from_fn(|number| regs[number]),
@@ -127,6 +131,7 @@ impl Cpu {
             xcr0: *xcr0,
             efer: *efer,
             pkru: *pkru,
+            ssp: *ssp,
             pdptes: *pdptes,
             dr: *dr,
             ymm: *ymm,
@@ -166,6 +171,7 @@ impl Cpu {
             xcr0,
             efer,
             pkru,
+            ssp,
             pdptes,
             dr,
             ymm,
@@ -189,6 +195,7 @@ impl Cpu {
         self.segs[..6].copy_from_slice(segments);
         (self.ldtr, self.tr, self.gdtr, self.idtr) = (*ldtr, *tr, *gdtr, *idtr);
         (self.cr0, self.cr2, self.cr3, self.cr4) = (*cr0, *cr2, *cr3, *cr4);
+        self.ssp = *ssp;
         (self.xcr0, self.efer, self.pkru, self.pdptes, self.dr) = (*xcr0, *efer, *pkru, *pdptes, *dr);
         (self.ymm, self.mxcsr, self.x87) = (*ymm, *mxcsr, X87::restore(x87));
         (self.instructions, self.idle_time) = (*instructions, *idle_time);

@@ -96,8 +96,8 @@ pub fn page_fault(cpu: &Cpu, address: u64, error: u32) -> Explanation {
     };
     let who = if code_bits.has(PageFaultCode::U) { "user-mode" } else { "supervisor-mode" };
     let what = match kind {
-        paging::Kind::Read => "read",
-        paging::Kind::Write => "write",
+        paging::Kind::Read | paging::Kind::ShadowRead => "read",
+        paging::Kind::Write | paging::Kind::ShadowWrite => "write",
         paging::Kind::Execute => "instruction fetch",
     };
     let title = format!("Page fault at linear {address:#x}: {who} {what} (error code {error:#x})");

@@ -267,9 +267,16 @@ pub fn paging_obstacle(walk: &Walk, cpu: &Cpu) -> Option<String> {
         Err(Obstacle::Smap) => {
             "a supervisor-mode access to a user-mode page, with CR4.SMAP 1 and RFLAGS.AC 0".to_owned()
         }
+        Err(Obstacle::NotShadowStack) => {
+            format!(
+                "a {user} shadow-stack access to a page that is no {user} shadow stack: R/W 0 and D 1 in its own entry, R/W 1 above"
+            )
+        }
         Err(Obstacle::ProtectionKey) => {
             let key = walk.steps.last().map_or(0, |step| step.entry >> Entry::PROTECTION_KEY_SHIFT & 15);
-            format!("protection key {key} denies the access (PKRU {:#x})", cpu.pkru)
+            let user = walk.steps.iter().all(|step| step.entry & Entry::US != 0);
+            let (name, value) = if user { ("PKRU", cpu.pkru) } else { ("IA32_PKRS", cpu.msrs.pkrs) };
+            format!("protection key {key} denies the access ({name} {value:#x})")
         }
         Err(Obstacle::Ept) => {
             let nested = walk.steps.last().and_then(|step| step.ept.as_ref());
@@ -299,6 +306,8 @@ pub fn guest_paging_lines(walk: &Walk, cpu: &Cpu) -> Vec<String> {
         Kind::Read => "read",
         Kind::Write => "write",
         Kind::Execute => "instruction fetch",
+        Kind::ShadowRead => "shadow-stack read",
+        Kind::ShadowWrite => "shadow-stack write",
     };
     let user = if walk.class == tlb::USER { "user-mode" } else { "supervisor-mode" };
     let mut lines = vec![format!("page walk of linear {:#x} ({user} {kind}), CR3 {:#x}", walk.linear, cpu.cr3)];

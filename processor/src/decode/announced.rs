@@ -27,7 +27,7 @@ pub fn announces(model: &Model, feature: CpuidFeature) -> bool {
         | F::CLDEMOTE
         | F::PREFETCHWT1
         | F::WBNOINVD => {
-            // ENDBR, CLDEMOTE, PREFETCHWT1 and MPX' encodings are no-operations where the feature is not announced, and WBNOINVD is WBINVD.
+            // ENDBR and RDSSP, CLDEMOTE, PREFETCHWT1 and MPX' encodings are no-operations where the feature is not announced, and WBNOINVD is WBINVD.
             return true;
         }
         F::TSC => Feature::TSC,
@@ -69,6 +69,7 @@ pub fn announces(model: &Model, feature: CpuidFeature) -> bool {
         F::INVPCID => Feature::INVPCID,
         F::SMAP => Feature::SMAP,
         F::PKU => Feature::PKU,
+        F::WAITPKG => Feature::WAITPKG,
         F::MONITOR => Feature::MONITOR,
         F::XSAVE => Feature::XSAVE,
         F::XSAVEOPT => Feature::XSAVEOPT,

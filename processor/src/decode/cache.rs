@@ -3,10 +3,11 @@
 use super::lower::lower;
 use super::op::{Op, Shape, Stop};
 use super::table::{Place, Table, undefined_handler};
+use crate::cet::{CetCode, missing_endbranch_handler};
 use crate::cpu::{Cpu, RIP_BASE_REG};
 use crate::memory::ram::{GuestRam, PAGE_SIZE};
 use crate::translator::Translator;
-use iced_x86::{Code, CpuidFeature, Decoder, DecoderOptions, Instruction, OpKind, RflagsBits};
+use iced_x86::{Code, CpuidFeature, Decoder, DecoderOptions, Instruction, OpKind, Register, RflagsBits};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -75,11 +76,13 @@ pub struct BlockKind {
     pub code_size: u8,
     /// One instruction only, all flags live.
     pub single: bool,
+    /// Whether CET is on, and whether the first instruction has to be ENDBRANCH.
+    pub cet: CetCode,
 }
 
 impl BlockKind {
     fn key(self, offset: u64) -> u64 {
-        offset << 3 | (self.code_size as u64) << 1 | self.single as u64
+        offset << 5 | (self.cet as u64) << 3 | (self.code_size as u64) << 1 | self.single as u64
     }
 }
 
@@ -347,6 +350,14 @@ impl CodeCache {
             }
             ends_next = place == Place::EndsAfterNext;
         }
+        if kind.cet == CetCode::Waiting && instructions.first().is_some_and(|(first, _)| !ends_branch(first, kind)) {
+            instructions.truncate(1);
+            let (first, _) = instructions.first()?;
+            let mut op = Op::new(missing_endbranch_handler());
+            (op.offset, op.length, op.code) = (first.ip() as u16, first.len() as u8, first.code() as u16);
+            let bytes = (first.next_ip() - at) as u32;
+            return Some(Block { ops: Box::new([op]), count: 1, bytes, second_page: None, native: Native::default() });
+        }
         let mut ops = Vec::with_capacity(instructions.len() + 1);
         // Which status flags someone may still read, going backwards.
         let mut live = u32::MAX;
@@ -382,7 +393,11 @@ impl CodeCache {
         for _ in 0..count {
             let instruction = self.decode_one(&mut decoder);
             let known = !instruction.is_invalid() && self.announced[instruction.code() as usize];
-            let op = self.lower(&instruction, BlockKind { code_size: 2, single: true }, &mut u32::MAX.clone());
+            let op = self.lower(
+                &instruction,
+                BlockKind { code_size: 2, single: true, cet: CetCode::Off },
+                &mut u32::MAX.clone(),
+            );
             instructions.push(instruction);
             ops.push((op, known));
         }
@@ -414,6 +429,13 @@ impl CodeCache {
             return op;
         }
         let mut op = lower(instruction, entry, kind.code_size);
+        if kind.cet != CetCode::Off
+            && let Some([reg, mem]) = entry.cet
+        {
+            op.run = if instruction.op_count() > 0 && instruction.op0_kind() == OpKind::Memory { mem } else { reg };
+            // The NOTRACK prefix.
+            op.extra = u8::from(instruction.segment_prefix() == Register::DS);
+        }
         const STATUS: u32 =
             RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::CF | RflagsBits::PF;
         let modified = instruction.rflags_modified() & STATUS;
@@ -433,6 +455,12 @@ impl CodeCache {
         }
         op
     }
+}
+
+/// Whether the instruction satisfies a wait for ENDBRANCH; INT3 does, for debuggers that put it in the place of one.
+fn ends_branch(instruction: &Instruction, kind: BlockKind) -> bool {
+    let wanted = if kind.code_size == 2 { Code::Endbr64 } else { Code::Endbr32 };
+    instruction.code() == wanted || instruction.code() == Code::Int3
 }
 
 /// What TZCNT and LZCNT are where they are not announced: their prefix is ignored. INVALID for every other code.

@@ -38,6 +38,8 @@ pub struct Entry {
     pub condition: Option<u8>,
     /// Handlers that do the following conditional branch too, by condition: for registers, for memory operands, for flat ones.
     pub fused: Option<[&'static ByCondition; 3]>,
+    /// Handlers for code where CET is on, for both forms.
+    pub cet: Option<[Handler; 2]>,
     /// Put into [`Op::size`].
     pub size: u8,
     /// Somebody registered it.
@@ -72,6 +74,7 @@ impl Table {
             reg_cannot_trap: false,
             condition: None,
             fused: None,
+            cet: None,
             size: 0,
             known: true,
         };
@@ -96,6 +99,11 @@ impl Table {
         self.entries[code as usize].fused = Some(forms);
     }
 
+    /// Sets the handlers of a registered code where CET is on.
+    pub fn with_cet(&mut self, code: Code, reg: Handler, mem: Handler) {
+        self.entries[code as usize].cet = Some([reg, mem]);
+    }
+
     /// The entry of `code`.
     #[inline]
     pub fn get(&self, code: Code) -> &Entry {
@@ -118,6 +126,7 @@ impl Table {
             reg_cannot_trap: false,
             condition: None,
             fused: None,
+            cet: None,
             size: 0,
             known: false,
         };
@@ -128,6 +137,7 @@ impl Table {
         crate::x87::register(&mut table);
         crate::simd::register(&mut table);
         crate::vmx::instructions::register(&mut table);
+        crate::cet::register(&mut table);
         table
     }
 }

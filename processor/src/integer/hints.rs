@@ -1,5 +1,5 @@
 //! Hints and cache control: CLFLUSH, CLFLUSHOPT, CLWB, and the encodings that are no-operations because the feature behind them is not
-//! announced (CET's RDSSP, MPX, CLDEMOTE).
+//! announced (MPX, CLDEMOTE).
 
 use crate::cpu::Cpu;
 use crate::decode::{Op, Table};
@@ -26,8 +26,6 @@ pub fn register(table: &mut Table) {
     for code in [
         Code::Cldemote_m8,
         Code::Prefetchwt1_m8,
-        Code::Rdsspd_r32,
-        Code::Rdsspq_r64,
         Code::Bndldx_bnd_mib,
         Code::Bndmov_bnd_bndm64,
         Code::Bndmov_bnd_bndm128,

@@ -261,7 +261,7 @@ impl Cpu {
     }
 
     /// Records in `pending_breakpoints` the data breakpoints that an access hits; #DB follows the instruction.
-    fn note_data_breakpoints(&mut self, linear: u64, size: usize, write: bool) {
+    pub(crate) fn note_data_breakpoints(&mut self, linear: u64, size: usize, write: bool) {
         let dr7 = self.dr[7];
         for i in 0..4 {
             let enabled = dr7 >> (2 * i) & 3 != 0;

@@ -1,6 +1,7 @@
 //! Paging: the walk from a linear address to guest RAM, for every paging mode (SDM Vol 3A, chapter 4), and the TLB's contexts.
 
 use super::tlb::{self, ContextKey, Rights};
+use crate::cet::CetCode;
 use crate::cpu::{Cpu, Mode};
 use crate::flags;
 use crate::trap::{Exec, Trapped};
@@ -36,6 +37,10 @@ pub const CR4_SMEP: u64 = 1 << 20;
 pub const CR4_SMAP: u64 = 1 << 21;
 /// CR4.PKE.
 pub const CR4_PKE: u64 = 1 << 22;
+/// CR4.CET.
+pub const CR4_CET: u64 = 1 << 23;
+/// CR4.PKS.
+pub const CR4_PKS: u64 = 1 << 24;
 /// EFER.NXE.
 pub const EFER_NXE: u64 = 1 << 11;
 
@@ -48,6 +53,26 @@ pub enum Kind {
     Write,
     /// An instruction fetch.
     Execute,
+    /// A load from a shadow stack.
+    ShadowRead,
+    /// A store to a shadow stack.
+    ShadowWrite,
+}
+
+impl Kind {
+    /// A store of either sort.
+    #[inline]
+    #[must_use]
+    pub const fn writes(self) -> bool {
+        matches!(self, Kind::Write | Kind::ShadowWrite)
+    }
+
+    /// A shadow-stack access.
+    #[inline]
+    #[must_use]
+    pub const fn is_shadow(self) -> bool {
+        matches!(self, Kind::ShadowRead | Kind::ShadowWrite)
+    }
 }
 
 /// A translated page.
@@ -152,12 +177,16 @@ impl Cpu {
         let slow =
             self.cpl == 3 && self.rflags & flags::AC != 0 && self.cr0 & CR0_AM != 0 || self.data_breakpoints_enabled();
         self.tlb.select(key, class, slow);
+        if self.cr4 & CR4_CET != 0 || self.cet != CetCode::Off {
+            self.cet_changed();
+        }
     }
 
     /// The translation context now in force.
     pub fn context_key(&self) -> ContextKey {
         let pcid = if self.cr4 & CR4_PCIDE != 0 { (self.cr3 & 0xfff) as u16 } else { 0 };
-        ContextKey { pcid, ..self.vmx_context() }
+        let pkrs = if self.cr4 & CR4_PKS != 0 { self.msrs.pkrs } else { 0 };
+        ContextKey { pcid, pkrs, ..self.vmx_context() }
     }
 
     fn access_class(&self) -> usize {
@@ -228,7 +257,10 @@ impl Cpu {
     fn fault_code(&self, kind: Kind, class: usize) -> u32 {
         let fetch =
             kind == Kind::Execute && (self.cr4 & CR4_SMEP != 0 || self.cr4 & CR4_PAE != 0 && self.efer & EFER_NXE != 0);
-        ((kind == Kind::Write) as u32) << 1 | ((class == tlb::USER) as u32) << 2 | (fetch as u32) << 4
+        (kind.writes() as u32) << 1
+            | ((class == tlb::USER) as u32) << 2
+            | (fetch as u32) << 4
+            | (kind.is_shadow() as u32) << 6
     }
 
     /// What the combined entry bits allow: U/S and R/W anded over the walk, XD ored (SDM Vol 3A, 4.6).
@@ -248,6 +280,27 @@ impl Cpu {
                 }
             }
         }
+    }
+
+    /// What a shadow-stack access is allowed: the page must be a shadow-stack page (R/W is 1 in every entry but the last, which has R/W = 0
+    /// and D = 1) of the access' own privilege (SDM Vol 3A, 4.6.1).
+    fn shadow_rights(user_page: bool, writable_above: bool, leaf: u64, class: usize) -> Rights {
+        let shadow = writable_above && leaf & (WRITABLE | DIRTY) == DIRTY;
+        let allowed = shadow && user_page == (class == tlb::USER);
+        Rights { read: allowed, write: allowed, execute: false }
+    }
+
+    /// What the protection key of `leaf` allows to data accesses: loads, stores. User pages go by PKRU, supervisor pages by IA32_PKRS
+    /// (SDM Vol 3A, 4.6.2).
+    pub(super) fn key_rights(&self, user_page: bool, leaf: u64, class: usize) -> (bool, bool) {
+        let (enable, rights) = if user_page { (CR4_PKE, self.pkru) } else { (CR4_PKS, self.msrs.pkrs) };
+        if self.cr4 & enable == 0 {
+            return (true, true);
+        }
+        let key = (leaf >> 59 & 15) as u32;
+        let (no_access, no_write) = (rights >> (2 * key) & 1 != 0, rights >> (2 * key + 1) & 1 != 0);
+        let write_matters = class == tlb::USER || self.cr0 & CR0_WP != 0;
+        (!no_access, !(no_access || no_write && write_matters))
     }
 
     /// 4-level, 5-level and PAE paging.
@@ -299,6 +352,7 @@ impl Cpu {
         }
         let (mut table, mut level) = (root.table, root.level);
         let mut page = Page::ALL;
+        let mut writable_above;
         let mut path = [(0u64, 0u64); 5];
         let mut depth = 0;
         let (entry, shift) = loop {
@@ -320,6 +374,7 @@ impl Cpu {
                 return Err(self.page_fault(linear, absent | 1 | 1 << 3));
             }
             page.user &= entry & USER != 0;
+            writable_above = page.writable;
             page.writable &= entry & WRITABLE != 0;
             page.no_execute |= entry & NO_EXECUTE != 0;
             page.verified &= verified;
@@ -331,14 +386,15 @@ impl Cpu {
             table = entry & address_mask;
             level -= 1;
         };
-        let mut rights = self.page_rights(page, class);
+        let mut rights = if kind.is_shadow() {
+            Self::shadow_rights(page.user, writable_above, entry, class)
+        } else {
+            self.page_rights(page, class)
+        };
         let mut key_fault = false;
-        if long && page.user && self.cr4 & CR4_PKE != 0 {
-            let key = (entry >> 59 & 15) as u32;
-            let (no_access, no_write) = (self.pkru >> (2 * key) & 1 != 0, self.pkru >> (2 * key + 1) & 1 != 0);
-            let write_matters = class == tlb::USER || self.cr0 & CR0_WP != 0;
-            let (reads, writes) = (!no_access, !(no_access || no_write && write_matters));
-            key_fault = kind == Kind::Read && !reads || kind == Kind::Write && !writes;
+        if long && self.cr4 & (CR4_PKE | CR4_PKS) != 0 {
+            let (reads, writes) = self.key_rights(page.user, entry, class);
+            key_fault = kind != Kind::Execute && if kind.writes() { !writes } else { !reads };
             rights.read &= reads;
             rights.write &= writes;
         }
@@ -352,7 +408,7 @@ impl Cpu {
             }
         }
         let leaf = path[depth - 1].0;
-        let wanted = ACCESSED | if kind == Kind::Write { DIRTY } else { 0 };
+        let wanted = ACCESSED | if kind.writes() { DIRTY } else { 0 };
         if entry & wanted != wanted {
             self.set_bits(leaf, linear, 8, wanted)?;
         }
@@ -380,11 +436,15 @@ impl Cpu {
                 return Err(self.page_fault(linear, code | 1 | 1 << 3));
             }
             let page = Page { user: pde & USER != 0, writable: pde & WRITABLE != 0, no_execute: false, verified };
-            let rights = self.page_rights(page, class);
+            let rights = if kind.is_shadow() {
+                Self::shadow_rights(page.user, true, pde, class)
+            } else {
+                self.page_rights(page, class)
+            };
             if !allows(rights, kind) {
                 return Err(self.page_fault(linear, code | 1));
             }
-            let wanted = ACCESSED | if kind == Kind::Write { DIRTY } else { 0 };
+            let wanted = ACCESSED | if kind.writes() { DIRTY } else { 0 };
             if pde & wanted != wanted {
                 self.set_bits(directory, linear, 4, wanted)?;
             }
@@ -403,14 +463,18 @@ impl Cpu {
             no_execute: false,
             verified: verified && pte_verified,
         };
-        let rights = self.page_rights(page, class);
+        let rights = if kind.is_shadow() {
+            Self::shadow_rights(page.user, pde & WRITABLE != 0, pte, class)
+        } else {
+            self.page_rights(page, class)
+        };
         if !allows(rights, kind) {
             return Err(self.page_fault(linear, code | 1));
         }
         if pde & ACCESSED == 0 {
             self.set_bits(directory, linear, 4, ACCESSED)?;
         }
-        let wanted = ACCESSED | if kind == Kind::Write { DIRTY } else { 0 };
+        let wanted = ACCESSED | if kind.writes() { DIRTY } else { 0 };
         if pte & wanted != wanted {
             self.set_bits(address, linear, 4, wanted)?;
         }
@@ -471,8 +535,8 @@ impl Cpu {
 
 fn allows(rights: Rights, kind: Kind) -> bool {
     match kind {
-        Kind::Read => rights.read,
-        Kind::Write => rights.write,
+        Kind::Read | Kind::ShadowRead => rights.read,
+        Kind::Write | Kind::ShadowWrite => rights.write,
         Kind::Execute => rights.execute,
     }
 }

@@ -79,6 +79,8 @@ pub struct ContextKey {
     pub non_root: bool,
     /// PCID, 0 unless CR4.PCIDE.
     pub pcid: u16,
+    /// IA32_PKRS, 0 unless CR4.PKS: what is cached depends on it, and it changes more often than it is flushed for.
+    pub pkrs: u32,
 }
 
 #[derive(Clone, Copy, Debug)]

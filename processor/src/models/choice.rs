@@ -95,7 +95,9 @@ impl Model {
         }
         for feature in self.vmx.iter() {
             let needed = feature.needs().iter().find(|needed| !self.vmx.has(**needed)).map(|needed| needed.name());
-            let cpuid = feature.cpuid().filter(|cpuid| !self.has(*cpuid)).map(Feature::name);
+            let no_cet = feature == VmxFeature::LoadCet && !self.has(Feature::CET_SS) && !self.has(Feature::CET_IBT);
+            let cpuid = feature.cpuid().or(no_cet.then_some(Feature::CET_SS));
+            let cpuid = cpuid.filter(|cpuid| !self.has(*cpuid)).map(Feature::name);
             let name = feature.name();
             match needed.or(cpuid) {
                 None => {}

@@ -34,8 +34,10 @@ pub struct CpuidContext {
 /// Size of the legacy region and header of an XSAVE area.
 const XSAVE_BASE_SIZE: u32 = 576;
 
-/// One extended state component: its bit, offset in the standard format, and size (SDM vol. 1, 13.4 and 13.5).
-const XSAVE_COMPONENTS: [(u64, u32, u32); 2] = [(Xcr0::AVX, 576, 256), (Xcr0::PKRU, 2688, 8)];
+/// One extended state component: its bit, offset in the standard format (0 for supervisor components, which are not in it), and size
+/// (SDM vol. 1, 13.4 and 13.5).
+const XSAVE_COMPONENTS: [(u64, u32, u32); 4] =
+    [(Xcr0::AVX, 576, 256), (Xcr0::PKRU, 2688, 8), (Xcr0::CET_U, 0, 16), (Xcr0::CET_S, 0, 24)];
 
 /// Bytes of an XSAVE area in the standard format with these components.
 fn standard_size(components: u64) -> u32 {
@@ -156,12 +158,14 @@ impl Model {
                 if self.has(Feature::XSAVEC) {
                     result[1] = compacted_size(context.xcr0 | context.xss);
                 }
+                let supervisor = self.xss_supported();
+                (result[2], result[3]) = (supervisor as u32, (supervisor >> 32) as u32);
                 result
             }
             2..64 => XSAVE_COMPONENTS
                 .iter()
-                .find(|(bit, ..)| supported & bit != 0 && *bit == 1 << subleaf)
-                .map_or([0; 4], |(_, offset, size)| [*size, *offset, 0, 0]),
+                .find(|(bit, ..)| (supported | self.xss_supported()) & bit != 0 && *bit == 1 << subleaf)
+                .map_or([0; 4], |(_, offset, size)| [*size, *offset, u32::from(*offset == 0), 0]),
             _ => [0; 4],
         }
     }

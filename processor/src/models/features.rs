@@ -79,6 +79,8 @@ pub(super) const REQUIREMENTS: &[(Feature, Feature)] = &[
     (Feature::XGETBV_ECX1, Feature::XSAVE),
     (Feature::XSAVES, Feature::XSAVEC),
     (Feature::PKU, Feature::XSAVE),
+    (Feature::PKS, Feature::LM),
+    (Feature::CET_SSS, Feature::CET_SS),
     (Feature::PCID, Feature::LM),
     (Feature::LA57, Feature::LM),
     (Feature::PDPE1GB, Feature::LM),

@@ -4,6 +4,7 @@
 //! features that came with later processors.
 
 use super::{FeatureSet, Model, VmxFeature, VmxFeatureSet, icelake_server};
+use spec::x86::cpuid::Feature::*;
 
 pub(super) const MODEL: Model = Model {
     name: "full",
@@ -18,10 +19,13 @@ pub(super) const MODEL: Model = Model {
 };
 
 /// What came after the Ice Lake server.
-const FEATURES: FeatureSet = icelake_server::MODEL.features.with(&[]);
+const FEATURES: FeatureSet = icelake_server::MODEL.features.with(&[CET_SS, CET_IBT, CET_SSS, PKS]);
 
 /// What the Ice Lake server does not have.
 const VT_X: VmxFeatureSet = icelake_server::MODEL.vmx.with(&[
+    VmxFeature::LoadCet,
+    VmxFeature::LoadPkrs,
+    VmxFeature::AnyErrorCode,
     VmxFeature::IpiVirtualization,
     VmxFeature::Ept5Level,
     VmxFeature::SubPageWrite,

@@ -120,6 +120,17 @@ impl Model {
             | if self.has(Feature::PKU) { Xcr0::PKRU } else { 0 }
     }
 
+    /// The state components that IA32_XSS can enable; zero without XSAVES.
+    #[must_use]
+    pub const fn xss_supported(&self) -> u64 {
+        use spec::x86::control_registers::Xcr0;
+        if self.has(Feature::XSAVES) && (self.has(Feature::CET_SS) || self.has(Feature::CET_IBT)) {
+            Xcr0::CET_U | Xcr0::CET_S
+        } else {
+            0
+        }
+    }
+
     /// The bits of CR4 that can be set; VMXE among them when the model has VMX.
     #[must_use]
     pub const fn cr4_supported(&self) -> u64 {
@@ -143,6 +154,9 @@ impl Model {
             (Feature::SMEP, Cr4::SMEP),
             (Feature::SMAP, Cr4::SMAP),
             (Feature::PKU, Cr4::PKE),
+            (Feature::CET_SS, Cr4::CET),
+            (Feature::CET_IBT, Cr4::CET),
+            (Feature::PKS, Cr4::PKS),
         ];
         let mut supported = Cr4::PCE;
         let mut index = 0;

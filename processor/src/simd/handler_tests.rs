@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::lanes::Xmm;
 use crate::apic::InterruptMessage;
+use crate::cet::CetCode;
 use crate::cpu::{Cpu, Mode, RDI, RSI};
 use crate::decode::cache::BlockKind;
 use crate::decode::op::Stop;
@@ -75,7 +76,10 @@ impl Machine {
     /// Runs one instruction; `Err` with the exception if it does not complete.
     fn run(&mut self, bytes: &[u8]) -> Result<(), Trap> {
         let code_size = self.cpu.code_size();
-        let block = self.code.decode_bytes(bytes, 0, BlockKind { code_size, single: true }).expect("whole instruction");
+        let block = self
+            .code
+            .decode_bytes(bytes, 0, BlockKind { code_size, single: true, cet: CetCode::Off })
+            .expect("whole instruction");
         match (block.ops[0].run)(&mut self.cpu, &block.ops) {
             Stop::Done | Stop::Taken => Ok(()),
             Stop::Trapped => Err(self.cpu.trap),

@@ -98,6 +98,7 @@ impl Cpu {
         if value >> 32 != 0
             || value & (Cr0::PG | Cr0::PE) == Cr0::PG
             || value & (Cr0::NW | Cr0::CD) == Cr0::NW
+            || value & Cr0::WP == 0 && self.cr4 & Cr4::CET != 0
             || !self.vmx_allows_cr0(value)
         {
             return Err(self.general_protection(0));
@@ -146,7 +147,7 @@ impl Cpu {
         self.mmu_mode_changed();
         if !keeps {
             let key = self.context_key();
-            self.tlb.flush_where(|other| *other == key);
+            self.tlb.flush_where(|other| same_space(other, &key) && other.pcid == key.pcid);
         }
         Ok(())
     }
@@ -163,6 +164,7 @@ impl Cpu {
         let long = self.long_mode();
         if value & !self.model.cr4_supported() != 0
             || long && (value & Cr4::PAE == 0 || changed & Cr4::LA57 != 0)
+            || value & Cr4::CET != 0 && self.cr0 & Cr0::WP == 0
             || changed & value & Cr4::PCIDE != 0 && (!long || self.cr3 & Cr3::PCID != 0)
             || !self.vmx_allows_cr4(value)
         {
@@ -268,6 +270,12 @@ pub(super) fn xinuse(cpu: &Cpu) -> u64 {
     }
     if cpu.pkru != 0 {
         used |= Xcr0::PKRU;
+    }
+    if cpu.msrs.u_cet | cpu.msrs.pl_ssp[3] != 0 {
+        used |= Xcr0::CET_U;
+    }
+    if cpu.msrs.pl_ssp[..3].iter().any(|&ssp| ssp != 0) {
+        used |= Xcr0::CET_S;
     }
     if cpu.mxcsr == super::xsave::MXCSR_INITIAL && cpu.ymm.iter().all(|register| register[0] | register[1] == 0) {
         used &= !Xcr0::SSE;

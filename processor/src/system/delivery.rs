@@ -253,6 +253,9 @@ impl Cpu {
             stack.push(self, size, u64::from(error))?;
         }
         let descriptor = self.mark_accessed(found)?;
+        let switch = self.event_shadow_stack(cpl, 0)?;
+        let shadow = self.shadow_call(self.code_place(return_rip), cpl, false, switch)?;
+        self.commit_shadow(shadow);
         let flags = self.handler_flags(clear_if);
         if let Some(segment) = new_ss {
             self.segs[SS] = segment;
@@ -266,6 +269,7 @@ impl Cpu {
         self.set_rflags(flags);
         self.commit_code_segment(gate.selector(), descriptor, cpl);
         self.rip = rip;
+        self.track_far(cpl);
         Ok(())
     }
 
@@ -293,6 +297,9 @@ impl Cpu {
             stack.push(self, 8, u64::from(error))?;
         }
         let descriptor = self.mark_accessed(found)?;
+        let switch = self.event_shadow_stack(cpl, gate.ist())?;
+        let shadow = self.shadow_call(self.code_place(return_rip), cpl, true, switch)?;
+        self.commit_shadow(shadow);
         let flags = self.handler_flags(clear_if);
         if inner {
             self.segs[SS] = Segment::null(u16::from(cpl), cpl);
@@ -301,6 +308,7 @@ impl Cpu {
         self.set_rflags(flags);
         self.commit_code_segment(gate.selector(), descriptor, cpl);
         self.rip = rip;
+        self.track_far(cpl);
         Ok(())
     }
 }

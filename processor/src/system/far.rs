@@ -3,7 +3,8 @@
 use super::intercept::TaskSwitchSource;
 use super::segments::Found;
 use super::stack::Stack;
-use crate::cpu::{Cpu, RSP};
+use crate::cet::CodePlace;
+use crate::cpu::{Cpu, Mode, RSP};
 use crate::decode::{Op, Table};
 use crate::segment::{CS, SS, Segment};
 use crate::trap::Exec;
@@ -105,6 +106,27 @@ impl Cpu {
         Ok(if long { offset } else { offset & 0xffff_ffff })
     }
 
+    /// The descriptor is that of 64-bit code.
+    pub(crate) fn is_long_code(&self, descriptor: Descriptor) -> bool {
+        self.long_mode() && descriptor.access().has(AccessRights::L)
+    }
+
+    /// The current code segment at `rip`, as shadow stacks hold it.
+    pub(crate) fn code_place(&self, rip: u64) -> CodePlace {
+        let segment = self.segs[CS];
+        let long = self.mode == Mode::Long64;
+        let linear = if long { rip } else { segment.base.wrapping_add(rip) & 0xffff_ffff };
+        CodePlace { selector: segment.selector, linear, long }
+    }
+
+    /// The code at `rip` that a return to `code` leads to, as shadow stacks hold it.
+    pub(crate) fn return_place(&self, code: &CodeTarget, rip: u64) -> CodePlace {
+        let descriptor = code.found.descriptor;
+        let long = self.is_long_code(descriptor);
+        let linear = if long { rip } else { u64::from(descriptor.base()).wrapping_add(rip) & 0xffff_ffff };
+        CodePlace { selector: code.selector, linear, long }
+    }
+
     /// #GP when a code segment of IA-32e mode has both L and D set.
     pub(crate) fn check_long_bits(&mut self, selector: u16, access: AccessRights) -> Exec {
         if self.long_mode() && access.has(AccessRights::L | AccessRights::DB) {
@@ -153,9 +175,11 @@ impl Cpu {
             let code = CodeTarget { selector, found };
             self.check_direct_target(code)?;
             let rip = self.check_target_offset(found.descriptor, offset)?;
+            self.check_shadow_jump(self.is_long_code(found.descriptor))?;
             let descriptor = self.mark_accessed(found)?;
             self.commit_code_segment(selector, descriptor, self.cpl);
             self.rip = rip;
+            self.track_far(self.cpl);
             return Ok(());
         }
         if access.is_code_or_data() {
@@ -171,9 +195,11 @@ impl Cpu {
                 }
                 self.check_gate_code_present(&target)?;
                 let rip = self.check_target_offset(target.code.found.descriptor, target.offset)?;
+                self.check_shadow_jump(self.is_long_code(target.code.found.descriptor))?;
                 let descriptor = self.mark_accessed(target.code.found)?;
                 self.commit_code_segment(target.code.selector, descriptor, self.cpl);
                 self.rip = rip;
+                self.track_far(self.cpl);
                 Ok(())
             }
         }
@@ -285,9 +311,13 @@ impl Cpu {
         stack.push(self, size, u64::from(self.segs[CS].selector))?;
         stack.push(self, size, next)?;
         let descriptor = self.mark_accessed(code.found)?;
+        let long = self.is_long_code(code.found.descriptor);
+        let shadow = self.shadow_call(self.code_place(next), self.cpl, long, None)?;
+        self.commit_shadow(shadow);
         self.commit_stack_pointer(&stack);
         self.commit_code_segment(code.selector, descriptor, self.cpl);
         self.rip = rip;
+        self.track_far(self.cpl);
         Ok(())
     }
 
@@ -312,10 +342,14 @@ impl Cpu {
         stack.push(self, size, u64::from(self.segs[CS].selector))?;
         stack.push(self, size, next)?;
         let descriptor = self.mark_accessed(target.code.found)?;
+        let long = self.is_long_code(target.code.found.descriptor);
+        let shadow = self.shadow_call(self.code_place(next), cpl, long, Some(self.inner_shadow_stack(cpl)))?;
+        self.commit_shadow(shadow);
         self.segs[SS] = segment;
         self.commit_stack_pointer(&stack);
         self.commit_code_segment(target.code.selector, descriptor, cpl);
         self.rip = rip;
+        self.track_far(cpl);
         Ok(())
     }
 
@@ -422,6 +456,8 @@ fn far_return(cpu: &mut Cpu, op: &Op) -> Exec {
     if cpl == cpu.cpl {
         let rip = cpu.check_target_offset(code.found.descriptor, offset)?;
         let descriptor = cpu.mark_accessed(code.found)?;
+        let shadow = cpu.shadow_return(cpu.return_place(&code, rip), cpl, false)?;
+        cpu.commit_shadow(shadow);
         cpu.commit_stack_pointer(&stack);
         cpu.commit_code_segment(selector, descriptor, cpl);
         cpu.rip = rip;
@@ -432,6 +468,8 @@ fn far_return(cpu: &mut Cpu, op: &Op) -> Exec {
     let segment = cpu.check_return_stack(stack_selector, &code)?;
     let rip = cpu.check_target_offset(code.found.descriptor, offset)?;
     let descriptor = cpu.mark_accessed(code.found)?;
+    let shadow = cpu.shadow_return(cpu.return_place(&code, rip), cpl, false)?;
+    cpu.commit_shadow(shadow);
     cpu.segs[SS] = segment;
     cpu.commit_code_segment(selector, descriptor, cpl);
     cpu.commit_returned_pointer(pointer.wrapping_add(extra), size);

@@ -62,8 +62,10 @@ fn syscall(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.rip = cpu.msrs.lstar;
     cpu.events.trace_late = true;
     let star = cpu.msrs.star;
+    cpu.shadow_system_call();
     cpu.set_rflags(image & !cpu.msrs.fmask);
     cpu.set_flat_segments(star >> 32, CODE_64, (star >> 32).wrapping_add(8), 0);
+    cpu.track_far(0);
     Ok(())
 }
 
@@ -87,6 +89,7 @@ fn sysret(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.set_rflags(cpu.regs[11] & RETURNED | 2);
     let (cs, code) = if op.size == 8 { (star.wrapping_add(16), CODE_64) } else { (star, CODE_32) };
     cpu.set_flat_segments(cs, code, star.wrapping_add(8), 3);
+    cpu.shadow_system_return();
     Ok(())
 }
 
@@ -97,10 +100,12 @@ fn sysenter(cpu: &mut Cpu, _op: &Op) -> Exec {
     }
     let long = cpu.long_mode();
     let mask = if long { u64::MAX } else { 0xffff_ffff };
+    cpu.shadow_system_call();
     cpu.set_rflags(cpu.rflags() & !(flags::VM | flags::IF | flags::RF));
     cpu.regs[RSP] = cpu.msrs.sysenter_esp & mask;
     cpu.rip = cpu.msrs.sysenter_eip & mask;
     cpu.set_flat_segments(cs, if long { CODE_64 } else { CODE_32 }, (cs & 0xfffc).wrapping_add(8), 0);
+    cpu.track_far(0);
     Ok(())
 }
 
@@ -120,6 +125,7 @@ fn sysexit(cpu: &mut Cpu, op: &Op) -> Exec {
         (cpu.rip, cpu.regs[RSP]) = (rip & 0xffff_ffff, rsp & 0xffff_ffff);
         cpu.set_flat_segments(cs.wrapping_add(16), CODE_32, cs.wrapping_add(24), 3);
     }
+    cpu.shadow_system_return();
     Ok(())
 }
 

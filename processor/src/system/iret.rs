@@ -127,6 +127,7 @@ fn iret_protected(cpu: &mut Cpu, op: &Op) -> Exec {
         if offset > 0xffff {
             return Err(cpu.general_protection(0));
         }
+        cpu.shadow_return_to_v86()?;
         cpu.regs[RSP] = esp;
         for (register, selector) in [SS, ES, DS, FS, GS].into_iter().zip(selectors) {
             cpu.segs[register] = Segment::virtual_8086(selector);
@@ -146,6 +147,8 @@ fn iret_protected(cpu: &mut Cpu, op: &Op) -> Exec {
     if !with_stack {
         let rip = cpu.check_target_offset(code.found.descriptor, offset)?;
         let descriptor = cpu.mark_accessed(code.found)?;
+        let shadow = cpu.shadow_return(cpu.return_place(&code, rip), cpl, true)?;
+        cpu.commit_shadow(shadow);
         cpu.commit_stack_pointer(&stack);
         cpu.commit_code_segment(selector, descriptor, cpl);
         cpu.rip = rip;
@@ -157,6 +160,8 @@ fn iret_protected(cpu: &mut Cpu, op: &Op) -> Exec {
     let segment = cpu.check_return_stack(stack_selector, &code)?;
     let rip = cpu.check_target_offset(code.found.descriptor, offset)?;
     let descriptor = cpu.mark_accessed(code.found)?;
+    let shadow = cpu.shadow_return(cpu.return_place(&code, rip), cpl, true)?;
+    cpu.commit_shadow(shadow);
     cpu.segs[SS] = segment;
     cpu.commit_code_segment(selector, descriptor, cpl);
     cpu.commit_returned_pointer(pointer, size);

@@ -69,6 +69,18 @@ pub struct Msrs {
     pub debugctl: u64,
     /// IA32_XSS.
     pub xss: u64,
+    /// IA32_U_CET.
+    pub u_cet: u64,
+    /// IA32_S_CET.
+    pub s_cet: u64,
+    /// IA32_PL0_SSP to IA32_PL3_SSP.
+    pub pl_ssp: [u64; 4],
+    /// IA32_INTERRUPT_SSP_TABLE_ADDR.
+    pub interrupt_ssp_table: u64,
+    /// IA32_PKRS.
+    pub pkrs: u32,
+    /// IA32_UMWAIT_CONTROL.
+    pub umwait_control: u32,
     /// IA32_BIOS_SIGN_ID.
     pub bios_sign_id: u64,
     /// IA32_MCG_STATUS.
@@ -89,6 +101,13 @@ impl Msrs {
             bios_sign_id: reset.bios_sign_id,
             ..Self::default()
         }
+    }
+}
+
+impl Msrs {
+    /// CET's registers as INIT leaves them.
+    pub(crate) fn reset_cet(&mut self) {
+        (self.u_cet, self.s_cet, self.pl_ssp, self.interrupt_ssp_table) = (0, 0, [0; 4], 0);
     }
 }
 
@@ -239,6 +258,8 @@ impl Cpu {
                 self.apic.read_msr(number, moment).ok()?
             }
             msr::XSS if has(Feature::XSAVES) => msrs.xss,
+            msr::U_CET..=msr::INTERRUPT_SSP_TABLE_ADDR => self.read_cet_msr(number)?,
+            msr::PKRS if has(Feature::PKS) => u64::from(msrs.pkrs),
             msr::EFER => self.efer,
             msr::STAR => msrs.star,
             msr::LSTAR => msrs.lstar,
@@ -319,7 +340,20 @@ impl Cpu {
                 let Ok(effect) = self.apic.write_msr(number, value, moment) else { return false };
                 self.apic_effect(effect);
             }
-            msr::XSS if self.model.has(Feature::XSAVES) => return value == 0,
+            msr::XSS if self.model.has(Feature::XSAVES) => {
+                if value & !self.model.xss_supported() != 0 {
+                    return false;
+                }
+                self.msrs.xss = value;
+            }
+            msr::U_CET..=msr::INTERRUPT_SSP_TABLE_ADDR => return self.write_cet_msr(number, value),
+            msr::PKRS if self.model.has(Feature::PKS) => {
+                if value >> 32 != 0 {
+                    return false;
+                }
+                self.msrs.pkrs = value as u32;
+                self.mmu_mode_changed();
+            }
             msr::EFER => return self.write_efer(value),
             msr::STAR => self.msrs.star = value,
             msr::LSTAR if canonical => self.msrs.lstar = value,

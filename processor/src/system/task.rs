@@ -2,12 +2,13 @@
 
 use super::intercept::{Intercept, TaskSwitchSource};
 use super::segments::Found;
+use crate::cet::TaskShadow;
 use crate::cpu::Cpu;
 use crate::decode::Op;
 use crate::flags;
 use crate::segment::{CS, DS, ES, FS, GS, SS, Segment};
 use crate::trap::{Exec, Trap};
-use spec::x86::control_registers::Cr0;
+use spec::x86::control_registers::{Cr0, Cr4};
 use spec::x86::debug::Dr6;
 use spec::x86::descriptors::{AccessRights, Descriptor, Selector, system_type};
 use spec::x86::exceptions::Vector;
@@ -27,6 +28,8 @@ struct TaskState {
     selectors: [u16; 6],
     ldt: u16,
     trap: bool,
+    /// The shadow stack's token, if the TSS has room for one.
+    ssp: Option<u64>,
 }
 
 /// DR7's local enables, which a task switch clears.
@@ -50,12 +53,20 @@ impl Cpu {
         let old_wide = self.tr.kind() & 8 != 0;
         let state_size = if old_wide { usize::from(tss32::LDT) } else { usize::from(tss16::LDT) };
         let base = u64::from(found.descriptor.base());
-        let state = self.read_task(base, wide)?;
+        let mut state = self.read_task(base, wide)?;
+        let has_ssp = wide && found.descriptor.limit() >= u32::from(tss32::SSP) + 3;
+        if self.cr4 & Cr4::CET != 0 && has_ssp {
+            state.ssp = Some(self.system_load::<4>(base.wrapping_add(u64::from(tss32::SSP)))?);
+        }
         self.probe_system_write(old_linear, state_size)?;
         if matches!(source, Call | Gate) {
             self.probe_system_write(base, 2)?;
         }
         let old_descriptor = self.old_descriptor_address();
+        let v86 = u64::from(state.eflags) & flags::VM != 0;
+        let new_cpl = if v86 { 3 } else { Selector(state.selectors[CS]).rpl() };
+        let from = self.code_place(next);
+        let shadow = self.shadow_leave_task(from, new_cpl, source == Iret, matches!(source, Call | Gate))?;
         if let (Jump | Iret, Some(linear)) = (source, old_descriptor) {
             let byte = self.system_load::<1>(linear)?;
             self.system_store::<1>(linear, byte & !2)?;
@@ -74,7 +85,7 @@ impl Cpu {
         // The new task's from here on.
         self.tr = Segment::of(selector, Descriptor(busy.0 | Descriptor::RW_OR_BUSY));
         self.events.interrupted = true;
-        let loaded = self.load_task(&state, wide, eflags, error);
+        let loaded = self.load_task(&state, wide, eflags, error, (shadow, source == Iret));
         match (loaded, op, self.trap) {
             // The caller's instruction is done: the fault is at the first one of the new task.
             (Err(_), Some(_), Trap::Exception { vector, error }) => {
@@ -186,7 +197,14 @@ impl Cpu {
         Ok(())
     }
 
-    fn load_task(&mut self, state: &TaskState, wide: bool, eflags: u64, error: Option<u32>) -> Exec {
+    fn load_task(
+        &mut self,
+        state: &TaskState,
+        wide: bool,
+        eflags: u64,
+        error: Option<u32>,
+        (shadow, returns): (TaskShadow, bool),
+    ) -> Exec {
         let v86 = eflags & flags::VM != 0;
         for (number, value) in state.registers.into_iter().enumerate() {
             self.regs[number] = u64::from(value);
@@ -213,6 +231,8 @@ impl Cpu {
             self.load_task_segments(&state.selectors)?;
         }
         self.mode_changed();
+        let to = self.code_place(self.rip);
+        self.shadow_enter_task(shadow, state.ssp, returns, to)?;
         if state.trap {
             self.events.debug_trap |= Dr6::BT;
             self.attention |= crate::run::attention::DEBUG;

@@ -22,6 +22,8 @@ const PKRU_STANDARD: usize = 2688;
 const AVX: usize = 576;
 /// Size of the AVX component.
 const AVX_SIZE: usize = 256;
+/// The components behind AVX: bit, size, and offset in the standard format, in which the supervisor ones are not.
+const SMALL: [(u64, usize, usize); 3] = [(Xcr0::PKRU, 8, PKRU_STANDARD), (Xcr0::CET_U, 16, 0), (Xcr0::CET_S, 24, 0)];
 /// XCOMP_BV bit 63: compacted format.
 const COMPACTED: u64 = 1 << 63;
 
@@ -144,6 +146,46 @@ fn avx_image(cpu: &Cpu) -> [u8; AVX_SIZE] {
     image
 }
 
+/// Where the component `SMALL[n]` lies; `held` are the components of an area in the compacted format.
+fn small_offset(n: usize, held: Option<u64>) -> u64 {
+    let Some(held) = held else { return SMALL[n].2 as u64 };
+    let avx = if held & Xcr0::AVX != 0 { AVX_SIZE } else { 0 };
+    let before = SMALL[..n].iter().filter(|(bit, ..)| held & bit != 0).map(|(_, size, _)| size).sum::<usize>();
+    (HEADER_END + avx + before) as u64
+}
+
+/// The image of a component of [`SMALL`], in its first bytes.
+fn small_image(cpu: &Cpu, component: u64) -> [u8; 24] {
+    let [pl0, pl1, pl2, pl3] = cpu.msrs.pl_ssp;
+    let quads = match component {
+        Xcr0::PKRU => [u64::from(cpu.pkru), 0, 0],
+        Xcr0::CET_U => [cpu.msrs.u_cet, pl3, 0],
+        _ => [pl0, pl1, pl2],
+    };
+    let mut image = [0; 24];
+    for (chunk, quad) in image.chunks_exact_mut(8).zip(quads) {
+        chunk.copy_from_slice(&quad.to_le_bytes());
+    }
+    image
+}
+
+/// Whether the registers of a component of [`SMALL`] can have these values.
+fn small_is_valid(cpu: &Cpu, component: u64, quads: [u64; 3]) -> bool {
+    match component {
+        Xcr0::CET_U => cpu.cet_control_is_valid(quads[0]) && cpu.ssp_is_valid(quads[1]),
+        Xcr0::CET_S => quads.iter().all(|&ssp| cpu.ssp_is_valid(ssp)),
+        _ => true,
+    }
+}
+
+fn set_small(cpu: &mut Cpu, component: u64, quads: [u64; 3]) {
+    match component {
+        Xcr0::PKRU => cpu.write_pkru(quads[0] as u32),
+        Xcr0::CET_U => (cpu.msrs.u_cet, cpu.msrs.pl_ssp[3]) = (quads[0], quads[1]),
+        _ => cpu.msrs.pl_ssp[..3].copy_from_slice(&quads),
+    }
+}
+
 fn xsave<const FORM: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     check_xsave(cpu)?;
     let compacted = FORM == XSAVEC || FORM == XSAVES;
@@ -166,19 +208,15 @@ fn xsave<const FORM: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     let bv = if compacted { requested & used } else { old_bv & !requested | requested & used };
     // Everything is probed before anything is written.
     let avx_at = AVX;
-    let pkru_at = if !compacted {
-        PKRU_STANDARD
-    } else if requested & Xcr0::AVX != 0 {
-        AVX + AVX_SIZE
-    } else {
-        HEADER_END
-    };
+    let held = compacted.then_some(requested);
     cpu.probe_write(at, HEADER_END)?;
     if written & Xcr0::AVX != 0 {
         cpu.probe_write(at.wrapping_add(avx_at as u64), AVX_SIZE)?;
     }
-    if written & Xcr0::PKRU != 0 {
-        cpu.probe_write(at.wrapping_add(pkru_at as u64), 8)?;
+    for (n, (component, size, _)) in SMALL.into_iter().enumerate() {
+        if written & component != 0 {
+            cpu.probe_write(at.wrapping_add(small_offset(n, held)), size)?;
+        }
     }
     let mut image = [0; 512];
     if written & Xcr0::X87 != 0 {
@@ -202,8 +240,11 @@ fn xsave<const FORM: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
         let length = 16 * cpu.visible_xmm();
         cpu.store_slice(at.wrapping_add(avx_at as u64), &avx[..length])?;
     }
-    if written & Xcr0::PKRU != 0 {
-        cpu.store_slice(at.wrapping_add(pkru_at as u64), &u64::from(cpu.pkru).to_le_bytes())?;
+    for (n, (component, size, _)) in SMALL.into_iter().enumerate() {
+        if written & component != 0 {
+            let image = small_image(cpu, component);
+            cpu.store_slice(at.wrapping_add(small_offset(n, held)), &image[..size])?;
+        }
     }
     cpu.store::<8>(at.wrapping_add(512), bv)?;
     if compacted {
@@ -251,16 +292,17 @@ fn xrstor<const SUPERVISOR: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     if restored & Xcr0::AVX != 0 {
         cpu.load_slice(at.wrapping_add(AVX as u64), &mut avx)?;
     }
-    let mut pkru = [0; 8];
-    if restored & Xcr0::PKRU != 0 {
-        let offset = if !compacted {
-            PKRU_STANDARD
-        } else if compaction & Xcr0::AVX != 0 {
-            AVX + AVX_SIZE
-        } else {
-            HEADER_END
-        };
-        cpu.load_slice(at.wrapping_add(offset as u64), &mut pkru)?;
+    let held = compacted.then_some(compaction);
+    let mut small = [[0; 3]; SMALL.len()];
+    for (n, (component, size, _)) in SMALL.into_iter().enumerate() {
+        if restored & component != 0 {
+            let mut image = [0; 24];
+            cpu.load_slice(at.wrapping_add(small_offset(n, held)), &mut image[..size])?;
+            small[n] = std::array::from_fn(|quad_number| quad(&image[8 * quad_number..]));
+            if !small_is_valid(cpu, component, small[n]) {
+                return Err(cpu.general_protection(0));
+            }
+        }
     }
     if requested & Xcr0::X87 != 0 {
         if restored & Xcr0::X87 != 0 {
@@ -286,8 +328,10 @@ fn xrstor<const SUPERVISOR: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
             cpu.ymm[register][3] = quad(&avx[16 * register + 8..]);
         }
     }
-    if requested & Xcr0::PKRU != 0 {
-        cpu.write_pkru(word(&pkru));
+    for (n, (component, ..)) in SMALL.into_iter().enumerate() {
+        if requested & component != 0 {
+            set_small(cpu, component, small[n]);
+        }
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use super::block::{Builder, Site, Source};
 use super::enter::{enter, reason};
 use super::state::{PENDING, State};
 use super::{THRESHOLD, Translator, block_index};
+use crate::cet::CetCode;
 use crate::cpu::{Cpu, Mode, RIP_BASE_REG};
 use crate::decode::Op;
 use crate::decode::cache::{BLOCK_LIMIT, BlockKind, CodeCache};
@@ -267,7 +268,7 @@ impl Translator {
         let (instructions, ops, ends) = cache.decode_again(bytes, in_page, block.count as usize)?;
         let page = offset - in_page;
         let known = |target: u64| {
-            let found = cache.find(page + target, BlockKind { code_size: 2, single: false })?;
+            let found = cache.find(page + target, BlockKind { code_size: 2, single: false, cet: CetCode::Off })?;
             let block = cache.block(found)?;
             (block.native.entry != 0 && block.second_page.is_none()).then_some(block.native.entry)
         };

@@ -65,6 +65,8 @@ pub struct VmxCapabilities {
     pub cr4_fixed1: u64,
     /// Bits of IA32_EFER that can be set.
     pub efer: u64,
+    /// Bits of IA32_S_CET that can be set.
+    pub cet: u64,
     /// Width of physical addresses.
     pub physical_bits: u8,
     /// Width of linear addresses.
@@ -98,6 +100,7 @@ impl VmxCapabilities {
             cr4_fixed0: Cr4::VMXE,
             cr4_fixed1: model.cr4_supported(),
             efer: model.efer_supported(),
+            cet: crate::cet::control_bits(model),
             physical_bits: model.physical_bits,
             linear_bits: model.linear_bits(),
             fields: fields::existing(bits),

@@ -40,7 +40,7 @@ impl Cpu {
     /// beside each other; root operation has VPID 0 and no EPT pointer.
     #[inline]
     pub(crate) fn vmx_context(&self) -> ContextKey {
-        ContextKey { eptp: self.vmx.eptp, vpid: self.vmx.vpid, non_root: self.vmx.non_root, pcid: 0 }
+        ContextKey { eptp: self.vmx.eptp, vpid: self.vmx.vpid, non_root: self.vmx.non_root, pcid: 0, pkrs: 0 }
     }
 
     /// How EPT works on this processor with `controls` in force.
@@ -71,8 +71,8 @@ impl Cpu {
         };
         let verifies = self.vmx.controls.tertiary.has(Tertiary::GUEST_PAGING_VERIFICATION);
         ept::Access {
-            read: kind == Kind::Read || paging,
-            write: kind == Kind::Write || table_write,
+            read: matches!(kind, Kind::Read | Kind::ShadowRead) || paging,
+            write: kind.writes() || table_write,
             execute: kind == Kind::Execute,
             paging,
             user: page.is_some_and(|page| page.user),

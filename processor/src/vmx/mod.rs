@@ -28,6 +28,8 @@ pub mod entry;
 pub mod ept;
 mod events;
 pub mod exit;
+#[cfg(test)]
+mod feature_tests;
 mod fields;
 mod guest_memory;
 pub mod instructions;

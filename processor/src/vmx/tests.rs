@@ -3,6 +3,7 @@
 use super::vmcs::{NO_POINTER, REVISION};
 use crate::apic::InterruptMessage;
 use crate::cpu::{RAX, RCX, RDI};
+use crate::models::Model;
 use crate::run::Activity;
 use crate::testing::Machine;
 use spec::vmx::VmcsField as F;
@@ -45,16 +46,17 @@ pub(super) struct Host {
 impl Host {
     /// In VMX operation with a current VMCS that describes a 64-bit guest with EPT (the first 2 MiB one to one) like the host itself.
     pub(super) fn new() -> Self {
-        Self::on(Machine::long())
+        Self::with_model(Model::default_model())
     }
 
     /// As [`Host::new`], on the model that `choice` names.
     fn of_model(choice: &str) -> Self {
-        Self::on(Machine::long_with(crate::models::Model::named(choice).unwrap()))
+        Self::with_model(Model::named(choice).unwrap())
     }
 
-    fn on(machine: Machine) -> Self {
-        let mut host = Self { machine };
+    /// As [`Host::new`], on another CPU model.
+    pub(super) fn with_model(model: Model) -> Self {
+        let mut host = Self { machine: Machine::long_with(model) };
         let m = &mut host.machine;
         m.cpu.cr0 |= 0x20;
         m.cpu.cr4 |= 0x2000;

@@ -254,6 +254,7 @@ features! {
     FSRC "fsrc" (0x7, 1, Eax, 12) "fast short REP CMPSB and SCASB";
     FRED "fred" (0x7, 1, Eax, 17) "flexible return and event delivery";
     LAM "lam" (0x7, 1, Eax, 26) "linear address masking";
+    CET_SSS "cet_sss" (0x7, 1, Edx, 18) "supervisor shadow stacks never become prematurely busy";
     BHI_CTRL "bhi_ctrl" (0x7, 2, Edx, 4) "IA32_SPEC_CTRL.BHI_DIS_S";
     XSAVEOPT "xsaveopt" (0xd, 1, Eax, 0) "XSAVEOPT";
     XSAVEC "xsavec" (0xd, 1, Eax, 1) "XSAVEC and compacted XRSTOR";

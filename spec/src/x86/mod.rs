@@ -1,4 +1,5 @@
 //! System structures of an x86-64 processor (SDM Vol. 3A, and Vol. 2A for CPUID).
+pub mod cet;
 pub mod control_registers;
 pub mod cpuid;
 pub mod debug;
@@ -12,6 +13,7 @@ pub mod paging;
 pub mod rflags;
 pub mod tss;
 
+pub use cet::CetControl;
 pub use control_registers::{Cr0, Cr3, Cr4, Xcr0};
 pub use cpuid::Feature;
 pub use debug::{Dr6, Dr7};

@@ -24,6 +24,8 @@ pub mod tss32 {
     pub const TRAP: u16 = 0x64;
     /// Offset of the I/O permission bitmap from the TSS's base.
     pub const IO_MAP_BASE: u16 = 0x66;
+    /// SSP, for a task that uses shadow stacks.
+    pub const SSP: u16 = 0x68;
     /// The smallest limit a task switch accepts.
     pub const MIN_LIMIT: u32 = 0x67;
 }

@@ -59,6 +59,14 @@ impl Cpu {
             let changed = Efer::LMA | if self.cr0 & Cr0::PG != 0 { Efer::LME } else { 0 };
             self.efer = self.efer & !changed | if long { changed } else { 0 };
         }
+        if entry.has(Entry::LOAD_CET_STATE) {
+            self.msrs.s_cet = get(self, Field::GUEST_S_CET);
+            self.msrs.interrupt_ssp_table = get(self, Field::GUEST_INTERRUPT_SSP_TABLE);
+            self.ssp = get(self, Field::GUEST_SSP);
+        }
+        if entry.has(Entry::LOAD_PKRS) {
+            self.msrs.pkrs = get(self, Field::GUEST_PKRS) as u32;
+        }
         for n in 0..6 {
             self.segs[n] = self.guest_segment(n);
         }

@@ -59,6 +59,14 @@ impl Cpu {
         if exit.has(Exit::LOAD_PAT) {
             self.msrs.pat = get(self, Field::HOST_PAT);
         }
+        if exit.has(Exit::LOAD_CET_STATE) {
+            self.msrs.s_cet = get(self, Field::HOST_S_CET);
+            self.msrs.interrupt_ssp_table = get(self, Field::HOST_INTERRUPT_SSP_TABLE);
+            self.ssp = get(self, Field::HOST_SSP);
+        }
+        if exit.has(Exit::LOAD_PKRS) {
+            self.msrs.pkrs = get(self, Field::HOST_PKRS) as u32;
+        }
         self.load_host_segments(wide);
         self.rip = get(self, Field::HOST_RIP);
         self.regs[RSP] = get(self, Field::HOST_RSP);

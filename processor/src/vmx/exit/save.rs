@@ -45,6 +45,16 @@ impl Cpu {
         if controls.exit.has(Exit::SAVE_EFER) {
             set(Field::GUEST_EFER, self.efer);
         }
+        // CET state and IA32_PKRS are saved where the entry controls that load them can be 1 (28.3.1).
+        let loadable = self.vmx.capabilities.entry.allowed;
+        if loadable & Entry::LOAD_CET_STATE != 0 {
+            set(Field::GUEST_S_CET, self.msrs.s_cet);
+            set(Field::GUEST_SSP, self.ssp);
+            set(Field::GUEST_INTERRUPT_SSP_TABLE, self.msrs.interrupt_ssp_table);
+        }
+        if loadable & Entry::LOAD_PKRS != 0 {
+            set(Field::GUEST_PKRS, u64::from(self.msrs.pkrs));
+        }
         if self.vmx.capabilities.misc & misc::STORE_LMA != 0 {
             let long = if self.efer & Efer::LMA != 0 { u64::from(Entry::IA32E_MODE_GUEST) } else { 0 };
             set(Field::ENTRY_CONTROLS, u64::from(controls.entry.0 & !Entry::IA32E_MODE_GUEST) | long);

@@ -3,7 +3,7 @@
 use super::{Checked, View};
 use crate::vmx::FailedCheck;
 use crate::vmx::capabilities::CR3_TARGETS;
-use spec::vmx::capability::{ControlCapability, EptVpidCap, misc, vmfunc};
+use spec::vmx::capability::{ControlCapability, EptVpidCap, basic, misc, vmfunc};
 use spec::vmx::ept::Eptp;
 use spec::vmx::{
     EntryCheck as Check, EntryControls as Entry, ExitControls as Exit, InterruptionInfo, InterruptionType,
@@ -11,7 +11,7 @@ use spec::vmx::{
     VmcsField as Field,
 };
 use spec::x86::Cr0;
-use spec::x86::exceptions::has_error_code;
+use spec::x86::exceptions::{Vector, has_error_code};
 
 impl View<'_> {
     fn permitted(&self, value: u32, capability: ControlCapability, check: Check, field: Field) -> Checked {
@@ -217,13 +217,16 @@ impl View<'_> {
         };
         self.require(vector_suits, Check::InjectionVector, field)?;
         let protected = !self.secondary.has(Secondary::UNRESTRICTED_GUEST) || self.get(Field::GUEST_CR0) & Cr0::PE != 0;
-        // #CP came with CET, which is not here.
-        let has_code = protected
-            && kind == InterruptionType::HardwareException
-            && has_error_code(vector)
-            && vector != spec::x86::Vector::ControlProtection as u8;
+        let may_have_code = protected && kind == InterruptionType::HardwareException;
         let delivers = info.has(InterruptionInfo::ERROR_CODE);
-        self.require(delivers == has_code, Check::InjectionErrorCode, field)?;
+        let right = if self.capabilities.basic & basic::ANY_ERROR_CODE != 0 {
+            may_have_code || !delivers
+        } else {
+            // #CP is younger than the processors that check for it.
+            let has_code = has_error_code(vector) && vector != Vector::ControlProtection as u8;
+            delivers == (may_have_code && has_code)
+        };
+        self.require(right, Check::InjectionErrorCode, field)?;
         self.require(info.0 & InterruptionInfo::ENTRY_RESERVED == 0, Check::InjectionReserved, field)?;
         if delivers {
             let code = Field::ENTRY_EXCEPTION_ERROR_CODE;

@@ -12,7 +12,7 @@ use spec::vmx::{
 use spec::x86::debug::DebugCtl;
 use spec::x86::descriptors::AccessRights;
 use spec::x86::paging::{Entry as PagingEntry, MemoryType};
-use spec::x86::{Cr0, Cr4, Efer, Rflags};
+use spec::x86::{CetControl, Cr0, Cr4, Efer, Rflags};
 
 impl View<'_> {
     pub(super) fn is_long_guest(&self) -> bool {
@@ -34,6 +34,8 @@ impl View<'_> {
         self.require(!paging || cr0 & Cr0::PE != 0, Check::GuestPagingNeedsProtection, Field::GUEST_CR0)?;
         let must = c.cr4_fixed0;
         self.require(cr4 & must == must && cr4 & !c.cr4_fixed1 == 0, Check::GuestCr4Fixed, Field::GUEST_CR4)?;
+        let wp = cr4 & Cr4::CET == 0 || cr0 & Cr0::WP != 0;
+        self.require(wp, Check::GuestCetNeedsWp, Field::GUEST_CR4)?;
         let load_debug = self.entry.has(Entry::LOAD_DEBUG_CONTROLS);
         if load_debug {
             let valid = self.get(Field::GUEST_DEBUGCTL) & !DEBUGCTL_WRITABLE == 0;
@@ -62,6 +64,16 @@ impl View<'_> {
             self.require(efer & !c.efer == 0, Check::GuestEferReserved, Field::GUEST_EFER)?;
             self.require(lma == self.is_long_guest(), Check::GuestEferLma, Field::GUEST_EFER)?;
             self.require(!paging || lma == lme, Check::GuestEferLme, Field::GUEST_EFER)?;
+        }
+        if self.entry.has(Entry::LOAD_CET_STATE) {
+            let control = self.get(Field::GUEST_S_CET);
+            let valid = CetControl(control).is_valid(c.cet) && self.is_canonical(control);
+            self.require(valid, Check::GuestCet, Field::GUEST_S_CET)?;
+            let table = Field::GUEST_INTERRUPT_SSP_TABLE;
+            self.require(self.is_canonical(self.get(table)), Check::GuestCet, table)?;
+        }
+        if self.entry.has(Entry::LOAD_PKRS) {
+            self.require(self.get(Field::GUEST_PKRS) >> 32 == 0, Check::GuestPkrs, Field::GUEST_PKRS)?;
         }
         Ok(())
     }
@@ -103,7 +115,13 @@ impl View<'_> {
         let v86_possible = !self.is_long_guest() && self.get(Field::GUEST_CR0) & Cr0::PE != 0;
         self.require(!self.guest_is_v86() || v86_possible, Check::RflagsVm, Field::GUEST_RFLAGS)?;
         let needs_if = self.injects(InterruptionType::External);
-        self.require(!needs_if || rflags & Rflags::IF != 0, Check::RflagsIfForInterrupt, Field::GUEST_RFLAGS)
+        self.require(!needs_if || rflags & Rflags::IF != 0, Check::RflagsIfForInterrupt, Field::GUEST_RFLAGS)?;
+        if self.entry.has(Entry::LOAD_CET_STATE) {
+            let ssp = self.get(Field::GUEST_SSP);
+            let fits = if self.is_long_guest() && long_code { self.is_canonical(ssp) } else { ssp >> 32 == 0 };
+            self.require(ssp & 3 == 0 && fits, Check::GuestSsp, Field::GUEST_SSP)?;
+        }
+        Ok(())
     }
 
     /// 27.3.1.5.

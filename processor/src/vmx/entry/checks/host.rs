@@ -3,7 +3,7 @@
 use super::{Checked, View};
 use spec::vmx::{EntryCheck as Check, EntryControls as Entry, ExitControls as Exit, VmcsField as Field};
 use spec::x86::paging::MemoryType;
-use spec::x86::{Cr4, Efer};
+use spec::x86::{CetControl, Cr0, Cr4, Efer};
 
 impl View<'_> {
     /// 27.2.2.
@@ -13,6 +13,8 @@ impl View<'_> {
         let (cr0, cr4) = (self.get(Field::HOST_CR0), self.get(Field::HOST_CR4));
         self.require(fixed(cr0, c.cr0_fixed0, c.cr0_fixed1), Check::HostCr0Fixed, Field::HOST_CR0)?;
         self.require(fixed(cr4, c.cr4_fixed0, c.cr4_fixed1), Check::HostCr4Fixed, Field::HOST_CR4)?;
+        let wp = cr4 & Cr4::CET == 0 || cr0 & Cr0::WP != 0;
+        self.require(wp, Check::HostCetNeedsWp, Field::HOST_CR4)?;
         self.require(self.in_width(self.get(Field::HOST_CR3)), Check::HostCr3Width, Field::HOST_CR3)?;
         for field in [Field::HOST_SYSENTER_ESP, Field::HOST_SYSENTER_EIP] {
             self.require(self.is_canonical(self.get(field)), Check::HostSysenterCanonical, field)?;
@@ -26,6 +28,20 @@ impl View<'_> {
             self.require(efer & !c.efer == 0, Check::HostEferReserved, Field::HOST_EFER)?;
             let wide = if self.exit.has(Exit::HOST_ADDRESS_SPACE_SIZE) { Efer::LMA | Efer::LME } else { 0 };
             self.require(efer & (Efer::LMA | Efer::LME) == wide, Check::HostEferMode, Field::HOST_EFER)?;
+        }
+        if self.exit.has(Exit::LOAD_CET_STATE) {
+            let wide = self.exit.has(Exit::HOST_ADDRESS_SPACE_SIZE);
+            let fits = |value: u64| if wide { self.is_canonical(value) } else { value >> 32 == 0 };
+            let control = self.get(Field::HOST_S_CET);
+            let valid = CetControl(control).is_valid(c.cet) && fits(control);
+            self.require(valid, Check::HostCet, Field::HOST_S_CET)?;
+            let ssp = self.get(Field::HOST_SSP);
+            self.require(ssp & 3 == 0 && fits(ssp), Check::HostCet, Field::HOST_SSP)?;
+            let table = Field::HOST_INTERRUPT_SSP_TABLE;
+            self.require(self.is_canonical(self.get(table)), Check::HostCet, table)?;
+        }
+        if self.exit.has(Exit::LOAD_PKRS) {
+            self.require(self.get(Field::HOST_PKRS) >> 32 == 0, Check::HostPkrs, Field::HOST_PKRS)?;
         }
         Ok(())
     }

@@ -170,8 +170,6 @@ fn each_rule_on_controls() {
         (InjectionVector, &[inject(3, InterruptionType::Nmi, false)]),
         (InjectionVector, &[inject(32, hw, false)]),
         (InjectionVector, &[inject(1, InterruptionType::Other, false)]),
-        (InjectionErrorCode, &[inject(13, hw, false)]),
-        (InjectionErrorCode, &[inject(6, hw, true)]),
         (InjectionErrorCode, &[inject(14, InterruptionType::SoftwareInterrupt, true)]),
         (InjectionReserved, &[(F::ENTRY_INTERRUPTION_INFO, 0x8000_1306)]),
         (InjectionErrorCodeReserved, &[inject(14, hw, true), (F::ENTRY_EXCEPTION_ERROR_CODE, 1 << 16)]),
@@ -195,7 +193,7 @@ fn each_rule_on_the_host() {
         (HostCr0Fixed, &[(F::HOST_CR0, 0x8000_0011)]),
         (HostCr0Fixed, &[(F::HOST_CR0, 0x1_8000_0031)]),
         (HostCr4Fixed, &[(F::HOST_CR4, 0x20)]),
-        (HostCr4Fixed, &[(F::HOST_CR4, 0x2020 | 1 << 23)]),
+        (HostCr4Fixed, &[(F::HOST_CR4, 0x2020 | 1 << 15)]),
         (HostCr3Width, &[(F::HOST_CR3, 1 << 46)]),
         (HostSysenterCanonical, &[(F::HOST_SYSENTER_EIP, 1 << 62)]),
         (HostPat, &[with(F::EXIT_CONTROLS, X::LOAD_PAT), (F::HOST_PAT, 2)]),
@@ -413,4 +411,54 @@ fn events_that_a_halted_guest_admits() {
     assert_eq!(fails(&[halted, inject(2, InterruptionType::Nmi, false)]), None);
     assert_eq!(fails(&[halted, inject(18, InterruptionType::HardwareException, false)]), None);
     assert_eq!(fails(&[halted, inject(0, InterruptionType::Other, false)]), None);
+}
+
+#[test]
+fn rules_on_cet_state_and_protection_keys() {
+    use EntryCheck::*;
+    use spec::vmx::{EntryControls as E, ExitControls as X};
+    let capabilities = VmxCapabilities::new(&Model::named("full").unwrap());
+    let fails = |changes: &[(F, u64)]| {
+        let mut v = valid();
+        for &(field, value) in changes {
+            v.set(field, value);
+        }
+        let checked = controls_and_host(&v, &capabilities, context());
+        checked.and_then(|()| guest(&v, &capabilities, context())).err().map(|failed| failed.check)
+    };
+    let (exit, entry) = (with(F::EXIT_CONTROLS, X::LOAD_CET_STATE), with(F::ENTRY_CONTROLS, E::LOAD_CET_STATE));
+    let (exit_keys, entry_keys) = (with(F::EXIT_CONTROLS, X::LOAD_PKRS), with(F::ENTRY_CONTROLS, E::LOAD_PKRS));
+    let both = 1 << 10 | 1 << 11;
+    let cases: &[(EntryCheck, &[(F, u64)])] = &[
+        (HostCetNeedsWp, &[(F::HOST_CR4, 0x2020 | 1 << 23)]),
+        (HostCet, &[exit, (F::HOST_S_CET, 1 << 6)]),
+        (HostCet, &[exit, (F::HOST_S_CET, both)]),
+        (HostCet, &[exit, (F::HOST_S_CET, 1 << 60)]),
+        (HostCet, &[exit, (F::HOST_SSP, 2)]),
+        (HostCet, &[exit, (F::HOST_INTERRUPT_SSP_TABLE, 1 << 60)]),
+        (HostPkrs, &[exit_keys, (F::HOST_PKRS, 1 << 32)]),
+        (GuestCetNeedsWp, &[(F::GUEST_CR4, 0x2020 | 1 << 23)]),
+        (GuestCet, &[entry, (F::GUEST_S_CET, 1 << 9)]),
+        (GuestCet, &[entry, (F::GUEST_S_CET, both)]),
+        (GuestCet, &[entry, (F::GUEST_INTERRUPT_SSP_TABLE, 1 << 60)]),
+        (GuestPkrs, &[entry_keys, (F::GUEST_PKRS, 1 << 32)]),
+        (GuestSsp, &[entry, (F::GUEST_SSP, 2)]),
+        (GuestSsp, &[entry, (F::GUEST_SSP, 1 << 60)]),
+        (InjectionErrorCode, &[inject(2, InterruptionType::Nmi, true)]),
+    ];
+    for (check, changes) in cases {
+        assert_eq!(fails(changes), Some(*check), "{changes:x?}");
+    }
+    let values = [(F::HOST_S_CET, 3), (F::HOST_SSP, 4), (F::GUEST_S_CET, 0x405), (F::GUEST_SSP, 8), (F::GUEST_PKRS, 5)];
+    assert_eq!(fails(&[&[exit, entry][..], &values[..]].concat()), None);
+    assert_eq!(fails(&values), None, "nothing is checked that is not loaded");
+    let hw = InterruptionType::HardwareException;
+    assert_eq!((fails(&[inject(21, hw, true)]), fails(&[inject(6, hw, true)])), (None, None), "any error code");
+    let capabilities = VmxCapabilities::new(&Model::named("icelake-server").unwrap());
+    for change in [inject(13, hw, false), inject(6, hw, true)] {
+        let mut v = valid();
+        v.set(change.0, change.1);
+        let checked = controls_and_host(&v, &capabilities, context());
+        assert_eq!(checked.err().map(|failed| failed.check), Some(InjectionErrorCode), "{change:x?}");
+    }
 }
