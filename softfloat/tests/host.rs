@@ -12,6 +12,15 @@ fn cases() -> u64 {
     std::env::var("SOFTFLOAT_CASES").ok().and_then(|v| v.parse().ok()).unwrap_or(20_000)
 }
 
+/// The last places of x87 results and some flags of NaN operands were compared with AMD's processors only: on another host these tests say nothing.
+fn x87_differs() -> bool {
+    let other = !std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("AuthenticAMD"));
+    if other {
+        eprintln!("not compared: the host is not an AMD processor");
+    }
+    other
+}
+
 /// SplitMix64.
 struct Random(u64);
 
@@ -372,6 +381,9 @@ fn check87(name: &str, host: Host87, ours: impl Fn(F80, F80, &mut Env) -> F80) {
 
 #[test]
 fn x87_arithmetic() {
+    if x87_differs() {
+        return;
+    }
     check87("fadd", host87!("fadd st(0), st(1)"), |a, b, e| Operand::from(a).add(b, e));
     check87("fsub", host87!("fsub st(0), st(1)"), |a, b, e| Operand::from(a).sub(b, e));
     check87("fmul", host87!("fmul st(0), st(1)"), |a, b, e| Operand::from(a).mul(b, e));
@@ -557,6 +569,9 @@ fn moderate(random: &mut Random, low: u16, high: u16) -> F80 {
 
 #[test]
 fn x87_trigonometric() {
+    if x87_differs() {
+        return;
+    }
     let angle = |r: &mut Random| (moderate(r, 0x3fff - 70, 0x3fff + 66), F80::ONE);
     check_close("fsin", host87!("fsin"), |a, _, e| a.sin(e), angle);
     check_close("fcos", host87!("fcos"), |a, _, e| a.cos(e), angle);
@@ -577,6 +592,9 @@ fn x87_trigonometric() {
 
 #[test]
 fn x87_logarithmic() {
+    if x87_differs() {
+        return;
+    }
     check_close(
         "f2xm1",
         host87!("f2xm1"),
