@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use vanderpool::Error;
 
-/// What `cargo fuzz` passes, too, but for the sanitizer.
+/// What `cargo fuzz` passes, too, but for the sanitizer. Each is one argument, so that [`compile`] takes out whole ones.
 const FLAGS: &[&str] = &[
-    "--cfg",
-    "fuzzing",
+    "--cfg=fuzzing",
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
     "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
