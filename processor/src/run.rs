@@ -66,6 +66,8 @@ pub enum RunExit {
 const JUMPS: usize = 4096;
 /// Position of [`CetCode`] in a jump's tag.
 const CET_SHIFT: u32 = 21;
+/// Bit of a jump's tag: the block is one instruction.
+const SINGLE: u64 = 1 << (CET_SHIFT + 2);
 
 #[derive(Clone, Copy)]
 struct Jump {
@@ -127,7 +129,7 @@ impl Cpu {
             jumps.code_epoch = code.epoch;
             jumps.voids += 1;
         }
-        self.jumps.tag = self.tlb.fetch_tag() | (self.code_size() as u64) << 19 | self.jumps.voids << (CET_SHIFT + 2);
+        self.jumps.tag = self.tlb.fetch_tag() | (self.code_size() as u64) << 19 | self.jumps.voids << (CET_SHIFT + 3);
         self.jumps.select_cet(self.cet);
     }
 
@@ -271,8 +273,9 @@ impl Cpu {
             Stop::Done => self.instructions += u64::from(block.count),
             Stop::Taken => self.instructions += (ops.len() - self.remaining + 1) as u64,
             Stop::Trapped => {
-                if self.left(ops) {
-                    self.step(code);
+                let page = block.native.offset & !0xfff;
+                if let Some(op) = self.left(ops) {
+                    self.run_alone(code, page, &op);
                 }
                 return false;
             }
@@ -300,8 +303,9 @@ impl Cpu {
                 Stop::Done => self.instructions += count,
                 Stop::Taken => self.instructions += (ops.len() - self.remaining + 1) as u64,
                 Stop::Trapped => {
-                    if self.left(ops) {
-                        self.step(code);
+                    let page = block.native.offset & !0xfff;
+                    if let Some(op) = self.left(ops) {
+                        self.run_alone(code, page, &op);
                     }
                     return;
                 }
@@ -310,15 +314,15 @@ impl Cpu {
                 return;
             }
             linear = if long { self.rip } else { self.code_linear() };
-            let Some(next) = self.lookup_jump(linear) else { return };
+            let Some(next) = self.lookup_jump(linear, self.jumps.tag) else { return };
             index = next;
         }
     }
 
     #[inline(always)]
-    fn lookup_jump(&self, linear: u64) -> Option<u32> {
+    fn lookup_jump(&self, linear: u64, tag: u64) -> Option<u32> {
         let jump = &self.jumps.entries[jump_slot(linear)];
-        (jump.linear == linear && jump.tag == self.jumps.tag).then_some(jump.block)
+        (jump.linear == linear && jump.tag == tag).then_some(jump.block)
     }
 
     /// Linear address of RIP.
@@ -331,7 +335,10 @@ impl Cpu {
     fn find_block(&mut self, code: &mut CodeCache, single: bool) -> Exec<u32> {
         let linear = self.code_linear();
         self.regs[RIP_BASE_REG as usize] = self.rip.wrapping_sub(linear & 0xfff);
-        if !single && let Some(index) = self.lookup_jump(linear) {
+        let tag = self.jumps.tag | if single { SINGLE } else { 0 };
+        // Outside 64-bit mode the segment limit is looked at for each single instruction.
+        let cached = !single || self.mode == Mode::Long64;
+        if cached && let Some(index) = self.lookup_jump(linear, tag) {
             return Ok(index);
         }
         self.check_fetch(self.rip, 1)?;
@@ -372,9 +379,9 @@ impl Cpu {
             return self.find_block(code, true);
         }
         // Where a breakpoint may be, the run loop has to look each time.
-        if !single && !code.is_stop(linear) {
-            let jump = Jump { linear, tag: self.jumps.tag, block: index };
-            self.jumps.entries[jump_slot(linear)] = jump;
+        if cached && (single || !code.is_stop(linear)) {
+            let tag = self.jumps.tag | if single { SINGLE } else { 0 };
+            self.jumps.entries[jump_slot(linear)] = Jump { linear, tag, block: index };
         }
         Ok(index)
     }
@@ -393,19 +400,27 @@ impl Cpu {
         self.undefined_opcode()
     }
 
-    /// Sees to a block that was left in the middle. True when its last operation must be run again on its own.
+    /// Sees to a block that was left in the middle. Gives the operation that trapped if it must be run again on its own.
     #[cold]
     #[inline(never)]
-    fn left(&mut self, ops: &[Op]) -> bool {
+    fn left(&mut self, ops: &[Op]) -> Option<Op> {
         let index = ops.len() - self.remaining;
         self.instructions += index as u64;
         let op = ops[index];
         if self.trap == Trap::RetryExact && !self.exact {
             self.rip = self.rip_of(&op);
-            return true;
+            return Some(op);
         }
         self.after_trap(Some(&op));
-        false
+        None
+    }
+
+    /// Runs `op` again, on its own, whose first byte lies in the page at RAM offset `page`; the next time it is so from the start.
+    #[cold]
+    #[inline(never)]
+    fn run_alone(&mut self, code: &mut CodeCache, page: u64, op: &Op) {
+        code.set_alone(page | u64::from(op.offset), op);
+        self.step(code);
     }
 
     /// Runs one instruction as it would run in a block: on its own only if it asks for that. So it makes no difference to the guest
@@ -419,8 +434,9 @@ impl Cpu {
                 match (block.ops[0].run)(self, &block.ops) {
                     Stop::Done | Stop::Taken => self.instructions += 1,
                     Stop::Trapped => {
-                        if self.left(&block.ops) {
-                            self.step(code);
+                        let page = block.native.offset & !0xfff;
+                        if let Some(op) = self.left(&block.ops) {
+                            self.run_alone(code, page, &op);
                         }
                     }
                 }

@@ -1,5 +1,6 @@
 //! Decoded blocks, keyed by where their first byte lies in guest RAM and by the code's mode; shared by all contexts and processors.
 
+use super::alone::{AlonePlaces, alone as alone_handler, gains};
 use super::lower::lower;
 use super::op::{Op, Shape, Stop};
 use super::table::{Place, Table, undefined_handler};
@@ -49,6 +50,8 @@ pub struct Block {
     pub bytes: u32,
     /// RAM page of the second page's bytes, when the only instruction crosses.
     pub second_page: Option<u64>,
+    /// The only instruction runs on its own, with exact time.
+    pub alone: bool,
     /// Its translation.
     pub(crate) native: Native,
 }
@@ -84,6 +87,10 @@ impl BlockKind {
     fn key(self, offset: u64) -> u64 {
         offset << 5 | (self.cet as u64) << 3 | (self.code_size as u64) << 1 | self.single as u64
     }
+
+    fn is_single(key: u64) -> bool {
+        key & 1 != 0
+    }
 }
 
 /// The cache.
@@ -102,6 +109,8 @@ pub struct CodeCache {
     announced: Box<[bool]>,
     /// Offsets in a page at which an instruction begins a block, a bit for each; see [`CodeCache::set_stops`].
     stops: Option<Box<[u64; 64]>>,
+    /// Instructions that get blocks of their own.
+    alone: AlonePlaces,
     /// The translating engine, where it is used.
     pub(crate) translator: Option<Box<Translator>>,
 }
@@ -132,6 +141,7 @@ impl CodeCache {
             revoked_before: 0,
             announced,
             stops: None,
+            alone: AlonePlaces::default(),
             translator: None,
         }
     }
@@ -212,6 +222,7 @@ impl CodeCache {
     pub fn drop_written(&mut self, ram: &GuestRam) {
         for page in ram.take_written_code() {
             self.drop_page(page as u64 * PAGE_SIZE);
+            self.alone.forget(page as u64 * PAGE_SIZE);
             ram.clear_has_code(page as u64 * PAGE_SIZE);
         }
     }
@@ -230,6 +241,32 @@ impl CodeCache {
     pub fn clear(&mut self, ram: &GuestRam) {
         self.drop_written(ram);
         self.drop_all(ram);
+    }
+
+    /// `op`, whose first byte is at RAM `offset`, asked to be run on its own: from now on it has a block of its own.
+    pub(crate) fn set_alone(&mut self, offset: u64, op: &Op) {
+        if !gains(op) {
+            return;
+        }
+        self.alone.insert(offset);
+        let covers = |block: &Block| {
+            (block.native.offset..block.native.offset + u64::from(block.bytes)).contains(&offset) && !block.alone
+        };
+        let of_page = self.by_page.get(&(offset & !(PAGE_SIZE - 1))).map_or(&[][..], Vec::as_slice);
+        let covering: Vec<(u64, u32)> = of_page
+            .iter()
+            .copied()
+            .filter(|(key, index)| {
+                !BlockKind::is_single(*key)
+                    && self.by_key.get(key) == Some(index)
+                    && self.block(*index).is_some_and(covers)
+            })
+            .collect();
+        for (key, index) in covering {
+            self.epoch += 1;
+            self.by_key.remove(&key);
+            self.remove(index);
+        }
     }
 
     fn drop_all(&mut self, ram: &GuestRam) {
@@ -274,13 +311,14 @@ impl CodeCache {
         let mut bytes = [0u8; PAGE_SIZE as usize + 16];
         let own = PAGE_SIZE as usize - in_page;
         ram.read(offset, &mut bytes[..own]);
-        let mut block = match self.decode_bytes(&bytes[..own], in_page as u64, kind) {
+        let places = if kind.single { &[] } else { self.alone.in_page(page) };
+        let mut block = match self.decode_bytes(&bytes[..own], in_page as u64, kind, places) {
             Some(block) => block,
             None => {
                 let second = second_page?;
                 ram.read(second, &mut bytes[own..own + 16]);
                 let single = BlockKind { single: true, ..kind };
-                let mut block = self.decode_bytes(&bytes[..own + 16], in_page as u64, single)?;
+                let mut block = self.decode_bytes(&bytes[..own + 16], in_page as u64, single, places)?;
                 if block.bytes as usize > own {
                     block.second_page = Some(second);
                 }
@@ -311,8 +349,9 @@ impl CodeCache {
         Some(index)
     }
 
-    /// Decodes from `bytes`, the first being at offset `at` from the RIP base. `None`: the first instruction is longer than the bytes.
-    pub fn decode_bytes(&self, bytes: &[u8], at: u64, kind: BlockKind) -> Option<Block> {
+    /// Decodes from `bytes`, the first being at offset `at` from the RIP base. `None`: the first instruction is longer than the bytes. Instructions
+    /// at the offsets `alone` get blocks of their own.
+    pub fn decode_bytes(&self, bytes: &[u8], at: u64, kind: BlockKind, alone: &[u16]) -> Option<Block> {
         let bitness = [16, 32, 64][kind.code_size as usize & 3];
         let mut decoder = Decoder::with_ip(bitness, bytes, at, DecoderOptions::NONE);
         let table = Table::shared();
@@ -320,8 +359,11 @@ impl CodeCache {
         let mut instructions: Vec<(Instruction, bool)> = Vec::with_capacity(16);
         let mut ended = false;
         let mut ends_next = false;
-        while instructions.len() < limit && !ended && decoder.can_decode() {
-            if !instructions.is_empty() && self.is_stop(decoder.ip()) {
+        let mut is_alone = false;
+        while instructions.len() < limit && !ended && !is_alone && decoder.can_decode() {
+            is_alone = alone.contains(&(decoder.ip() as u16));
+            if !instructions.is_empty() && (is_alone || self.is_stop(decoder.ip())) {
+                is_alone = false;
                 break;
             }
             let start = decoder.position();
@@ -356,7 +398,14 @@ impl CodeCache {
             let mut op = Op::new(missing_endbranch_handler());
             (op.offset, op.length, op.code) = (first.ip() as u16, first.len() as u8, first.code() as u16);
             let bytes = (first.next_ip() - at) as u32;
-            return Some(Block { ops: Box::new([op]), count: 1, bytes, second_page: None, native: Native::default() });
+            return Some(Block {
+                ops: Box::new([op]),
+                count: 1,
+                bytes,
+                second_page: None,
+                alone: false,
+                native: Native::default(),
+            });
         }
         let mut ops = Vec::with_capacity(instructions.len() + 1);
         // Which status flags someone may still read, going backwards.
@@ -365,6 +414,9 @@ impl CodeCache {
             ops.push(self.lower(instruction, kind, &mut live));
         }
         ops.reverse();
+        if is_alone {
+            ops.insert(0, Op { run: alone_handler, ..ops[0] });
+        }
         if kind.code_size == 2 {
             fuse(&mut ops);
         }
@@ -381,6 +433,7 @@ impl CodeCache {
             bytes: (end - at) as u32,
             ops: ops.into_boxed_slice(),
             second_page: None,
+            alone: is_alone,
             native: Native::default(),
         })
     }

@@ -278,6 +278,9 @@ impl Cpu {
 
     /// Where the byte at `linear` lies, entering the page into the TLB. `Ram(SLOW)`: in RAM, but a store there needs care (code).
     fn place(&mut self, linear: u64, kind: Kind, class: usize) -> Exec<Place> {
+        if let Some(offset) = self.tlb.find(class, linear, kind) {
+            return Ok(Place::Ram(offset));
+        }
         self.check_canonical(linear)?;
         let translation = self.translate(linear, kind, class)?;
         let physical = translation.physical;

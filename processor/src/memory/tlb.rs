@@ -8,6 +8,7 @@
 //! whole pages of the [`GuestRam`] that the TLB keeps alive, and a hit never reaches past its page. That is why `unsafe` is here.
 #![allow(unsafe_code)]
 
+use super::paging::Kind;
 use super::ram::GuestRam;
 use crate::translator::state::Blocks;
 use std::ptr::NonNull;
@@ -463,6 +464,19 @@ impl Tlb {
         let entry = Self::entry_in(self.table, address);
         (entry.execute == address & PAGE_MASK | self.contexts[self.current].generation)
             .then(|| self.offset(address, entry))
+    }
+
+    /// The RAM offset of the byte at `address` for an access of `kind` in class `class`, if cached; found also when accesses have to take the slow
+    /// path.
+    pub(crate) fn find(&self, class: usize, address: u64, kind: Kind) -> Option<u64> {
+        let entry = Self::entry_in(self.first_of(self.current, class), address);
+        let tag = match kind {
+            Kind::Read => entry.read,
+            Kind::Write => entry.write,
+            Kind::Execute => entry.execute,
+            _ => return None,
+        };
+        (tag == address & PAGE_MASK | self.contexts[self.current].generation).then(|| self.offset(address, entry))
     }
 
     /// A supervisor load, whatever the current class is (descriptor tables, task state), as [`Tlb::load`].

@@ -235,6 +235,9 @@ impl CodeCache {
         if block.native.entry != 0 {
             return Some(block.native.entry);
         }
+        if block.alone {
+            return None;
+        }
         block.native.heat += 1;
         if block.native.heat != THRESHOLD {
             return None;
