@@ -242,7 +242,7 @@ impl Cpu {
                 }
                 return;
             }
-            reached = match native.and_then(|entry| self.run_native(entry, flushes, last)) {
+            reached = match native.and_then(|entry| self.run_native(code, entry, flushes, last)) {
                 Some(Left::Step) => {
                     self.run_one(code);
                     Left::Target
@@ -323,6 +323,12 @@ impl Cpu {
     fn lookup_jump(&self, linear: u64, tag: u64) -> Option<u32> {
         let jump = &self.jumps.entries[jump_slot(linear)];
         (jump.linear == linear && jump.tag == tag).then_some(jump.block)
+    }
+
+    /// The number of the block at `linear`, if it is in the jump cache.
+    pub(crate) fn known_block(&mut self, code: &CodeCache, linear: u64) -> Option<u32> {
+        self.refresh_jump_tag(code);
+        self.lookup_jump(linear)
     }
 
     /// Linear address of RIP.

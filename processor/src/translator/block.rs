@@ -16,9 +16,10 @@ pub(super) struct Stubs {
     budget: u64,
     link: u64,
     interpret: u64,
-    lookup: u64,
     fill: u64,
     call_interpret: u64,
+    call_lookup: u64,
+    vectors: [u64; 2],
     /// Where translations begin.
     pub end: u64,
 }
@@ -43,13 +44,19 @@ impl Stubs {
         let budget = exit(&mut code, reason::BUDGET);
         let link = exit(&mut code, reason::LINK);
         let interpret = exit(&mut code, reason::INTERPRET);
-        let lookup = exit(&mut code, reason::LOOKUP);
         let fill = code.here();
         far(&mut code, to.fill);
         let call_interpret = code.here();
         far(&mut code, to.interpret);
+        let call_lookup = code.here();
+        far(&mut code, to.lookup);
+        let vectors = to.vectors.map(|target| {
+            let at = code.here();
+            far(&mut code, target);
+            at
+        });
         buffer.append(code.bytes());
-        Self { budget, link, interpret, lookup, fill, call_interpret, end: buffer.next() }
+        Self { budget, link, interpret, fill, call_interpret, call_lookup, vectors, end: buffer.next() }
     }
 }
 
@@ -64,7 +71,7 @@ impl Site {
     }
 
     pub(super) fn with(self, access: Access) -> Self {
-        Self(self.0 | access.size << 19 | u32::from(access.write) << 26)
+        Self(self.0 | access.size << 19 | u32::from(access.write) << 26 | u32::from(access.aligned) << 27)
     }
 
     /// From the number.
@@ -87,6 +94,10 @@ impl Site {
     pub(super) fn write(self) -> bool {
         self.0 >> 26 & 1 != 0
     }
+
+    pub(super) fn aligned(self) -> bool {
+        self.0 >> 27 & 1 != 0
+    }
 }
 
 /// Code that is seldom executed, put behind the block.
@@ -95,15 +106,17 @@ pub(super) enum Cold {
     Fill { jump: Fixup, retry: u64, site: Site },
     /// Leave: the interpreter does the instruction. Flags are first restored from R15 if `flags`.
     Interpret { jump: Fixup, site: Site, flags: bool },
-    /// Leave: the translation of the target in R14 is not known.
-    Lookup { jump: Fixup },
+    /// Look for the translation of the target in R14, which is not in the table; leave if there is none.
+    Lookup { jump: Fixup, retry: u64, miss: Miss },
+    /// Bring the vector registers and try again.
+    Vectors { jump: Fixup, retry: u64, site: Site, avx: bool },
     /// The conditional branch is taken, `executed` instructions into the block.
     Taken { jump: Fixup, target: u64, executed: usize },
     /// A jump within the page that is not linked.
     Link { jump: Fixup, target: u64 },
 }
 
-/// Where control goes after the jump table had nothing.
+/// Where control goes when a target's translation is not known.
 #[derive(Clone, Copy)]
 pub(super) enum Miss {
     /// The instruction has changed nothing: the interpreter does it.
@@ -222,9 +235,19 @@ impl<'a> Builder<'a> {
                 self.code.constant(RCX, u64::from(site.0));
                 self.code.jump_to(self.stubs.interpret);
             }
-            Cold::Lookup { jump } => {
+            Cold::Lookup { jump, retry, miss } => {
                 self.code.fix(jump);
-                self.code.jump_to(self.stubs.lookup);
+                // Without a site: its number is never so large.
+                let site = if let Miss::Interpret(site) = miss { u64::from(site.0) } else { u64::from(u32::MAX) };
+                self.code.constant(RCX, site);
+                self.code.call(self.stubs.call_lookup);
+                self.code.jump_to(retry);
+            }
+            Cold::Vectors { jump, retry, site, avx } => {
+                self.code.fix(jump);
+                self.code.constant(RCX, u64::from(site.0));
+                self.code.call(self.stubs.vectors[usize::from(avx)]);
+                self.code.jump_to(retry);
             }
             Cold::Taken { jump, target, executed } => {
                 self.code.fix(jump);
@@ -295,14 +318,12 @@ impl<'a> Builder<'a> {
 
     /// Goes to the address in R14, if its translation is known; then `commit` is done first. R14 and RCX are free for it, not R15.
     pub(super) fn look_up(&mut self, executed: usize, miss: Miss, commit: impl FnOnce(&mut Self)) {
+        let retry = self.code.here();
         self.code.pext(R15, R14, Rm::state(offset_of!(State, jump_index)));
         self.code.load(RCX, Rm::element(offset_of!(State, targets), R15));
         self.code.lea(RCX, Rm::Indexed(RCX, R14, 0, 0));
         let jump = self.code.jump_unless_rcx_zero();
-        self.cold.push(match miss {
-            Miss::Interpret(site) => Cold::Interpret { jump, site, flags: false },
-            Miss::Lookup => Cold::Lookup { jump },
-        });
+        self.cold.push(Cold::Lookup { jump, retry, miss });
         commit(self);
         self.code.load(RCX, Rm::element(offset_of!(State, bases), R15));
         self.code.store(Rm::state(offset_of!(State, rip_base)), RCX);
@@ -315,13 +336,14 @@ impl<'a> Builder<'a> {
         self.code.op32(0xff, 4, Rm::element(offset_of!(State, entries), R15));
     }
 
-    /// Leaves if vector instructions (with VEX: `avx`) are not to be executed here.
+    /// Brings the vector registers, or leaves if vector instructions (with VEX: `avx`) are not to be executed here.
     pub(super) fn guard(&mut self, avx: bool, site: Site) {
         if !std::mem::replace(&mut self.guarded[usize::from(avx)], true) {
             let field = if avx { offset_of!(State, avx_blocked) } else { offset_of!(State, sse_blocked) };
+            let retry = self.code.here();
             self.code.load(RCX, Rm::state(field));
             let jump = self.code.jump_unless_rcx_zero();
-            self.cold.push(Cold::Interpret { jump, site, flags: false });
+            self.cold.push(Cold::Vectors { jump, retry, site, avx });
         }
     }
 

@@ -46,7 +46,7 @@ mod native {
         };
     }
 
-    /// Guest registers to the processor. RSP is the state block before and after; RCX, R14 and R15 are free.
+    /// Guest registers to the processor, the vector registers and MXCSR if they are here. RSP is the state block before and after; RCX, R14 and R15 are free.
     macro_rules! save {
         () => {
             concat!(
@@ -74,11 +74,13 @@ mod native {
                 "mov [rcx + {regs} + 112], rax\n",
                 "mov rax, [rsp + {high} + 24]\n",
                 "mov [rcx + {regs} + 120], rax\n",
+                "cmp qword ptr [rsp + {live}], 0\n",
+                "je 3f\n",
                 vectors!(store),
                 "stmxcsr [rcx + {mxcsr}]\n",
                 "vzeroupper\n",
                 "ldmxcsr [rsp + {host_mxcsr}]\n",
-                "cld\n",
+                "3:\n",
             )
         };
     }
@@ -88,8 +90,11 @@ mod native {
         () => {
             concat!(
                 "mov rcx, [rsp + {cpu}]\n",
+                "cmp qword ptr [rsp + {live}], 0\n",
+                "je 4f\n",
                 "ldmxcsr [rcx + {mxcsr}]\n",
                 vectors!(load),
+                "4:\n",
                 "mov rax, [rcx + {regs} + 96]\n",
                 "mov [rsp + {high}], rax\n",
                 "mov rax, [rcx + {regs} + 104]\n",
@@ -126,6 +131,7 @@ mod native {
                 flags = const offset_of!(State, flags),
                 high = const offset_of!(State, high),
                 host_rsp = const offset_of!(State, host_rsp),
+                live = const offset_of!(State, live),
                 regs = const REGS,
                 ymm = const YMM,
                 mxcsr = const MXCSR,
@@ -206,6 +212,56 @@ mod native {
         };
     }
 
+    /// The vector registers and MXCSR come into the host's, if they may be used; else the instruction of the site in RCX is the interpreter's.
+    macro_rules! vector_stub {
+        ($(#[$doc:meta])* $name:ident, $refused:ident) => {
+            $(#[$doc])*
+            #[unsafe(naked)]
+            pub(in super::super) unsafe extern "C" fn $name() {
+                core::arch::naked_asm!(
+                    "pop qword ptr [rsp + {resume}]",
+                    "mov r14, rcx",
+                    "mov rcx, [rsp + {refused}]",
+                    "jrcxz 5f",
+                    "mov rcx, r14",
+                    "mov qword ptr [rsp + {reason}], {interpret}",
+                    "jmp {leave}",
+                    "5: mov rcx, [rsp + {cpu}]",
+                    "ldmxcsr [rcx + {mxcsr}]",
+                    vectors!(load),
+                    "mov qword ptr [rsp + {live}], 1",
+                    "mov rcx, [rsp + {sse_refused}]",
+                    "mov [rsp + {sse_blocked}], rcx",
+                    "mov rcx, [rsp + {avx_refused}]",
+                    "mov [rsp + {avx_blocked}], rcx",
+                    "jmp [rsp + {resume}]",
+                    resume = const offset_of!(State, resume),
+                    refused = const offset_of!(State, $refused),
+                    reason = const offset_of!(State, reason),
+                    interpret = const super::reason::INTERPRET,
+                    leave = sym leave,
+                    cpu = const offset_of!(State, cpu),
+                    mxcsr = const MXCSR,
+                    ymm = const YMM,
+                    live = const offset_of!(State, live),
+                    sse_refused = const offset_of!(State, sse_refused),
+                    sse_blocked = const offset_of!(State, sse_blocked),
+                    avx_refused = const offset_of!(State, avx_refused),
+                    avx_blocked = const offset_of!(State, avx_blocked),
+                )
+            }
+        };
+    }
+
+    vector_stub!(
+        /// Called before an SSE instruction; R14 is used.
+        call_sse, sse_refused);
+    vector_stub!(
+        /// Called before an instruction with VEX; R14 is used.
+        call_avx, avx_refused);
+    call_stub!(
+        /// Called where the table of jump targets has nothing for the address in R14.
+        call_lookup, crate::translator::run::look_up);
     call_stub!(
         /// Called where a page is not in the table: R14 is the address, RCX the site.
         call_fill, crate::translator::run::fill);
@@ -222,15 +278,22 @@ mod native {
     pub(in super::super) unsafe extern "C" fn leave() {}
     pub(in super::super) unsafe extern "C" fn call_fill() {}
     pub(in super::super) unsafe extern "C" fn call_interpret() {}
+    pub(in super::super) unsafe extern "C" fn call_lookup() {}
+    pub(in super::super) unsafe extern "C" fn call_sse() {}
+    pub(in super::super) unsafe extern "C" fn call_avx() {}
 }
 
-pub(super) use native::{call_fill, call_interpret, enter, leave};
+pub(super) use native::enter;
+use native::{call_avx, call_fill, call_interpret, call_lookup, call_sse, leave};
 
 /// Where the stubs lie, for the jumps to them.
 pub(super) struct Addresses {
     pub leave: u64,
     pub fill: u64,
     pub interpret: u64,
+    pub lookup: u64,
+    /// Before SSE, and before VEX.
+    pub vectors: [u64; 2],
 }
 
 /// Where they lie in this process.
@@ -239,5 +302,7 @@ pub(super) fn addresses() -> Addresses {
         leave: leave as *const () as u64,
         fill: call_fill as *const () as u64,
         interpret: call_interpret as *const () as u64,
+        lookup: call_lookup as *const () as u64,
+        vectors: [call_sse as *const () as u64, call_avx as *const () as u64],
     }
 }

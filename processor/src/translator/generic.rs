@@ -7,6 +7,7 @@ use super::block::{Builder, Done, Site};
 use super::emit::{Opcode, R13, R14, R15, RCX, Reg, Rm};
 use super::memory::{Access, PROBED, addressable, home, host_register};
 use super::raw::Raw;
+use super::vector;
 use iced_x86::{
     EncodingKind, Instruction, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess, OpCodeOperandKind,
     OpKind, Register,
@@ -49,7 +50,9 @@ fn reads_and_writes(access: OpAccess) -> Option<(bool, bool)> {
         OpAccess::Read | OpAccess::CondRead => (true, false),
         OpAccess::Write => (false, true),
         OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite => (true, true),
-        OpAccess::None | OpAccess::NoMemAccess => return None,
+        // XOR of a register with itself reads nothing.
+        OpAccess::None => (false, false),
+        OpAccess::NoMemAccess => return None,
     })
 }
 
@@ -106,14 +109,8 @@ fn plan(i: &Instruction) -> Option<Plan> {
         plan.modrm |= matches!(field, Field::Reg | Field::Rm);
         let (read, write) = reads_and_writes(info.op_access(operand))?;
         if memory {
-            // A bit number in a register reaches beyond the operand.
-            if matches!(i.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc)
-                && i.op1_kind() == OpKind::Register
-            {
-                return None;
-            }
             let size = i.memory_size().size();
-            if !addressable(i) || !matches!(size, 1 | 2 | 4 | 8 | 16 | 32) {
+            if !(read || write) || !addressable(i) || !matches!(size, 1 | 2 | 4 | 8 | 16 | 32) {
                 return None;
             }
             plan.access = Some(Access { size: size as u32, write, aligned: aligned(i, size) });
@@ -147,7 +144,8 @@ fn aligned(i: &Instruction, size: usize) -> bool {
         return false;
     }
     match i.mnemonic() {
-        Movups | Movupd | Movdqu | Lddqu => false,
+        Movups | Movupd | Movdqu | Lddqu | Pcmpestri | Pcmpestri64 | Pcmpestrm | Pcmpestrm64 | Pcmpistri
+        | Pcmpistrm => false,
         Vmovaps | Vmovapd | Vmovdqa | Vmovntps | Vmovntpd | Vmovntdq | Vmovntdqa => true,
         _ => i.code().op_code().encoding() == EncodingKind::Legacy,
     }
@@ -156,15 +154,18 @@ fn aligned(i: &Instruction, size: usize) -> bool {
 impl Builder<'_> {
     /// Emits the instruction again.
     pub(super) fn generic(&mut self, i: &Instruction, bytes: &[u8], site: Site) -> Done {
-        if !integer(i.mnemonic()) && !vector(i) {
+        let integer = integer(i.mnemonic());
+        if !integer && !vector::kept(i.mnemonic()) {
             return Done::No;
         }
         let Some(plan) = plan(i) else { return Done::No };
-        let vex = i.code().op_code().encoding() == EncodingKind::VEX;
-        let Some(raw) = Raw::parse(bytes, plan.modrm || vex) else { return Done::No };
+        if !integer && !plan.vector && !vector::without_operands(i.mnemonic()) {
+            return Done::No;
+        }
+        let Some(raw) = Raw::parse(bytes, plan.modrm) else { return Done::No };
         let Some(hosts) = assign(&plan) else { return Done::No };
-        if !integer(i.mnemonic()) {
-            self.guard(vex, site);
+        if !integer {
+            self.guard(raw.vex.is_some(), site);
         }
         let high = plan.gprs.iter().flatten().any(|gpr| gpr.high);
         let mut memory = PROBED;
@@ -193,6 +194,9 @@ impl Builder<'_> {
             self.code.load32(RCX, Rm::Reg(R13));
         }
         self.emit_again(&raw, &plan, &hosts, memory);
+        if vector::index_in_rcx(i.mnemonic()) {
+            self.code.load32(R13, Rm::Reg(RCX));
+        }
         for (gpr, host) in plan.gprs.iter().zip(hosts) {
             if let (Some(gpr), Some(host)) = (gpr, host)
                 && gpr.write
@@ -398,9 +402,4 @@ fn integer(mnemonic: Mnemonic) -> bool {
             | Setp
             | Sets
     )
-}
-
-/// Vector instructions that may be emitted again.
-fn vector(_i: &Instruction) -> bool {
-    false
 }

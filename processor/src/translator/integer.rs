@@ -1,7 +1,8 @@
 //! Instructions that need more than their registers replaced: control transfers, the stack, division.
 
+use super::bit_string::is_bit_string;
 use super::block::{Builder, Cold, Done, Miss, Site};
-use super::emit::{Opcode, R12, R14, RAX, RCX, RDX, Rm};
+use super::emit::{Opcode, R12, R13, R14, RAX, RCX, RDX, Rm};
 use super::memory::{Access, PROBED, addressable, home, host_register};
 use super::state::State;
 use core::mem::offset_of;
@@ -27,6 +28,8 @@ impl Builder<'_> {
             Mnemonic::Pop => return self.pop(i, site),
             Mnemonic::Leave => return self.leave(i, site),
             Mnemonic::Div | Mnemonic::Idiv => return self.divide(i, site),
+            Mnemonic::Cmpxchg8b | Mnemonic::Cmpxchg16b => return self.compare_exchange_pair(i, site),
+            _ if is_bit_string(i) => return self.bit_string(i, site),
             _ => {}
         }
         match i.flow_control() {
@@ -225,6 +228,22 @@ impl Builder<'_> {
         self.code.load(R14, PROBED);
         self.look_up(executed, Miss::Interpret(site), |builder| builder.move_stack(8 + release));
         Done::Left
+    }
+
+    /// CMPXCHG8B and CMPXCHG16B: three of the four implicit registers are where they belong.
+    fn compare_exchange_pair(&mut self, i: &Instruction, site: Site) -> Done {
+        if !addressable(i) {
+            return Done::No;
+        }
+        let wide = i.mnemonic() == Mnemonic::Cmpxchg16b;
+        self.address(i);
+        self.probe(Access { size: if wide { 16 } else { 8 }, write: true, aligned: wide }, site);
+        self.code.store(Rm::Reg(RCX), R13);
+        if i.has_lock_prefix() {
+            self.code.byte(0xf0);
+        }
+        self.code.op(Opcode { wide, bytes: &[0x0f, 0xc7], ..Opcode::default() }, 1, PROBED);
+        Done::Yes
     }
 
     /// DIV and IDIV of 32 and 64 bits, where the quotient surely fits; the flags are kept, as the interpreter keeps them.

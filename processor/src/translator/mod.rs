@@ -5,7 +5,8 @@
 //! same places, and a run is the same with either.
 //!
 //! * **Registers.** RAX, RDX, RBX, RBP, RSI, RDI and R8 to R11 are the host's; RSP is in R12, RCX in R13; R12 to R15 are in the state block. R14,
-//!   R15 and RCX are temporaries, and the host's RSP points to the state block ([`state::State`]). Vector registers and MXCSR are the host's.
+//!   R15 and RCX are temporaries, and the host's RSP points to the state block ([`state::State`]). Vector registers and MXCSR are the host's, from
+//!   the first instruction on that needs them until translated code is left.
 //! * **Flags** are the host's. Nothing that is emitted between the guest's instructions touches them: LEA, MOV, PEXT, JRCXZ only. So the guest's
 //!   state is exact at every host instruction, and an instruction that has to be done by the interpreter is simply begun again by it.
 //! * **Memory.** Each translation context and access class has a state block of its own, with a table from pages to host addresses that holds part of
@@ -19,6 +20,7 @@
 //!
 //! Needs BMI2, AVX and LAHF on the host ([`supported`]), and an operating system that maps the code twice, for writing and for execution.
 
+mod bit_string;
 mod block;
 pub(crate) mod buffer;
 mod emit;
@@ -30,6 +32,9 @@ mod memory;
 mod raw;
 mod run;
 pub(crate) mod state;
+mod vector;
+#[cfg(test)]
+mod vector_tests;
 
 pub use host::supported;
 pub(crate) use run::Left;
@@ -42,8 +47,8 @@ use state::BLOCKS;
 const BUFFER: usize = 128 << 20;
 /// No translation is longer.
 const LONGEST: usize = 64 << 10;
-/// Times that a block is interpreted before it is translated.
-const THRESHOLD: u32 = 12;
+/// Times that a block is met before it is translated; in tests of this crate everything is.
+const THRESHOLD: u32 = if cfg!(test) { 1 } else { 12 };
 
 /// Operations whose addresses are in the code, so each must stay where it is.
 #[allow(clippy::vec_box)]
@@ -82,6 +87,12 @@ impl Translator {
         let mut code = emit::Emitter::new(entry);
         code.jump_to(exit);
         self.buffer.patch(entry, code.bytes());
+    }
+
+    /// How many operations translations hand to the interpreter.
+    #[cfg(test)]
+    fn interpreted(&self) -> usize {
+        self.ops.len()
     }
 
     /// Whether there may be no room for another translation.

@@ -68,12 +68,15 @@ impl Cpu {
         state.fs = self.segs[FS].base;
         state.gs = self.segs[GS].base;
         let unmasked = unmasked(self.mxcsr);
-        state.sse_blocked = u64::from(self.sse_blocked != 0 || unmasked);
-        state.avx_blocked = u64::from(self.avx_blocked != 0 || unmasked);
+        state.sse_refused = u64::from(self.sse_blocked != 0 || unmasked);
+        state.avx_refused = u64::from(self.avx_blocked != 0 || unmasked);
+        let absent = state.live ^ 1;
+        state.sse_blocked = state.sse_refused | absent;
+        state.avx_blocked = state.avx_refused | absent;
     }
 
     /// Runs the translation at `entry` of the block at RIP, with `last` instructions as the limit. `None`: it cannot be run now.
-    pub(crate) fn run_native(&mut self, entry: u64, flushes: u64, last: u64) -> Option<Left> {
+    pub(crate) fn run_native(&mut self, code: &mut CodeCache, entry: u64, flushes: u64, last: u64) -> Option<Left> {
         let linear = self.rip;
         let index = self.native_index()?;
         if !self.native_address(linear) {
@@ -87,10 +90,12 @@ impl Cpu {
         block.budget = (last - self.instructions) as i64;
         block.pending = false;
         block.rip_base = linear & !0xfff;
+        block.live = 0;
         self.refresh_native(block);
         block.cpu = &raw mut *self as u64;
-        // SAFETY: the state block is ready and `entry` is the entry of a translation of this flush count; its processor is `self`, which is
-        // touched by nothing else until `enter` returns.
+        block.code = &raw mut *code as u64;
+        // SAFETY: the state block is ready and `entry` is the entry of a translation of this flush count; its processor is `self`, which
+        // is touched by nothing else until `enter` returns, nor is `code`.
         unsafe { enter(state, entry) };
         // SAFETY: as above; translated code is left.
         let block = unsafe { &mut *state };
@@ -135,8 +140,12 @@ impl Cpu {
     }
 
     /// Puts the page of `linear` into the running state block, if it is memory that may be accessed directly.
-    fn fill_native(&mut self, index: usize, linear: u64, size: usize, write: bool) -> bool {
+    fn fill_native(&mut self, index: usize, linear: u64, site: Site) -> bool {
+        let (size, write) = (site.size(), site.write());
         let kind = if write { Kind::Write } else { Kind::Read };
+        if site.aligned() && linear as usize & (size - 1) != 0 {
+            return false;
+        }
         if (linear & 0xfff) as usize + size > PAGE_SIZE as usize || !self.make_present(linear, kind) {
             return false;
         }
@@ -147,6 +156,26 @@ impl Cpu {
             blocks.enter_page(index, linear, offset, read.is_some(), write.is_some());
         }
         true
+    }
+
+    /// The translation of the code at `linear`, if it is found without another walk through the page tables.
+    fn known_translation(&mut self, code: &mut CodeCache, linear: u64) -> Option<u64> {
+        // No translation may be dropped now: translated code waits.
+        if !self.native_address(linear) || code.translator.as_ref()?.full() {
+            return None;
+        }
+        let index = match self.known_block(code, linear) {
+            Some(index) => index,
+            None => {
+                let offset = self.tlb.find_execute(linear)?;
+                let index = code.find(offset, BlockKind { code_size: 2, single: false, cet: CetCode::Off })?;
+                if code.block(index)?.second_page.is_some() {
+                    return None;
+                }
+                index
+            }
+        };
+        code.native(index, &self.ram)
     }
 
     /// Enters the translation at `entry` of the code at RIP into the table of jump targets.
@@ -170,7 +199,7 @@ pub(super) extern "C" fn fill(state: *mut State) -> u64 {
     let cpu = unsafe { &mut *(cpu as *mut Cpu) };
     let site = Site::from(argument);
     let index = block_index(cpu.tlb.context_number(), cpu.tlb.class());
-    let filled = cpu.fill_native(index, linear, site.size(), site.write());
+    let filled = cpu.fill_native(index, linear, site);
     cpu.non_canonical = false;
     // SAFETY: as before; the tables were changed through another reference, which is gone.
     let block = unsafe { &mut *state };
@@ -179,6 +208,23 @@ pub(super) extern "C" fn fill(state: *mut State) -> u64 {
         return block.resume;
     }
     block.reason = reason::INTERPRET;
+    0
+}
+
+/// Called from translated code: looks for the translation of a jump target and enters it into the table. Gives where to go on.
+pub(super) extern "C" fn look_up(state: *mut State) -> u64 {
+    // SAFETY: as in `fill`.
+    let (argument, target, cpu, code) = unsafe { ((*state).argument, (*state).value, (*state).cpu, (*state).code) };
+    // SAFETY: as in `fill`; the code cache is put there with the processor.
+    let (cpu, code) = unsafe { (&mut *(cpu as *mut Cpu), &mut *(code as *mut CodeCache)) };
+    let entry = cpu.known_translation(code, target);
+    // SAFETY: as in `fill`.
+    let block = unsafe { &mut *state };
+    if let Some(entry) = entry {
+        block.enter_jump(target, target & !0xfff, entry);
+        return block.resume;
+    }
+    block.reason = if argument == u64::from(u32::MAX) { reason::LOOKUP } else { reason::INTERPRET };
     0
 }
 

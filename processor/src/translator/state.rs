@@ -39,16 +39,24 @@ pub(crate) struct State {
     pub sign: u64,
     /// The same: a jump target's place in its table.
     pub jump_index: u64,
+    /// The same: a bit's number in a doubleword, in a quadword.
+    pub bit_numbers: [u64; 2],
     /// Base of GS.
     pub gs: u64,
     /// Base of FS.
     pub fs: u64,
     /// For values that outlive a probe.
     pub spill: [u64; 2],
-    /// Not zero: SSE instructions must be left to the interpreter.
+    /// Not zero: SSE instructions cannot be executed here, or the vector registers are not here.
     pub sse_blocked: u64,
     /// The same for VEX.
     pub avx_blocked: u64,
+    /// The vector registers and MXCSR are in the host's.
+    pub live: u64,
+    /// Not zero: SSE instructions must be left to the interpreter.
+    pub sse_refused: u64,
+    /// The same for VEX.
+    pub avx_refused: u64,
     /// The same: aligned to 32 bytes.
     pub beyond_page_32: u64,
     /// Status flags as LAHF and SETO AL leave them in AX.
@@ -67,6 +75,8 @@ pub(crate) struct State {
     pub host_rsp: u64,
     /// The processor.
     pub cpu: u64,
+    /// The code cache.
+    pub code: u64,
     /// The host's MXCSR.
     pub host_mxcsr: u64,
     /// The budget has [`PENDING`] taken from it.
@@ -189,6 +199,7 @@ impl Blocks {
             state.beyond_page_16 = PAGE_MASK | 15;
             state.beyond_page_32 = PAGE_MASK | 31;
             state.sign = 1 << 63;
+            state.bit_numbers = [31, 63];
             state.jump_index = (JUMPS as u64 - 1) << 2;
             state.host_mxcsr = 0x1f80;
             (state.made, state.stale) = (true, true);

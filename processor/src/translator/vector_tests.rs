@@ -1,0 +1,241 @@
+//! Every encoding of every vector instruction, with operands of all kinds, by both engines: they agree to the last bit.
+
+use crate::flags::LateFlags;
+use crate::state::CpuState;
+use crate::testing::Machine;
+use iced_x86::{Code, Decoder, DecoderOptions};
+use std::collections::BTreeMap;
+
+const CODE: u64 = 0x8000;
+const DATA: u64 = 0x9000;
+const HANDLER: u64 = 0xb000;
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        (self.next() >> 32) % limit
+    }
+
+    /// A quadword that holds numbers worth a test: of 32 or 64 bits, special or near to one another, or anything.
+    fn operand(&mut self, wide: bool) -> u64 {
+        const SINGLE: [u32; 16] = [
+            0,
+            0x8000_0000,
+            0x3f80_0000,
+            0xbf80_0000,
+            0x7f80_0000,
+            0xff80_0000,
+            0x7fc0_0001,
+            0xffc1_2345,
+            0x7f80_0001,
+            0xffa0_0000,
+            1,
+            0x807f_ffff,
+            0x0080_0000,
+            0x7f7f_ffff,
+            0x4f00_0000,
+            0x4b80_0001,
+        ];
+        const DOUBLE: [u64; 16] = [
+            0,
+            1 << 63,
+            0x3ff0_0000_0000_0000,
+            0xbff0_0000_0000_0000,
+            0x7ff0_0000_0000_0000,
+            0xfff0_0000_0000_0000,
+            0x7ff8_0000_0000_0001,
+            0xfff8_1234_0000_0000,
+            0x7ff0_0000_0000_0001,
+            0xfff4_0000_0000_0000,
+            1,
+            0x800f_ffff_ffff_ffff,
+            0x0010_0000_0000_0000,
+            0x7fef_ffff_ffff_ffff,
+            0x41e0_0000_0000_0000,
+            0x43e0_0000_0000_0000,
+        ];
+        let (a, b) = (self.below(16) as usize, self.below(16) as usize);
+        match (self.below(4), wide) {
+            (0 | 1, true) => DOUBLE[a],
+            (0 | 1, false) => u64::from(SINGLE[a]) | u64::from(SINGLE[b]) << 32,
+            (2, true) => (0x3ff0_0000_0000_0000 + (self.below(64) << 52)).wrapping_sub(16 << 52) | self.next() >> 12,
+            (2, false) => {
+                let mut half =
+                    || 0x3f80_0000u32 + ((self.below(32) as u32) << 23) - (8 << 23) | self.next() as u32 >> 9;
+                u64::from(half()) | u64::from(half()) << 32
+            }
+            _ => self.next(),
+        }
+    }
+}
+
+fn machine(translator: bool) -> Machine {
+    let mut machine = Machine::long();
+    for vector in [6, 7, 13, 14, 19] {
+        machine.idt(vector, 8, HANDLER, 0x8e);
+    }
+    machine.write(HANDLER, &[0xeb, 0xfe]);
+    machine.cpu.cr4 |= 1 << 9 | 1 << 10 | 1 << 18;
+    machine.cpu.xcr0 = 7;
+    machine.cpu.mode_changed();
+    if translator {
+        assert!(machine.cpu.use_translator() && machine.code.use_translator());
+    }
+    machine
+}
+
+/// All that one instruction starts from.
+struct Case {
+    bytes: Vec<u8>,
+    state: CpuState,
+    data: Vec<u8>,
+}
+
+/// What it leads to.
+fn outcome(machine: &mut Machine, case: &Case) -> (CpuState, Vec<u8>) {
+    machine.cpu.restore(&case.state);
+    machine.write(DATA, &case.data);
+    let mut code = case.bytes.clone();
+    code.extend([0x90, 0xeb, 0xfe]);
+    machine.write(CODE, &code);
+    let until = machine.cpu.now() + 3;
+    machine.cpu.run(&mut machine.code, until);
+    let mut data = vec![0; case.data.len()];
+    machine.cpu.ram.read(DATA, &mut data);
+    (machine.cpu.save(), data)
+}
+
+/// Encodings: legacy and VEX, all maps, opcodes and prefixes.
+fn encodings(random: &mut Random) -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    for map in 1..=3u8 {
+        for opcode in 0..=255u8 {
+            for form in 0..32u8 {
+                let (pp, wide, long, memory) = (form & 3, form & 4 != 0, form & 8 != 0, form & 16 != 0);
+                for vex in [false, true] {
+                    let rex = random.next() as u8 & 5;
+                    let modrm = random.next() as u8;
+                    let modrm = if memory { modrm & 0x38 | 6 } else { modrm | 0xc0 };
+                    let rex = if memory { rex & 4 } else { rex };
+                    let mut bytes = Vec::new();
+                    if vex {
+                        let v = if random.below(2) == 0 { 0 } else { random.next() as u8 & 15 };
+                        let first = (!rex & 4) << 5 | 0x40 | (!rex & 1) << 5 | map;
+                        bytes.extend([0xc4, first, u8::from(wide) << 7 | (!v & 15) << 3 | u8::from(long) << 2 | pp]);
+                    } else if long {
+                        continue;
+                    } else {
+                        bytes.extend([None, Some(0x66), Some(0xf3), Some(0xf2)][pp as usize]);
+                        bytes.extend([0x40 | u8::from(wide) << 3 | rex, 0x0f]);
+                        bytes.extend([None, None, Some(0x38), Some(0x3a)][map as usize]);
+                    }
+                    bytes.extend([opcode, modrm, random.next() as u8]);
+                    all.push(bytes);
+                }
+            }
+        }
+    }
+    all
+}
+
+fn decode(bytes: &[u8]) -> Option<(Code, usize)> {
+    let instruction = Decoder::with_ip(64, bytes, CODE, DecoderOptions::NONE).decode();
+    let vector = (0..instruction.op_count()).any(|operand| {
+        let register = instruction.op_register(operand);
+        register.is_xmm() || register.is_ymm()
+    });
+    let vector = vector || super::vector::without_operands(instruction.mnemonic());
+    (!instruction.is_invalid() && vector).then_some((instruction.code(), instruction.len()))
+}
+
+fn compare(rounds: usize, seed: u64) {
+    if !super::supported() {
+        return;
+    }
+    let mut random = Random(seed);
+    let (mut plain, mut translating) = (machine(false), machine(true));
+    let start = plain.cpu.save();
+    let (mut emitted, mut left): (BTreeMap<String, u32>, BTreeMap<String, u32>) = Default::default();
+    let mut different = BTreeMap::new();
+    for round in 0..rounds {
+        for mut bytes in encodings(&mut random) {
+            let Some((code, length)) = decode(&bytes) else { continue };
+            bytes.truncate(length);
+            let wide = random.below(2) == 0;
+            plain.cpu.restore(&start);
+            let cpu = &mut plain.cpu;
+            cpu.rip = CODE;
+            for register in &mut cpu.regs[..16] {
+                *register = random.operand(wide);
+            }
+            cpu.regs[4] = 0x7000;
+            // Aligned, not aligned, or across pages.
+            let place = [0x100, 0x100, 0x100, 0x100 + random.below(64), 0xff0 + random.below(16)];
+            cpu.regs[6] = DATA + place[random.below(5) as usize];
+            for register in &mut cpu.ymm {
+                *register = core::array::from_fn(|_| random.operand(wide));
+            }
+            if random.below(4) == 0 {
+                cpu.ymm[1] = cpu.ymm[2];
+            }
+            cpu.mxcsr = 0x1f80 | (random.next() as u32 & 0xe07f);
+            if random.below(2) == 0 {
+                cpu.mxcsr = 0x1f80;
+            }
+            cpu.flags = LateFlags::from_bits(random.next() & 0x8d5);
+            let state = plain.cpu.save();
+            let before = (plain.cpu.mxcsr, plain.cpu.ymm);
+            let data = (0..0x1200 / 8).flat_map(|_| random.operand(wide).to_le_bytes()).collect();
+            let case = Case { bytes, state, data };
+            let ops = translating.code.translator.as_ref().map_or(0, |translator| translator.interpreted());
+            let wanted = outcome(&mut plain, &case);
+            let got = outcome(&mut translating, &case);
+            let after = translating.code.translator.as_ref().map_or(0, |translator| translator.interpreted());
+            *if after == ops { &mut emitted } else { &mut left }.entry(format!("{code:?}")).or_default() += 1;
+            if wanted != got {
+                let mut text = String::new();
+                for i in 0..16 {
+                    let (a, b) = (plain.cpu.ymm[i], translating.cpu.ymm[i]);
+                    if a != b {
+                        text += &format!("  ymm{i} {a:x?}, translated {b:x?}\n");
+                    }
+                }
+                text += &format!(
+                    "  mxcsr {:x} {:x} from {:x}; rip {:x} {:x}; flags {:x} {:x}; operands {:x?}\n",
+                    plain.cpu.mxcsr,
+                    translating.cpu.mxcsr,
+                    before.0,
+                    plain.cpu.rip,
+                    translating.cpu.rip,
+                    plain.cpu.flags.bits(),
+                    translating.cpu.flags.bits(),
+                    before.1
+                );
+                let entry = different.entry(format!("{code:?}")).or_insert((0, String::new()));
+                entry.0 += 1;
+                entry.1 = format!("round {round} {:02x?}\n{text}", case.bytes);
+            }
+        }
+    }
+    eprintln!("emitted {} codes; left to the interpreter: {:?}", emitted.len(), left.keys());
+    for (code, (count, text)) in &different {
+        eprintln!("DIFFERENT {code} {count}: {text}");
+    }
+    assert!(different.is_empty());
+    assert!(emitted.len() > 500);
+}
+
+#[test]
+fn vector_instructions_are_the_same_translated() {
+    // More with, say, ROUNDS=100.
+    let rounds = std::env::var("ROUNDS").map_or(1, |rounds| rounds.parse().unwrap());
+    compare(rounds, 0x1234_5678_9abc_def1);
+}
