@@ -69,7 +69,7 @@ impl Random {
             (2, true) => (0x3ff0_0000_0000_0000 + (self.below(64) << 52)).wrapping_sub(16 << 52) | self.next() >> 12,
             (2, false) => {
                 let mut half =
-                    || 0x3f80_0000u32 + ((self.below(32) as u32) << 23) - (8 << 23) | self.next() as u32 >> 9;
+                    || (0x3f80_0000u32 + ((self.below(32) as u32) << 23) - (8 << 23)) | (self.next() as u32 >> 9);
                 u64::from(half()) | u64::from(half()) << 32
             }
             _ => self.next(),
