@@ -328,7 +328,7 @@ impl Cpu {
     /// The number of the block at `linear`, if it is in the jump cache.
     pub(crate) fn known_block(&mut self, code: &CodeCache, linear: u64) -> Option<u32> {
         self.refresh_jump_tag(code);
-        self.lookup_jump(linear)
+        self.lookup_jump(linear, self.jumps.tag)
     }
 
     /// Linear address of RIP.
