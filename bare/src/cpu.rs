@@ -188,6 +188,12 @@ pub fn admit_interrupts() {
     unsafe { asm!("sti", "nop", "nop", "cli", clobber_abi("sysv64")) };
 }
 
+/// Waits for an interrupt, which the handlers in `exceptions` take.
+pub fn wait_for_interrupt() {
+    // SAFETY: as in `admit_interrupts`; STI takes effect after HLT has begun.
+    unsafe { asm!("sti", "hlt", "cli", clobber_abi("sysv64")) };
+}
+
 /// Whether the processor has Intel's VT-x: CPUID.1:ECX bit 5.
 #[must_use]
 pub fn has_vmx() -> bool {

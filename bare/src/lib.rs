@@ -1,9 +1,10 @@
-//! What a bare-metal guest program needs: it boots by multiboot 1 into 64-bit mode with the first 4 GiB mapped one to one, has its
-//! own descriptor tables, catches exceptions, writes to the first serial port, and enters VMX operation.
+//! What a bare-metal program needs, the hypervisor and guests alike: it boots by multiboot 1 into 64-bit mode with the first 4 GiB
+//! mapped one to one, has its own descriptor tables, catches exceptions, starts the other processors, writes to the first serial port,
+//! and enters VMX operation.
 //!
 //! A program is a `no_std` binary that says [`program!`] with its main function. It is linked with `link.ld` of this crate, in a
-//! profile with `panic = "abort"`; `guests::bare` does both. All `unsafe` is in [`boot`], [`cpu`], [`memory`], [`multiboot`],
-//! `builtins` and [`vmx::instructions`].
+//! profile with `panic = "abort"`; the crate `image` does both. All `unsafe` is in [`boot`], [`cpu`], [`memory`], [`multiboot`],
+//! [`processors`], `builtins` and [`vmx::instructions`].
 #![no_std]
 
 pub mod boot;
@@ -14,6 +15,7 @@ pub mod cpu;
 pub mod exceptions;
 pub mod memory;
 pub mod multiboot;
+pub mod processors;
 pub mod vmx;
 
 /// Makes `main` (a `fn() -> !`) the program: its entry, its panic handler, and what the core library wants to be linked with.

@@ -5,11 +5,12 @@ use crate::boot::{self, selector};
 use crate::console::Console;
 use crate::cpu::{self, Frame};
 use crate::{memory, println};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 static IDT: AtomicU64 = AtomicU64::new(0);
 static GUEST_IDT: AtomicU64 = AtomicU64::new(0);
 static LAST_INTERRUPT: AtomicU64 = AtomicU64::new(0);
+static INTERRUPTS: [AtomicU32; 256] = [const { AtomicU32::new(0) }; 256];
 
 /// An exception that a guarded instruction raised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,12 @@ pub fn guest_idt() -> u64 {
 #[must_use]
 pub fn take_interrupt() -> Option<u8> {
     u8::try_from(LAST_INTERRUPT.swap(0, Ordering::Relaxed)).ok().filter(|vector| *vector != 0)
+}
+
+/// How often the interrupt `vector` has come, on any processor.
+#[must_use]
+pub fn interrupts(vector: u8) -> u32 {
+    INTERRUPTS[usize::from(vector)].load(Ordering::Acquire)
 }
 
 /// A present 64-bit interrupt gate of privilege level 3.
@@ -65,6 +72,7 @@ pub(crate) fn handle(frame: &mut Frame) {
     let vector = frame.vector();
     if vector == 2 || vector >= 32 {
         LAST_INTERRUPT.store(u64::from(vector), Ordering::Relaxed);
+        INTERRUPTS[usize::from(vector)].fetch_add(1, Ordering::Release);
         if vector >= 32 {
             memory::write_apic(0xb0, 0);
         }

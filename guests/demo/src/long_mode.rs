@@ -1,0 +1,60 @@
+//! 64-bit mode with two processors that exchange interrupts.
+#![cfg_attr(panic = "abort", no_std, no_main)]
+#![cfg_attr(panic = "abort", allow(unsafe_code, reason = "the entry's name is fixed"))]
+#![cfg_attr(not(panic = "abort"), allow(dead_code, reason = "there is nothing to run"))]
+
+use bare::processors::{self, Tables};
+use bare::{cpu, exceptions, memory, println};
+
+#[cfg(panic = "abort")]
+bare::program!(run);
+
+#[cfg(not(panic = "abort"))]
+fn main() {
+    eprintln!("a bare-metal program: `vanderpool run` runs it");
+}
+
+const PING: u8 = 0x50;
+const PONG: u8 = 0x51;
+const ROUNDS: u32 = 500;
+
+/// Sends `vector` to the processor with this local APIC.
+fn send(apic: u32, vector: u8) {
+    memory::write_apic(0x310, apic << 24);
+    memory::write_apic(0x300, 0x4000 | u32::from(vector));
+}
+
+/// Waits until `vector` has come more than `seen` times.
+fn wait(vector: u8, seen: u32) {
+    while exceptions::interrupts(vector) <= seen {
+        cpu::wait_for_interrupt();
+    }
+}
+
+fn run() -> ! {
+    let [_, _, features, _] = cpu::cpuid(1, 0);
+    println!("64-bit mode, hypervisor bit {}", features >> 31);
+    let others = processors::start_others(other);
+    if others != 1 {
+        println!("{others} other processors instead of 1");
+        cpu::end(1);
+    }
+    for round in 0..ROUNDS {
+        send(1, PING);
+        wait(PONG, round);
+        if (round + 1) % 100 == 0 {
+            println!("{} interrupts sent to the other processor and answered", round + 1);
+        }
+    }
+    cpu::end(0)
+}
+
+fn other(_: u32, _: Tables) -> ! {
+    memory::write_apic(0xf0, 0x1ff);
+    let mut seen = 0;
+    loop {
+        wait(PING, seen);
+        seen += 1;
+        send(0, PONG);
+    }
+}

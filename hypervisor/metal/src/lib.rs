@@ -1,0 +1,154 @@
+//! The hypervisor on bare metal: what of it touches the processor. The decisions are in the crate `hypervisor`.
+//!
+//! | module | is |
+//! | --- | --- |
+//! | `memory`, `heap` | memory: pages, guests' memory, the heap |
+//! | `processor` | the local APIC, time, and other things of the processor outside VMX operation |
+//! | `vmx` | VMX operation: the current VMCS, the way into a guest and back |
+//! | `slot` | a vCPU with its VMCS, and the registers that are switched with it |
+//! | `run` | what a processor does all day |
+//!
+//! `unsafe` is in `heap`, `memory`, `processor` and `vmx`.
+#![no_std]
+extern crate alloc;
+
+mod heap;
+mod memory;
+mod processor;
+mod run;
+mod slot;
+mod vmx;
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use bare::processors::Tables;
+use bare::{cpu, multiboot};
+use hypervisor::capabilities::Capabilities;
+use hypervisor::configuration::Configuration;
+use hypervisor::exits::msr_bitmap;
+use hypervisor::host::Host;
+use hypervisor::memory::Pages;
+use hypervisor::report::{Guest, Report};
+use hypervisor::vcpu::Vcpu;
+use hypervisor::vm::Vm;
+use processor::{PROCESSOR, say};
+use run::Shared;
+use spec::vmx::EntryControls;
+use spin::Mutex;
+
+/// What the first processor has made for all of them.
+static SHARED: Mutex<Option<&'static Shared>> = Mutex::new(None);
+
+/// Starts the guests, waits until all have ended, tells about it and ends the run: 0 when every guest ended by itself.
+pub fn run() -> ! {
+    if !memory::set_up() {
+        bare::println!("not started: the loader tells of no memory");
+        cpu::end(1);
+    }
+    say!("Vanderpool hypervisor {}", env!("CARGO_PKG_VERSION"));
+    processor::set_up();
+    say!("processor: {}", processor::brand());
+    let capabilities = match Capabilities::detect(cpu::has_vmx(), &|number| cpu::read_msr(number).ok()) {
+        Ok(capabilities) => capabilities,
+        Err(reason) => refuse(reason),
+    };
+    for line in alloc::format!("{capabilities}").lines() {
+        say!("{line}");
+    }
+    let Some(module) = multiboot::module() else { refuse("there is no module with the guests' configuration") };
+    let Ok(configuration) = Configuration::unpack(module) else {
+        refuse("the module is not a configuration of this version")
+    };
+    let vms = create(configuration, &capabilities);
+    if vms.is_empty() {
+        refuse("there is no guest to run");
+    }
+    let Some(bitmap) = memory::PAGES.page() else { refuse("there is no memory") };
+    msr_bitmap(bitmap, capabilities.unrestricted_guest(), capabilities.entry.allowed & EntryControls::LOAD_PAT != 0);
+    let shared: &'static Shared = alloc::boxed::Box::leak(alloc::boxed::Box::new(Shared {
+        capabilities,
+        msr_bitmap: bitmap.address(),
+        vms,
+        vcpus: Mutex::new(Vec::new()),
+    }));
+    *SHARED.lock() = Some(shared);
+    let others = bare::processors::start_others(other);
+    distribute(shared, others + 1);
+    run::processor(shared, Tables::of_first(), true);
+    finish(shared)
+}
+
+/// What every other processor does.
+fn other(_: u32, tables: Tables) -> ! {
+    processor::set_up_local();
+    let shared = *SHARED.lock();
+    if let Some(shared) = shared {
+        run::processor(shared, tables, false);
+    }
+    loop {
+        cpu::wait_for_interrupt();
+    }
+}
+
+fn refuse(why: impl core::fmt::Display) -> ! {
+    say!("not started: {why}");
+    cpu::end(1)
+}
+
+/// The guests that this processor can run; the others are refused by name.
+fn create(configuration: Configuration, has: &Capabilities) -> Vec<Arc<Vm>> {
+    let mut vms = Vec::new();
+    for vm in configuration.vms {
+        let (name, vcpus, memory) = (vm.name.clone(), vm.vcpus, vm.memory);
+        match Vm::new(vms.len(), vm, has, &memory::PAGES, &PROCESSOR) {
+            Ok(vm) => {
+                say!("guest {name}: {vcpus} vCPUs, {memory} MiB");
+                vms.push(Arc::new(vm));
+            }
+            Err(why) => say!("guest {name} is refused: {why}"),
+        }
+    }
+    vms
+}
+
+/// Gives every vCPU a processor, in turn: the vCPUs of one guest are on different ones as far as there are enough.
+fn distribute(shared: &Shared, processors: u32) {
+    say!("{processors} processors");
+    let mut lists: Vec<Vec<Vcpu>> = (0..processors).map(|_| Vec::new()).collect();
+    let mut next = 0;
+    for vm in &shared.vms {
+        for index in 0..vm.mailboxes.len() {
+            let place = next % lists.len();
+            lists[place].push(Vcpu::new(Arc::clone(vm), index, &shared.capabilities));
+            next += 1;
+        }
+    }
+    *shared.vcpus.lock() = lists;
+    // Those that came before their lists were there wait for a call.
+    (1..processors).for_each(|processor| PROCESSOR.kick(processor));
+}
+
+/// Tells how it went, and ends.
+fn finish(shared: &Shared) -> ! {
+    let guest = |vm: &Arc<Vm>| Guest {
+        name: vm.configuration.name.clone(),
+        vcpus: vm.configuration.vcpus,
+        statistics: vm.result().unwrap_or_default(),
+        ept_pages: vm.ept.mapped(),
+        ept_tables: vm.ept.tables(),
+        end: vm.outcome(),
+        restarts: vm.generation(),
+    };
+    let report = Report {
+        guests: shared.vms.iter().map(guest).collect(),
+        ticks_per_millisecond: processor::ticks_per_millisecond(),
+    };
+    for guest in &report.guests {
+        if let Some(end) = &guest.end {
+            say!("guest {}: {end}", guest.name);
+        }
+    }
+    PROCESSOR.print(&alloc::format!("\r\n{report}"));
+    let well = |guest: &Guest| matches!(guest.end, Some(hypervisor::vm::End::Status(0)));
+    cpu::end(if report.guests.iter().all(well) { 0 } else { 2 })
+}

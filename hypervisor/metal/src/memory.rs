@@ -1,0 +1,129 @@
+//! The machine's memory, below 4 GiB: a heap, single pages from below, guests' memory from above. Nothing is given back.
+#![allow(unsafe_code, reason = "memory is known by address here")]
+
+use crate::heap;
+use alloc::boxed::Box;
+use bare::multiboot;
+use hypervisor::ept::LARGE;
+use hypervisor::memory::{GuestMemory, OutsideMemory, PAGE, Page, Pages, RegisterPage};
+use spin::Mutex;
+
+unsafe extern "C" {
+    static image_end: u8;
+}
+
+/// What is left: from, to.
+static FREE: Mutex<(u64, u64)> = Mutex::new((0, 0));
+
+/// The heap's share of memory, and the most that it is.
+const HEAP_SHARE: u64 = 8;
+const LARGEST_HEAP: u64 = 128 << 20;
+
+/// Takes the largest range of memory that the loader tells of, without this program and its module. False: there is none.
+pub fn set_up() -> bool {
+    let module = multiboot::module().map_or(0, |module| module.as_ptr_range().end as u64);
+    let used = ((&raw const image_end) as u64).max(module).next_multiple_of(PAGE);
+    let (mut start, mut end) = (0, 0);
+    multiboot::for_each_memory(|base, length| {
+        let (from, to) = (base.max(used), base.saturating_add(length).min(1 << 32) & !(PAGE - 1));
+        if to.saturating_sub(from) > end - start {
+            (start, end) = (from, to);
+        }
+    });
+    let size = ((end - start) / HEAP_SHARE).min(LARGEST_HEAP) & !(PAGE - 1);
+    if size == 0 {
+        return false;
+    }
+    // SAFETY: memory after the image and the module, which nobody else gets: what is free begins after it.
+    unsafe { heap::set_up(start, size) };
+    *FREE.lock() = (start + size, end);
+    true
+}
+
+/// Where pages come from.
+#[derive(Debug)]
+pub struct AllPages;
+
+/// Where pages come from.
+pub static PAGES: AllPages = AllPages;
+
+/// A zeroed page.
+fn take_page() -> Option<u64> {
+    let mut free = FREE.lock();
+    let page = free.0;
+    if page + PAGE > free.1 {
+        return None;
+    }
+    free.0 += PAGE;
+    // SAFETY: the page was free and is the caller's now.
+    unsafe { (page as *mut u8).write_bytes(0, PAGE as usize) };
+    Some(page)
+}
+
+impl Pages for AllPages {
+    fn page(&self) -> Option<&'static Page> {
+        // SAFETY: a zeroed page of its own, of atomics only.
+        take_page().map(|page| unsafe { &*(page as *const Page) })
+    }
+
+    fn register_page(&self) -> Option<&'static RegisterPage> {
+        // SAFETY: as above.
+        take_page().map(|page| unsafe { &*(page as *const RegisterPage) })
+    }
+
+    fn guest_memory(&self, size: u64) -> Option<Box<dyn GuestMemory>> {
+        let mut free = FREE.lock();
+        let base = free.1.checked_sub(size)? & !(LARGE - 1);
+        if base < free.0 || size % LARGE != 0 {
+            return None;
+        }
+        free.1 = base;
+        let memory = Range { base, size };
+        memory.clear();
+        Some(Box::new(memory))
+    }
+}
+
+/// A guest's memory. The guest changes it at any time: it is only ever copied from and to.
+#[derive(Debug)]
+struct Range {
+    base: u64,
+    size: u64,
+}
+
+impl Range {
+    /// The address of `length` bytes at guest-physical `address`.
+    fn at(&self, address: u64, length: usize) -> Result<*mut u8, OutsideMemory> {
+        let end = address.checked_add(length as u64).ok_or(OutsideMemory)?;
+        if end <= self.size { Ok((self.base + address) as *mut u8) } else { Err(OutsideMemory) }
+    }
+}
+
+impl GuestMemory for Range {
+    fn base(&self) -> u64 {
+        self.base
+    }
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), OutsideMemory> {
+        let from = self.at(address, buffer.len())?;
+        // SAFETY: within the guest's range, which no Rust object lies in; a guest that writes at the same time gets a mixture.
+        unsafe { from.copy_to_nonoverlapping(buffer.as_mut_ptr(), buffer.len()) };
+        Ok(())
+    }
+
+    fn write(&self, address: u64, data: &[u8]) -> Result<(), OutsideMemory> {
+        let to = self.at(address, data.len())?;
+        // SAFETY: as in `read`.
+        unsafe { to.copy_from_nonoverlapping(data.as_ptr(), data.len()) };
+        Ok(())
+    }
+
+    fn clear(&self) {
+        // SAFETY: the whole of the guest's range.
+        unsafe { (self.base as *mut u8).write_bytes(0, self.size as usize) };
+    }
+}

@@ -1,0 +1,169 @@
+//! What a processor does all day: chooses one of its vCPUs, runs it until its time is up or it waits, and waits itself when none can run.
+
+use crate::processor::{self, PROCESSOR, say};
+use crate::slot::Slot;
+use crate::vmx::{self, CurrentVmcs};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use bare::cpu;
+use bare::processors::Tables;
+use hypervisor::capabilities::Capabilities;
+use hypervisor::exits::{self, Exit};
+use hypervisor::host::{Host, Nanoseconds};
+use hypervisor::memory::Pages;
+use hypervisor::scheduler::{Account, Decision, Scheduler};
+use hypervisor::vcpu::{Activity, Vcpu};
+use hypervisor::vm::{End, Vm};
+use hypervisor::vmcs::{Vmcs, field};
+use spec::vmx::ExitReason;
+use spec::vmx::ept::invept_type;
+use spin::Mutex;
+
+/// What all processors share.
+pub struct Shared {
+    /// What the processor has.
+    pub capabilities: Capabilities,
+    /// The MSR bitmap of all guests.
+    pub msr_bitmap: u64,
+    /// The guests.
+    pub vms: Vec<Arc<Vm>>,
+    /// The vCPUs of each processor, until it takes them.
+    pub vcpus: Mutex<Vec<Vec<Vcpu>>>,
+}
+
+/// Runs this processor's vCPUs until all guests have ended (the first processor) or its own have.
+pub fn processor(shared: &Shared, tables: Tables, first: bool) {
+    let me = PROCESSOR.processor();
+    let Some(region) = crate::memory::PAGES.page() else { return };
+    if let Err(failure) = vmx::start(&shared.capabilities, region.address()) {
+        say!("processor {me}: VMXON: {failure:?}");
+        return;
+    }
+    let mut slots = settle(shared, me, &tables);
+    let mut scheduler = Scheduler::default();
+    for slot in &slots {
+        let configuration = &slot.vcpu.vm.configuration;
+        scheduler.add(Account::new(configuration.weight, configuration.cap));
+    }
+    let mut loaded: Option<usize> = None;
+    let timer = shared.capabilities.preemption_timer();
+    loop {
+        slots.iter_mut().for_each(|slot| slot.vcpu.attend(&PROCESSOR));
+        if slots.iter().all(|slot| slot.vcpu.activity == Activity::Ended) {
+            if !first {
+                PROCESSOR.kick(0);
+                return;
+            }
+            if shared.vms.iter().all(|vm| vm.result().is_some()) {
+                return;
+            }
+        }
+        let now = PROCESSOR.now();
+        let deadline = slots.iter().filter_map(|slot| slot.vcpu.deadline()).min();
+        match scheduler.choose(now, |place| slots[place].vcpu.is_ready()) {
+            Decision::Run(place, until) => {
+                if loaded != Some(place) {
+                    if let Some(before) = loaded {
+                        slots[before].unload();
+                    }
+                    slots[place].load();
+                    loaded = Some(place);
+                }
+                run(&mut slots[place], until.min(deadline.unwrap_or(u64::MAX)), timer);
+                scheduler.ran(place, now, PROCESSOR.now());
+            }
+            Decision::Idle(resumes) => {
+                let until = [deadline, resumes].into_iter().flatten().min();
+                processor::set_timer(until.map(|until| until.saturating_sub(PROCESSOR.now())));
+                let mail = slots.iter().any(|slot| slot.vcpu.mailbox().has_mail());
+                if !mail {
+                    cpu::wait_for_interrupt();
+                }
+            }
+        }
+    }
+}
+
+/// Takes this processor's vCPUs, waiting until there are lists of them, and makes their VMCSs.
+fn settle(shared: &Shared, me: u32, tables: &Tables) -> Vec<Slot> {
+    let vcpus = loop {
+        let mut lists = shared.vcpus.lock();
+        if !lists.is_empty() {
+            break lists.get_mut(me as usize).map(core::mem::take).unwrap_or_default();
+        }
+        drop(lists);
+        cpu::wait_for_interrupt();
+    };
+    let posts = shared.capabilities.apic() == hypervisor::capabilities::ApicVirtualization::PostedInterrupts;
+    let mut slots = Vec::new();
+    for vcpu in vcpus {
+        let vm = Arc::clone(&vcpu.vm);
+        vcpu.mailbox().settle(me, posts);
+        // VPID 0 is the hypervisor's.
+        let vpid = (vm.index * 64 + vcpu.index + 1) as u16;
+        let Some(slot) = Slot::new(vcpu, vpid, &shared.capabilities, shared.msr_bitmap, tables) else {
+            vm.end(&PROCESSOR, End::Failed("there is not enough memory for its VMCSs".into()));
+            continue;
+        };
+        // What another use of the processor may have left.
+        let _ = vmx::invept(invept_type::ALL_CONTEXT, [0, 0]);
+        slots.push(slot);
+    }
+    slots
+}
+
+/// Runs a vCPU until `until`, or until it waits for something.
+fn run(slot: &mut Slot, until: Nanoseconds, timer: Option<u32>) {
+    slot.vcpu.statistics.turns += 1;
+    let mut left = cpu::timestamp();
+    loop {
+        slot.vcpu.attend(&PROCESSOR);
+        let now = PROCESSOR.now();
+        if !slot.vcpu.is_ready() || now >= until {
+            break;
+        }
+        slot.vcpu.prepare(&mut CurrentVmcs, &PROCESSOR);
+        let time = until.min(slot.vcpu.deadline().unwrap_or(u64::MAX)).saturating_sub(now);
+        limit(time, timer);
+        // Who has sent something since `attend` has called this processor, which ends the guest's turn at once.
+        slot.vcpu.mailbox().set_inside(true);
+        let entered = cpu::timestamp();
+        slot.vcpu.statistics.outside += entered - left;
+        let result = slot.enter();
+        left = cpu::timestamp();
+        slot.vcpu.mailbox().set_inside(false);
+        slot.vcpu.statistics.inside += left - entered;
+        match result {
+            Ok(reason) => leave(slot, reason),
+            Err(error) => {
+                let why = alloc::format!("VM entry failed: VM-instruction error {error}");
+                slot.vcpu.vm.end(&PROCESSOR, End::Failed(why));
+            }
+        }
+    }
+    slot.vcpu.statistics.outside += cpu::timestamp() - left;
+}
+
+/// Makes the guest leave after `time`: by the VMX-preemption timer, which counts every `1 << timer` time-stamp counts, or without one by the
+/// local APIC's.
+fn limit(time: Nanoseconds, timer: Option<u32>) {
+    if let Some(rate) = timer {
+        let count = (processor::ticks(time) >> rate).min(u64::from(u32::MAX));
+        (&mut CurrentVmcs as &mut dyn Vmcs).set(field::PREEMPTION_TIMER, count as u32);
+    } else {
+        processor::set_timer(Some(time));
+    }
+}
+
+/// After a VM exit.
+fn leave(slot: &mut Slot, reason: u32) {
+    if reason == ExitReason::ExternalInterrupt as u32 {
+        let vmcs: &mut dyn Vmcs = &mut CurrentVmcs;
+        if vmcs.get(field::EXIT_INTERRUPTION_INFO).is_valid() {
+            processor::end_of_interrupt();
+        } else {
+            cpu::admit_interrupts();
+        }
+    }
+    exits::handle(Exit { vcpu: &mut slot.vcpu, vmcs: &mut CurrentVmcs, host: &PROCESSOR }, reason);
+}

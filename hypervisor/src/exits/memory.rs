@@ -1,0 +1,96 @@
+//! EPT violations: accesses to devices' memory, and to memory that is not there.
+
+use super::Exit;
+use crate::apic::{BASE, Effect};
+use crate::board::IO_APIC;
+use crate::memory::PAGE;
+use crate::mmio::{self, Operation};
+use crate::paging;
+use crate::vmcs::field;
+use alloc::format;
+use alloc::sync::Arc;
+use spec::x86::{Cr0, Efer};
+
+pub(super) fn handle(exit: &mut Exit<'_>) {
+    let address = exit.vmcs.get(field::GUEST_PHYSICAL_ADDRESS);
+    emulate(exit, address);
+}
+
+/// Does the instruction that accesses the device's memory at `address`.
+pub(super) fn emulate(exit: &mut Exit<'_>, address: u64) {
+    let rip = exit.vmcs.get(field::GUEST_RIP);
+    if exit.vcpu.injection.is_some() {
+        return exit.vcpu.give_up(exit.host, format!("event delivery reaches {address:#x}, where no memory is"));
+    }
+    let Some(decoded) = decode(exit) else {
+        let why = format!("an instruction at {rip:#x} accesses {address:#x}, where no memory is, in a way that is not emulated");
+        return exit.vcpu.give_up(exit.host, why);
+    };
+    match decoded.operation {
+        Operation::Load { size, into } => {
+            let value = read(exit, address, size);
+            let before = exit.register(into.number());
+            exit.set_register(into.number(), into.merge(before, value, size));
+        }
+        Operation::Store { size, value } => write(exit, address, size, value),
+    }
+    exit.advance_by(decoded.length);
+}
+
+fn decode(exit: &Exit<'_>) -> Option<mmio::Decoded> {
+    const LONG: u32 = 1 << 13;
+    const DEFAULT_32: u32 = 1 << 14;
+    let rights = exit.vmcs.get(field::GUEST_CS_ACCESS_RIGHTS);
+    let long = exit.vmcs.get(field::GUEST_EFER).has(Efer::LMA) && rights & LONG != 0;
+    let protected = exit.vmcs.get(field::GUEST_CR0).has(Cr0::PE);
+    let bits = match (long, protected && rights & DEFAULT_32 != 0) {
+        (true, _) => 64,
+        (_, true) => 32,
+        _ => 16,
+    };
+    let rip = exit.vmcs.get(field::GUEST_RIP);
+    let start = if long { rip } else { exit.vmcs.get(field::GUEST_CS_BASE).wrapping_add(rip) & 0xffff_ffff };
+    let mut code = [0; mmio::LONGEST];
+    let memory = &*exit.vcpu.vm.memory;
+    // The next page may not be there.
+    let length = (1..=mmio::LONGEST).rev().find(|n| paging::read(exit.vmcs, memory, start, &mut code[..*n]))?;
+    mmio::decode(&code[..length], bits, &exit.vcpu.registers, exit.vmcs.get(field::GUEST_RSP))
+}
+
+fn read(exit: &Exit<'_>, address: u64, size: u8) -> u64 {
+    match address & !(PAGE - 1) {
+        BASE => u64::from(exit.vcpu.apic.read(address as u16, exit.host.now())) >> (8 * (address & 3)),
+        IO_APIC => {
+            let vm = Arc::clone(&exit.vcpu.vm);
+            vm.with_board(exit.host, |board| board.read_io_apic(address & 0xfff, size))
+        }
+        // Nothing is there.
+        _ => u64::MAX,
+    }
+}
+
+fn write(exit: &mut Exit<'_>, address: u64, size: u8, value: u64) {
+    let vm = Arc::clone(&exit.vcpu.vm);
+    match address & !(PAGE - 1) {
+        BASE if address & 0xf == 0 => {
+            let now = exit.host.now();
+            let effect = exit.vcpu.apic.write(address as u16 & 0xfff, value as u32, now);
+            apply(exit, effect);
+        }
+        IO_APIC => {
+            vm.with_board(exit.host, |board| board.write_io_apic(address & 0xfff, size, value));
+            vm.routes_changed();
+        }
+        _ => {}
+    }
+}
+
+/// Does what a write of the local APIC asks of others.
+pub(super) fn apply(exit: &mut Exit<'_>, effect: Effect) {
+    let vm = Arc::clone(&exit.vcpu.vm);
+    match effect {
+        Effect::None => {}
+        Effect::Command(high, low) => vm.command(exit.host, exit.vcpu.index, high, low),
+        Effect::Ended(vector) => vm.with_board(exit.host, |board| board.end_of_interrupt(vector)),
+    }
+}

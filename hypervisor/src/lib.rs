@@ -1,0 +1,43 @@
+//! A small hypervisor for VT-x, without the instructions themselves: every decision that it takes is here, in safe Rust that runs and is
+//! tested on any computer. `hypervisor/metal` is the program that boots; it gives these modules a processor ([`host::Host`],
+//! [`vmcs::Vmcs`]) and memory ([`memory`]).
+//!
+//! | module | is |
+//! | --- | --- |
+//! | [`capabilities`], [`controls`] | what the processor's VT-x has; which controls a guest runs with |
+//! | [`vmcs`] | fields with their types |
+//! | [`ept`], [`paging`] | the guest's memory: from guest-physical to ours, and from the guest's linear addresses |
+//! | [`vm`], [`vcpu`] | a guest, one of its processors |
+//! | [`exits`] | what is done about each VM exit, a file for each kind |
+//! | [`apic`], [`board`] | interrupt controllers, timers and devices of a guest |
+//! | [`scheduler`] | which vCPU a processor runs next, and for how long |
+//! | [`configuration`], [`loader`] | what guests there are, what they boot |
+//! | [`statistics`], [`report`], [`console`] | what is told about it |
+#![no_std]
+#![forbid(unsafe_code)]
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod apic;
+pub mod board;
+pub mod capabilities;
+pub mod configuration;
+pub mod console;
+pub mod controls;
+pub mod ept;
+pub mod exits;
+pub mod host;
+pub mod loader;
+pub mod memory;
+pub mod mmio;
+pub mod paging;
+pub mod posted;
+pub mod report;
+pub mod scheduler;
+pub mod statistics;
+#[cfg(test)]
+mod testing;
+pub mod vcpu;
+pub mod vm;
+pub mod vmcs;

@@ -1,0 +1,97 @@
+//! Processor and memory for tests.
+
+use crate::host::{Host, Nanoseconds, ProcessorId};
+use crate::memory::{GuestMemory, OutsideMemory, Page, Pages, RegisterPage};
+use crate::vmcs::Vmcs;
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use spec::vmx::VmcsField;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::vec::Vec;
+
+/// A VMCS that has every field.
+#[derive(Debug, Default)]
+pub struct TestVmcs(pub BTreeMap<u32, u64>);
+
+impl Vmcs for TestVmcs {
+    fn read(&self, field: VmcsField) -> u64 {
+        self.0.get(&field.0).copied().unwrap_or(0)
+    }
+    fn write(&mut self, field: VmcsField, value: u64) {
+        self.0.insert(field.0, value);
+    }
+}
+
+/// A processor whose time stands where it is put, and which notes the calls to others.
+#[derive(Debug, Default)]
+pub struct TestHost {
+    /// The time.
+    pub now: AtomicU64,
+    /// Kicks and notifications: the processor, and whether it was a notification.
+    pub calls: Mutex<Vec<(ProcessorId, bool)>>,
+}
+
+impl Host for TestHost {
+    fn now(&self) -> Nanoseconds {
+        self.now.load(Ordering::Relaxed)
+    }
+    fn processor(&self) -> ProcessorId {
+        0
+    }
+    fn kick(&self, processor: ProcessorId) {
+        self.calls.lock().unwrap().push((processor, false));
+    }
+    fn notify(&self, processor: ProcessorId) {
+        self.calls.lock().unwrap().push((processor, true));
+    }
+    fn cpuid(&self, leaf: u32, _: u32) -> [u32; 4] {
+        if leaf == 0 { [0x16, 0, 0, 0] } else { [u32::MAX; 4] }
+    }
+    fn set_xcr0(&self, _: u64) {}
+    fn print(&self, _: &str) {}
+}
+
+/// Memory that the test's process gives.
+#[derive(Debug)]
+pub struct TestPages;
+
+impl Pages for TestPages {
+    fn page(&self) -> Option<&'static Page> {
+        Some(Box::leak(Box::new(Page([const { AtomicU64::new(0) }; 512]))))
+    }
+    fn register_page(&self) -> Option<&'static RegisterPage> {
+        Some(Box::leak(Box::new(RegisterPage([const { AtomicU32::new(0) }; 1024]))))
+    }
+    fn guest_memory(&self, size: u64) -> Option<Box<dyn GuestMemory>> {
+        Some(Box::new(TestMemory(Mutex::new(std::vec![0; size as usize]))))
+    }
+}
+
+/// A guest's memory.
+#[derive(Debug)]
+pub struct TestMemory(pub Mutex<Vec<u8>>);
+
+impl GuestMemory for TestMemory {
+    fn base(&self) -> u64 {
+        0x4000_0000
+    }
+    fn size(&self) -> u64 {
+        self.0.lock().unwrap().len() as u64
+    }
+    fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), OutsideMemory> {
+        let memory = self.0.lock().unwrap();
+        let from = memory.get(address as usize..).and_then(|m| m.get(..buffer.len())).ok_or(OutsideMemory)?;
+        buffer.copy_from_slice(from);
+        Ok(())
+    }
+    fn write(&self, address: u64, data: &[u8]) -> Result<(), OutsideMemory> {
+        let mut memory = self.0.lock().unwrap();
+        let to = memory.get_mut(address as usize..).and_then(|m| m.get_mut(..data.len())).ok_or(OutsideMemory)?;
+        to.copy_from_slice(data);
+        Ok(())
+    }
+    fn clear(&self) {
+        self.0.lock().unwrap().fill(0);
+    }
+}

@@ -1,0 +1,223 @@
+//! One processor of a guest: its registers outside the VMCS, what it waits for, and what it is given at the next VM entry.
+
+pub mod events;
+pub mod modes;
+pub mod reset;
+
+use crate::apic::LocalApic;
+use crate::capabilities::{ApicVirtualization, Capabilities};
+use crate::controls::Controls;
+use crate::host::{Host, Nanoseconds};
+use crate::posted::{Mailbox, signal};
+use crate::statistics::Statistics;
+use crate::vm::{End, Phase, Vm};
+use alloc::sync::Arc;
+use events::Injection;
+use spec::x86::msr;
+
+/// What a vCPU does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// It runs, or would.
+    Running,
+    /// HLT; whether interrupts were enabled.
+    Halted(bool),
+    /// It waits for a start-up IPI.
+    WaitForSipi,
+    /// It stands still until the guest has started again.
+    Standing,
+    /// It has done its last.
+    Ended,
+}
+
+/// The state in which a vCPU begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// As the guest's image wants it.
+    Boot,
+    /// In real-address mode at this page.
+    StartUp(u8),
+}
+
+/// The MSRs that are the guest's while it runs and are switched with the vCPU, not at each exit: the hypervisor uses none of them.
+pub const SWITCHED_MSRS: [u32; 6] =
+    [msr::STAR, msr::LSTAR, msr::CSTAR, msr::FMASK, msr::KERNEL_GS_BASE, msr::TSC_AUX];
+
+/// A vCPU.
+pub struct Vcpu {
+    /// Its guest.
+    pub vm: Arc<Vm>,
+    /// Its number in the guest: its local APIC's id.
+    pub index: usize,
+    /// The general registers by their numbers; RSP is in the VMCS.
+    pub registers: [u64; 16],
+    /// The MSRs of [`SWITCHED_MSRS`].
+    pub msrs: [u64; 6],
+    /// XCR0.
+    pub xcr0: u64,
+    /// Its local APIC.
+    pub apic: LocalApic,
+    /// What it does.
+    pub activity: Activity,
+    /// What it has done.
+    pub statistics: Statistics,
+    /// Its controls, as they are in the VMCS.
+    pub controls: Controls,
+    /// What the processor does for its local APIC.
+    pub virtualization: ApicVirtualization,
+    pub(crate) unrestricted: bool,
+    pub(crate) begin: Option<Begin>,
+    pub(crate) injection: Option<Injection>,
+    pub(crate) nmi: bool,
+    pub(crate) shadow: modes::Shadow,
+    generation: u32,
+    pub(crate) routes: Option<u32>,
+}
+
+impl Vcpu {
+    /// A vCPU after power-on. `registers` is the virtual-APIC page.
+    #[must_use]
+    pub fn new(vm: Arc<Vm>, index: usize, has: &Capabilities) -> Self {
+        let apic = LocalApic::new(vm.apic_page(index), index as u8);
+        let mut vcpu = Self {
+            index,
+            registers: [0; 16],
+            msrs: [0; 6],
+            xcr0: 1,
+            apic,
+            activity: Activity::WaitForSipi,
+            statistics: Statistics::default(),
+            controls: Controls::new(has),
+            virtualization: has.apic(),
+            unrestricted: has.unrestricted_guest(),
+            begin: None,
+            injection: None,
+            nmi: false,
+            shadow: modes::Shadow::default(),
+            generation: vm.generation(),
+            routes: None,
+            vm,
+        };
+        vcpu.power_on();
+        vcpu
+    }
+
+    /// Power-on: the first vCPU begins, the others wait.
+    fn power_on(&mut self) {
+        self.apic.reset();
+        self.xcr0 = 1;
+        self.msrs = [0; 6];
+        self.nmi = false;
+        self.routes = None;
+        self.activity = if self.index == 0 { Activity::Running } else { Activity::WaitForSipi };
+        self.begin = (self.index == 0).then_some(Begin::Boot);
+    }
+
+    /// Its mailbox.
+    #[must_use]
+    pub fn mailbox(&self) -> &Mailbox {
+        &self.vm.mailboxes[self.index]
+    }
+
+    /// Whether it can run.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.activity == Activity::Running
+    }
+
+    /// When it next has to be looked at although nobody calls.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Nanoseconds> {
+        if matches!(self.activity, Activity::Standing | Activity::Ended) {
+            return None;
+        }
+        let board = if self.index == 0 { self.vm.board_deadline() } else { u64::MAX };
+        let next = board.min(self.apic.deadline().unwrap_or(u64::MAX));
+        (next != u64::MAX).then_some(next)
+    }
+
+    /// Looks at everything that may have come: the guest's phase, mail, timers. Afterwards [`is_ready`](Self::is_ready) is right.
+    pub fn attend(&mut self, host: &dyn Host) {
+        if !self.follows_phase(host) {
+            return;
+        }
+        if self.mailbox().has_mail() {
+            self.read_mail();
+        }
+        let now = host.now();
+        if self.index == 0 && self.vm.board_deadline() <= now {
+            let vm = Arc::clone(&self.vm);
+            vm.with_board(host, |board| board.advance(now));
+        }
+        if self.apic.deadline().is_some_and(|deadline| deadline <= now) {
+            self.apic.advance(now);
+        }
+        if let Activity::Halted(enabled) = self.activity
+            && (self.nmi || enabled && (self.apic.due().is_some() || self.pic_interrupts()))
+        {
+            self.activity = Activity::Running;
+        }
+    }
+
+    /// Whether the PIC's interrupt is for this vCPU and passes its local APIC.
+    #[must_use]
+    pub(crate) fn pic_interrupts(&self) -> bool {
+        self.index == 0 && self.vm.intr() && self.apic.admits_pic()
+    }
+
+    /// Does what the guest's phase wants; false when there is nothing else to do.
+    fn follows_phase(&mut self, host: &dyn Host) -> bool {
+        match (self.vm.phase(), self.activity) {
+            (_, Activity::Ended) => false,
+            (Phase::Ended, _) => {
+                self.activity = Activity::Ended;
+                self.vm.finish(&self.statistics);
+                false
+            }
+            (Phase::Stopping, Activity::Standing) => false,
+            (Phase::Stopping, _) => {
+                self.activity = Activity::Standing;
+                let vm = Arc::clone(&self.vm);
+                vm.stands(host);
+                self.starts_again()
+            }
+            (Phase::Running, Activity::Standing) => self.starts_again(),
+            (Phase::Running, _) => true,
+        }
+    }
+
+    fn starts_again(&mut self) -> bool {
+        let generation = self.vm.generation();
+        if generation == self.generation {
+            return false;
+        }
+        self.generation = generation;
+        self.injection = None;
+        self.power_on();
+        true
+    }
+
+    fn read_mail(&mut self) {
+        let signals = self.mailbox().take_signals();
+        if signals & signal::INIT != 0 {
+            // The first processor of a PC would start at its firmware; there is none here.
+            self.activity = Activity::WaitForSipi;
+            self.injection = None;
+            self.nmi = false;
+        }
+        if signals & signal::START_UP != 0 && self.activity == Activity::WaitForSipi {
+            self.begin = Some(Begin::StartUp((signals >> signal::VECTOR_SHIFT) as u8));
+            self.activity = Activity::Running;
+        }
+        self.nmi |= signals & signal::NMI != 0;
+        if self.mailbox().interrupts.outstanding() {
+            let requests = self.mailbox().interrupts.take();
+            self.apic.accept(requests);
+        }
+    }
+
+    /// Ends the guest, as the hypervisor cannot do what it wants.
+    pub(crate) fn give_up(&mut self, host: &dyn Host, why: alloc::string::String) {
+        self.vm.end(host, End::Failed(why));
+    }
+}

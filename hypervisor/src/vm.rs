@@ -1,0 +1,343 @@
+//! A guest as a whole: its memory, its board, the ways to its vCPUs, and how it ends or starts again.
+
+use crate::apic::{self, BASE};
+use crate::board::{Board, Effects, Power};
+use crate::capabilities::Capabilities;
+use crate::configuration::{Boot, VmConfiguration};
+use crate::console::Lines;
+use crate::ept::Ept;
+use crate::host::{Host, Nanoseconds};
+use crate::loader::{self, Start};
+use crate::memory::{GuestMemory, PAGE, Pages, RegisterPage};
+use crate::posted::{Mailbox, signal};
+use crate::statistics::Statistics;
+use alloc::boxed::Box;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use spec::apic::local_apic::{DeliveryMode, Icr, Shorthand};
+use spec::vmx::capability::EptVpidCap;
+use spin::Mutex;
+
+/// How a guest has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// By itself, with a status.
+    Status(u32),
+    /// By a reset, as it is not to start again.
+    Reset,
+    /// By a triple fault at this address.
+    TripleFault(u64),
+    /// It did what the hypervisor cannot do for it, or was refused.
+    Failed(String),
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(0) => f.write_str("ended"),
+            Self::Status(status) => write!(f, "ended with status {status}"),
+            Self::Reset => f.write_str("asked for a reset"),
+            Self::TripleFault(rip) => write!(f, "triple fault at {rip:#x}"),
+            Self::Failed(why) => f.write_str(why),
+        }
+    }
+}
+
+/// What all vCPUs of a guest are to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Run.
+    Running,
+    /// Stand still: the last that does starts the guest again.
+    Stopping,
+    /// Nothing any more.
+    Ended,
+}
+
+/// A guest.
+pub struct Vm {
+    /// Its number, from 0.
+    pub index: usize,
+    /// What it is made of.
+    pub configuration: VmConfiguration,
+    /// Its memory.
+    pub memory: Box<dyn GuestMemory>,
+    /// The ways to its vCPUs.
+    pub mailboxes: Vec<Mailbox>,
+    /// Its extended page tables.
+    pub ept: Ept,
+    /// The APIC-access page's physical address, where there is one.
+    pub apic_access: Option<u64>,
+    apic_pages: Vec<&'static RegisterPage>,
+    board: Mutex<Board>,
+    board_deadline: AtomicU64,
+    intr: AtomicBool,
+    /// Changes when the I/O APIC's table has changed.
+    routes: AtomicU32,
+    phase: AtomicU8,
+    /// Times that the guest has started again.
+    generation: AtomicU32,
+    standing: AtomicU32,
+    start: Mutex<Option<Start>>,
+    outcome: Mutex<Option<End>>,
+    finished: Mutex<(u8, Statistics)>,
+}
+
+impl Vm {
+    /// A guest with its image in memory.
+    ///
+    /// # Errors
+    /// Why it cannot be, in words.
+    pub fn new(
+        index: usize,
+        configuration: VmConfiguration,
+        has: &Capabilities,
+        pages: &dyn Pages,
+        host: &'static dyn Host,
+    ) -> Result<Self, String> {
+        check(&configuration, has)?;
+        let scarce = || "there is not enough memory for it".to_string();
+        let memory = pages.guest_memory(u64::from(configuration.memory) << 20).ok_or_else(scarce)?;
+        let mut ept = Ept::new(pages, has.ept_vpid.has(EptVpidCap::PAGES_2M)).ok_or_else(scarce)?;
+        let mut mapped = ept.map(pages, 0, memory.base(), memory.size());
+        let mut apic_access = None;
+        if has.apic().has_access_page() {
+            let page = pages.page().ok_or_else(scarce)?;
+            mapped &= ept.map(pages, BASE, page.address(), PAGE);
+            apic_access = Some(page.address());
+        }
+        if !has.unrestricted_guest() {
+            // Where a guest believes that paging is off, it runs on these page tables.
+            let page = pages.page().ok_or_else(scarce)?;
+            for (number, entry) in page.0.iter().enumerate() {
+                let pair = (2 * number as u64) << 22 | 0x83;
+                entry.store(pair | (pair + (1 << 22)) << 32, Ordering::Relaxed);
+            }
+            mapped &= ept.map(pages, crate::vcpu::modes::IDENTITY, page.address(), PAGE);
+        }
+        if !mapped {
+            return Err(scarce());
+        }
+        let count = usize::from(configuration.vcpus);
+        let apic_pages: Option<Vec<_>> = (0..count).map(|_| pages.register_page()).collect();
+        let start = loader::load(&*memory, &configuration)?;
+        Ok(Self {
+            index,
+            mailboxes: (0..count).map(|_| Mailbox::default()).collect(),
+            apic_pages: apic_pages.ok_or_else(scarce)?,
+            board: Mutex::new(Board::new(Box::new(Lines::new(&configuration.name, host)))),
+            configuration,
+            memory,
+            ept,
+            apic_access,
+            board_deadline: AtomicU64::new(u64::MAX),
+            intr: AtomicBool::new(false),
+            routes: AtomicU32::new(0),
+            phase: AtomicU8::new(Phase::Running as u8),
+            generation: AtomicU32::new(0),
+            standing: AtomicU32::new(0),
+            start: Mutex::new(Some(start)),
+            outcome: Mutex::new(None),
+            finished: Mutex::default(),
+        })
+    }
+
+    /// The registers' page of a vCPU's local APIC.
+    #[must_use]
+    pub fn apic_page(&self, vcpu: usize) -> &'static RegisterPage {
+        self.apic_pages[vcpu]
+    }
+
+    /// What its vCPUs are to do.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::SeqCst) {
+            0 => Phase::Running,
+            1 => Phase::Stopping,
+            _ => Phase::Ended,
+        }
+    }
+
+    /// Times that the guest has started again.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.generation.load(Ordering::SeqCst)
+    }
+
+    /// The state in which the first vCPU starts.
+    #[must_use]
+    pub fn start(&self) -> Option<Start> {
+        *self.start.lock()
+    }
+
+    /// How it has ended.
+    #[must_use]
+    pub fn outcome(&self) -> Option<End> {
+        self.outcome.lock().clone()
+    }
+
+    /// INTR of the PIC.
+    #[must_use]
+    pub fn intr(&self) -> bool {
+        self.intr.load(Ordering::SeqCst)
+    }
+
+    /// Changes when the I/O APIC's table has changed.
+    #[must_use]
+    pub fn routes(&self) -> u32 {
+        self.routes.load(Ordering::SeqCst)
+    }
+
+    /// When the board next has to be looked at.
+    #[must_use]
+    pub fn board_deadline(&self) -> Nanoseconds {
+        self.board_deadline.load(Ordering::SeqCst)
+    }
+
+    /// Does something with the board, and what follows from it.
+    pub fn with_board<T>(&self, host: &dyn Host, work: impl FnOnce(&mut Board) -> T) -> T {
+        let mut board = self.board.lock();
+        let result = work(&mut board);
+        let Effects { messages, intr, power } = board.take_effects();
+        self.board_deadline.store(board.deadline(), Ordering::SeqCst);
+        if let Some(level) = intr {
+            self.intr.store(level, Ordering::SeqCst);
+        }
+        drop(board);
+        if intr == Some(true) {
+            self.mailboxes[0].signal(host, signal::LOOK);
+        }
+        for (address, data) in messages {
+            self.deliver(host, (address >> 12) as u8, address & 1 << 2 != 0, data);
+        }
+        match power {
+            Some(Power::End(status)) => self.end(host, End::Status(status)),
+            Some(Power::Reset) => self.restart(host, End::Reset),
+            None => {}
+        }
+        result
+    }
+
+    /// The I/O APIC's table has been written.
+    pub fn routes_changed(&self) {
+        self.routes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Delivers an interrupt message to the vCPUs with this destination.
+    pub fn deliver(&self, host: &dyn Host, destination: u8, logical: bool, data: u32) {
+        let is_meant = |vcpu: usize| {
+            if logical {
+                apic::is_logical_destination(self.apic_pages[vcpu], destination)
+            } else {
+                destination == 0xff || usize::from(destination) == vcpu
+            }
+        };
+        for vcpu in (0..self.mailboxes.len()).filter(|vcpu| is_meant(*vcpu)) {
+            self.send(host, vcpu, data);
+            if DeliveryMode::of(data) == DeliveryMode::LowestPriority {
+                break;
+            }
+        }
+    }
+
+    /// Does what a vCPU's interrupt command says.
+    pub fn command(&self, host: &dyn Host, from: usize, high: u32, low: u32) {
+        match Shorthand::of(low) {
+            Shorthand::None => self.deliver(host, (high >> 24) as u8, u64::from(low) & Icr::LOGICAL != 0, low),
+            Shorthand::Itself => self.send(host, from, low),
+            shorthand => (0..self.mailboxes.len())
+                .filter(|vcpu| shorthand == Shorthand::AllIncludingSelf || *vcpu != from)
+                .for_each(|vcpu| self.send(host, vcpu, low)),
+        }
+    }
+
+    fn send(&self, host: &dyn Host, vcpu: usize, data: u32) {
+        let mailbox = &self.mailboxes[vcpu];
+        match DeliveryMode::of(data) {
+            // Vectors below 16 are illegal (11.5.3).
+            DeliveryMode::Fixed | DeliveryMode::LowestPriority if data as u8 >= 16 => {
+                mailbox.interrupt(host, data as u8);
+            }
+            DeliveryMode::Nmi => mailbox.signal(host, signal::NMI),
+            // The level de-assert of old APICs is nothing.
+            DeliveryMode::Init if u64::from(data) & Icr::ASSERT != 0 => mailbox.signal(host, signal::INIT),
+            DeliveryMode::StartUp => mailbox.signal(host, signal::START_UP | (data & 0xff) << signal::VECTOR_SHIFT),
+            _ => {}
+        }
+    }
+
+    fn call_all(&self, host: &dyn Host) {
+        self.mailboxes.iter().for_each(|mailbox| mailbox.signal(host, signal::LOOK));
+    }
+
+    /// Ends the guest.
+    pub fn end(&self, host: &dyn Host, how: End) {
+        self.outcome.lock().get_or_insert(how);
+        self.phase.store(Phase::Ended as u8, Ordering::SeqCst);
+        self.call_all(host);
+    }
+
+    /// Starts the guest again, or ends it by `how` where it is not to.
+    pub fn restart(&self, host: &dyn Host, how: End) {
+        if !self.configuration.restart {
+            return self.end(host, how);
+        }
+        let (running, stopping) = (Phase::Running as u8, Phase::Stopping as u8);
+        if self.phase.compare_exchange(running, stopping, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            self.call_all(host);
+        }
+    }
+
+    /// A vCPU stands still. The last one puts the image in memory again.
+    pub fn stands(&self, host: &dyn Host) {
+        if self.standing.fetch_add(1, Ordering::SeqCst) + 1 != u32::from(self.configuration.vcpus) {
+            return;
+        }
+        self.standing.store(0, Ordering::SeqCst);
+        self.memory.clear();
+        self.with_board(host, Board::reset);
+        self.mailboxes.iter().for_each(Mailbox::empty);
+        match loader::load(&*self.memory, &self.configuration) {
+            Ok(start) => *self.start.lock() = Some(start),
+            Err(why) => return self.end(host, End::Failed(why)),
+        }
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        self.phase.store(Phase::Running as u8, Ordering::SeqCst);
+        self.call_all(host);
+    }
+
+    /// A vCPU has done its last; what it has counted.
+    pub fn finish(&self, statistics: &Statistics) {
+        let mut finished = self.finished.lock();
+        finished.0 += 1;
+        finished.1.add(statistics);
+    }
+
+    /// What its vCPUs have counted, when all have done their last.
+    #[must_use]
+    pub fn result(&self) -> Option<Statistics> {
+        let finished = self.finished.lock();
+        (finished.0 == self.configuration.vcpus).then(|| finished.1.clone())
+    }
+}
+
+/// Whether the processor can run this guest.
+fn check(configuration: &VmConfiguration, has: &Capabilities) -> Result<(), String> {
+    if configuration.vcpus == 0 || configuration.memory < 2 || configuration.memory % 2 != 0 {
+        return Err("a guest has one vCPU at least, and memory in steps of 2 MiB".into());
+    }
+    if has.unrestricted_guest() {
+        return Ok(());
+    }
+    let why = "which needs \"unrestricted guest\", and the processor does not have it";
+    match configuration.boot {
+        Boot::RealMode { .. } => Err(["it starts in real-address mode, ", why].concat()),
+        Boot::Multiboot { .. } if configuration.vcpus > 1 => {
+            Err(["its second vCPU would start in real-address mode, ", why].concat())
+        }
+        Boot::Multiboot { .. } => Ok(()),
+    }
+}
