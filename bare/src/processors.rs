@@ -135,9 +135,9 @@ extern "C" fn bare_processor(index: u32) -> ! {
     entry(index + 1, tables)
 }
 
-/// Starts every other processor at `entry`, which gets the processor's number (from 1 up) and its tables; waits until no more come.
-/// Returns how many came.
-pub fn start_others(entry: fn(u32, Tables) -> !) -> u32 {
+/// Starts every other processor at `entry`, which gets the processor's number (from 1 up) and its tables; waits until `expected` have
+/// come, or where that is `None` until no more come. Returns how many came.
+pub fn start_others(entry: fn(u32, Tables) -> !, expected: Option<u32>) -> u32 {
     ENTRY.store(entry as usize, Ordering::Release);
     let (start, end) = (&raw const boot_trampoline, &raw const boot_trampoline_end);
     for offset in 0..end as u64 - start as u64 {
@@ -156,8 +156,8 @@ pub fn start_others(entry: fn(u32, Tables) -> !) -> u32 {
     let mut came = count();
     loop {
         pause(PATIENCE);
-        if count() == came {
-            return came.min(MOST);
+        if expected.map_or(count() == came, |expected| count() >= expected) {
+            return count().min(MOST);
         }
         came = count();
     }

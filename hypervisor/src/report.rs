@@ -60,7 +60,7 @@ impl fmt::Display for Report {
         self.row(f, "started again", |guest| guest.restarts.to_string())?;
         self.row(f, "VM exits", |guest| guest.statistics.total().to_string())?;
         for reason in ExitReason::ALL {
-            let count = |guest: &Guest| guest.statistics.exits.get(reason).copied().unwrap_or(0);
+            let count = |guest: &Guest| guest.statistics.exits(*reason);
             if self.guests.iter().any(|guest| count(guest) != 0) {
                 self.row(f, &["  ", reason.text()].concat(), |guest| count(guest).to_string())?;
             }

@@ -72,7 +72,7 @@ pub fn run() -> ! {
         vcpus: Mutex::new(Vec::new()),
     }));
     *SHARED.lock() = Some(shared);
-    let others = bare::processors::start_others(other);
+    let others = bare::processors::start_others(other, None);
     distribute(shared, others + 1);
     run::processor(shared, Tables::of_first(), true);
     finish(shared)

@@ -21,6 +21,8 @@ pub static PROCESSOR: Processor = Processor;
 static CONSOLE: Mutex<()> = Mutex::new(());
 static START: AtomicU64 = AtomicU64::new(0);
 static TICKS_PER_MILLISECOND: AtomicU64 = AtomicU64::new(1);
+/// Nanoseconds of a time-stamp count, times 2 to the power of 32.
+static SCALE: AtomicU64 = AtomicU64::new(0);
 /// Counts of the local APIC's timer in a millisecond.
 static APIC_PER_MILLISECOND: AtomicU64 = AtomicU64::new(1);
 
@@ -38,6 +40,7 @@ use Host as _;
 pub fn set_up() {
     set_up_local();
     TICKS_PER_MILLISECOND.store(measure_tsc(), Ordering::Relaxed);
+    SCALE.store((1_000_000 << 32) / ticks_per_millisecond(), Ordering::Relaxed);
     START.store(cpu::timestamp(), Ordering::Relaxed);
     memory::write_apic(offset::TIMER_DIVIDE.into(), 0xb);
     memory::write_apic(offset::LVT_TIMER.into(), Lvt::MASKED);
@@ -83,14 +86,14 @@ pub fn ticks_per_millisecond() -> u64 {
 
 /// The time-stamp counts of so many nanoseconds.
 pub fn ticks(time: Nanoseconds) -> u64 {
-    (u128::from(time) * u128::from(ticks_per_millisecond()) / 1_000_000) as u64
+    time.saturating_mul(ticks_per_millisecond()) / 1_000_000
 }
 
 /// Asks for an interrupt of this processor in `time`; `None`: for none.
 pub fn set_timer(time: Option<Nanoseconds>) {
     let count = time.map_or(0, |time| {
-        let rate = u128::from(APIC_PER_MILLISECOND.load(Ordering::Relaxed));
-        (u128::from(time) * rate / 1_000_000).clamp(1, u128::from(u32::MAX)) as u32
+        let count = time.saturating_mul(APIC_PER_MILLISECOND.load(Ordering::Relaxed)) / 1_000_000;
+        count.clamp(1, u32::MAX.into()) as u32
     });
     memory::write_apic(offset::LVT_TIMER.into(), vector::TIMER.into());
     memory::write_apic(offset::TIMER_INITIAL.into(), count);
@@ -109,7 +112,7 @@ fn send(processor: ProcessorId, vector: u8) {
 impl Host for Processor {
     fn now(&self) -> Nanoseconds {
         let ticks = cpu::timestamp() - START.load(Ordering::Relaxed);
-        (u128::from(ticks) * 1_000_000 / u128::from(ticks_per_millisecond())) as u64
+        (u128::from(ticks) * u128::from(SCALE.load(Ordering::Relaxed)) >> 32) as u64
     }
 
     fn processor(&self) -> ProcessorId {

@@ -134,7 +134,13 @@ fn run(slot: &mut Slot, until: Nanoseconds, timer: Option<u32>) {
         slot.vcpu.mailbox().set_inside(false);
         slot.vcpu.statistics.inside += left - entered;
         match result {
-            Ok(reason) => leave(slot, reason),
+            Ok(reason) => {
+                leave(slot, reason);
+                if reason == ExitReason::ExternalInterrupt as u32 {
+                    // Another vCPU may have been woken, and be more in need of the processor.
+                    break;
+                }
+            }
             Err(error) => {
                 let why = alloc::format!("VM entry failed: VM-instruction error {error}");
                 slot.vcpu.vm.end(&PROCESSOR, End::Failed(why));
