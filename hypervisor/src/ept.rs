@@ -50,13 +50,13 @@ impl Ept {
     /// Maps `size` bytes of guest-physical memory at `guest` to physical memory at `host`, for everything. False: there are no pages left
     /// for tables, or an address is on no page boundary.
     pub fn map(&mut self, pages: &dyn Pages, guest: u64, host: u64, size: u64) -> bool {
-        if (guest | host | size) % PAGE != 0 {
+        if !(guest | host | size).is_multiple_of(PAGE) {
             return false;
         }
         let mut at = 0;
         while at < size {
             let (from, to) = (guest + at, host + at);
-            let large = self.large_pages && (from | to) % LARGE == 0 && size - at >= LARGE;
+            let large = self.large_pages && (from | to).is_multiple_of(LARGE) && size - at >= LARGE;
             let (level, step, kind) = if large { (1, LARGE, EptEntry::PAGE) } else { (0, PAGE, 0) };
             let Some(table) = self.table(pages, from, level) else { return false };
             let entry = to | EptEntry::PERMISSIONS | kind | WRITE_BACK << EptEntry::MEMORY_TYPE_SHIFT;

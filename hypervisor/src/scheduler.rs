@@ -25,7 +25,7 @@ impl Account {
     /// An account with nothing used. `cap` is in percent of a processor; a weight of 0 counts as 1.
     #[must_use]
     pub fn new(weight: u32, cap: u8) -> Self {
-        let allowance = PERIOD / 100 * u64::from(cap.clamp(1, 100));
+        let allowance = if cap >= 100 { Nanoseconds::MAX } else { PERIOD / 100 * u64::from(cap.max(1)) };
         Self { weight: u64::from(weight.max(1)), allowance, virtual_time: 0, period: 0, used: 0 }
     }
 

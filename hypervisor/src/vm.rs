@@ -326,7 +326,7 @@ impl Vm {
 
 /// Whether the processor can run this guest.
 fn check(configuration: &VmConfiguration, has: &Capabilities) -> Result<(), String> {
-    if configuration.vcpus == 0 || configuration.memory < 2 || configuration.memory % 2 != 0 {
+    if configuration.vcpus == 0 || configuration.memory < 2 || !configuration.memory.is_multiple_of(2) {
         return Err("a guest has one vCPU at least, and memory in steps of 2 MiB".into());
     }
     if has.unrestricted_guest() {

@@ -1,7 +1,7 @@
 //! The VMCS as a typed thing: each field is read and written with its own type.
 
 use core::marker::PhantomData;
-use spec::vmx::{ActivityState, InterruptionInfo, Interruptibility, VmcsField};
+use spec::vmx::{ActivityState, Interruptibility, InterruptionInfo, VmcsField};
 use spec::vmx::{EntryControls, PinBasedControls, PrimaryControls, SecondaryControls};
 use spec::x86::{Cr0, Cr4, Efer, Rflags};
 
@@ -227,16 +227,8 @@ pub struct SegmentValue {
 
 impl Segment {
     /// Every segment register.
-    pub const ALL: [Segment; 8] = [
-        Segment::Es,
-        Segment::Cs,
-        Segment::Ss,
-        Segment::Ds,
-        Segment::Fs,
-        Segment::Gs,
-        Segment::Ldtr,
-        Segment::Tr,
-    ];
+    pub const ALL: [Segment; 8] =
+        [Segment::Es, Segment::Cs, Segment::Ss, Segment::Ds, Segment::Fs, Segment::Gs, Segment::Ldtr, Segment::Tr];
 
     /// Writes the guest's register.
     pub fn set(self, vmcs: &mut dyn Vmcs, value: SegmentValue) {

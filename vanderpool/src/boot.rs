@@ -194,7 +194,7 @@ fn explain(error: &machine::Error, arguments: &cli::Boot) -> Error {
     }
 }
 
-fn report(machine: &Machine, elapsed: Duration) {
+pub(crate) fn report(machine: &Machine, elapsed: Duration) {
     let instructions = machine.instructions();
     let seconds = elapsed.as_secs_f64();
     eprintln!("instructions: {instructions}");
@@ -202,7 +202,7 @@ fn report(machine: &Machine, elapsed: Duration) {
     eprintln!("host time: {seconds:.3} s, {:.1} million instructions a second", instructions as f64 / seconds / 1e6);
 }
 
-fn status(outcome: &Outcome, console: &HostConsole) -> u8 {
+pub(crate) fn status(outcome: &Outcome, console: &HostConsole) -> u8 {
     match outcome {
         // The debugger keeps its own stops for itself.
         Outcome::PowerOff | Outcome::Debug { .. } => exit_status::POWER_OFF,

@@ -12,14 +12,16 @@ use std::str::FromStr;
 #[derive(Debug, Parser)]
 #[command(name = "vanderpool", version, max_term_width = 110)]
 pub struct Arguments {
-    /// What to do.
+    /// What to do; without one, `run`.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run guests side by side on the hypervisor: the built-in demo, another example, or those of a machine file
+    Run(Run),
     /// Boot a machine with its serial console on this terminal
     Boot(Box<Boot>),
     /// List the processor models, or show what one has
@@ -31,6 +33,53 @@ pub enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
         arguments: Vec<OsString>,
     },
+}
+
+impl Default for Command {
+    fn default() -> Self {
+        Self::Run(Run::default())
+    }
+}
+
+const RUN_HELP: &str = "\
+Exit status:
+  0        every guest ended by itself
+  2        a file or an argument is not right: one line says what
+  6        --max-instructions was reached
+  12       the hypervisor did not start: its console says why
+  14       a guest did not end by itself, or was refused
+  128 + N  ended by signal N
+
+Examples:
+  vanderpool run
+  vanderpool run shares
+  vanderpool run machine.toml --cpu icelake-server,-virtual-interrupts";
+
+/// `vanderpool run`.
+#[derive(Clone, Debug, Default, Args)]
+#[command(after_help = RUN_HELP)]
+pub struct Run {
+    /// A machine file, or the name of a built-in example
+    #[arg(value_name = "FILE|EXAMPLE")]
+    pub machine: Option<String>,
+    /// List the built-in examples
+    #[arg(long)]
+    pub list: bool,
+    /// Processor model, with changes as in `boot --cpu`, instead of the machine file's
+    #[arg(long, value_name = "MODEL[,+F,-F,-WORD.BIT]")]
+    pub cpu: Option<String>,
+    /// Number of processors, instead of the machine file's
+    #[arg(long, value_name = "N")]
+    pub processors: Option<usize>,
+    /// End after N instructions
+    #[arg(long, value_name = "N")]
+    pub max_instructions: Option<u64>,
+    /// At the end, print the count of instructions, virtual and host time, and what VM exits cost to standard error
+    #[arg(long)]
+    pub stats: bool,
+    /// Write the hypervisor and the module with its guests to DIRECTORY instead of running them, to boot them elsewhere
+    #[arg(long, value_name = "DIRECTORY")]
+    pub export: Option<PathBuf>,
 }
 
 const BOOT_HELP: &str = "\

@@ -1,4 +1,4 @@
-//! The exit status of `vanderpool boot`. What a guest reports through isa-debug-exit is odd; ours are even, so that the two do not mix.
+//! The exit status of `vanderpool boot` and `vanderpool run`. What a guest reports through isa-debug-exit is odd; ours are even, so that the two do not mix.
 
 /// The guest powered the machine off, or the user left with Ctrl-A x.
 pub const POWER_OFF: u8 = 0;
@@ -12,6 +12,10 @@ pub const INSTRUCTION_LIMIT: u8 = 6;
 pub const IDLE: u8 = 8;
 /// The guest asked for a reset, and `--no-reboot` was given.
 pub const RESET: u8 = 10;
+/// `vanderpool run`: the hypervisor did not start; its console says why.
+pub const REFUSED: u8 = 12;
+/// `vanderpool run`: a guest did not end by itself, or was refused; the console says which.
+pub const GUEST_FAILED: u8 = 14;
 /// Added to a signal's number when it ended the run.
 pub const SIGNAL: u8 = 128;
 

@@ -15,6 +15,7 @@ pub mod host;
 pub mod initramfs;
 pub mod modules;
 pub mod qemu;
+pub mod run;
 pub mod terminal;
 pub mod watch;
 

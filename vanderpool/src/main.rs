@@ -5,7 +5,7 @@ use clap::Parser;
 use std::io::Write;
 use std::process::ExitCode;
 use vanderpool::cli::{Arguments, Command};
-use vanderpool::{boot, cpus, exit_status, qemu};
+use vanderpool::{boot, cpus, exit_status, qemu, run};
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os();
@@ -13,7 +13,8 @@ fn main() -> ExitCode {
     if qemu::is_qemu_name(&program) {
         return ExitCode::from(qemu::run(&program, &words.collect::<Vec<_>>()));
     }
-    let result = match Arguments::parse().command {
+    let result = match Arguments::parse().command.unwrap_or_default() {
+        Command::Run(arguments) => run::run(&arguments),
         Command::Boot(arguments) => boot::run(&arguments),
         Command::Cpus(arguments) => cpus::report(arguments.model.as_deref(), arguments.json).map(|text| {
             // Whoever reads may have had enough (`| head`).

@@ -8,8 +8,10 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
-const ON_A_PC: bool = cfg!(all(target_arch = "x86_64", target_os = "linux"));
+/// The target of the images.
+pub const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// Whether this computer's own target serves.
+pub const ON_A_PC: bool = cfg!(all(target_arch = "x86_64", target_os = "linux"));
 
 /// The root of the workspace.
 #[must_use]

@@ -59,6 +59,7 @@ pub fn run() -> ! {
     let Ok(configuration) = Configuration::unpack(module) else {
         refuse("the module is not a configuration of this version")
     };
+    let wanted = configuration.vms.len();
     let vms = create(configuration, &capabilities);
     if vms.is_empty() {
         refuse("there is no guest to run");
@@ -75,7 +76,7 @@ pub fn run() -> ! {
     let others = bare::processors::start_others(other, None);
     distribute(shared, others + 1);
     run::processor(shared, Tables::of_first(), true);
-    finish(shared)
+    finish(shared, wanted)
 }
 
 /// What every other processor does.
@@ -128,8 +129,8 @@ fn distribute(shared: &Shared, processors: u32) {
     (1..processors).for_each(|processor| PROCESSOR.kick(processor));
 }
 
-/// Tells how it went, and ends.
-fn finish(shared: &Shared) -> ! {
+/// Tells how it went with those that ran of the `wanted` guests, and ends.
+fn finish(shared: &Shared, wanted: usize) -> ! {
     let guest = |vm: &Arc<Vm>| Guest {
         name: vm.configuration.name.clone(),
         vcpus: vm.configuration.vcpus,
@@ -150,5 +151,5 @@ fn finish(shared: &Shared) -> ! {
     }
     PROCESSOR.print(&alloc::format!("\r\n{report}"));
     let well = |guest: &Guest| matches!(guest.end, Some(hypervisor::vm::End::Status(0)));
-    cpu::end(if report.guests.iter().all(well) { 0 } else { 2 })
+    cpu::end(if report.guests.iter().filter(|guest| well(guest)).count() == wanted { 0 } else { 2 })
 }

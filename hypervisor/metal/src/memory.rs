@@ -74,7 +74,7 @@ impl Pages for AllPages {
     fn guest_memory(&self, size: u64) -> Option<Box<dyn GuestMemory>> {
         let mut free = FREE.lock();
         let base = free.1.checked_sub(size)? & !(LARGE - 1);
-        if base < free.0 || size % LARGE != 0 {
+        if base < free.0 || !size.is_multiple_of(LARGE) {
             return None;
         }
         free.1 = base;

@@ -32,9 +32,9 @@ macro_rules! say {
         $crate::processor::PROCESSOR.print(&alloc::format!("{}\r\n", format_args!($($argument)*)))
     };
 }
-pub(crate) use say;
 #[allow(unused_imports, reason = "the macro's method")]
 use Host as _;
+pub(crate) use say;
 
 /// Measures the clocks; once.
 pub fn set_up() {
@@ -112,7 +112,7 @@ fn send(processor: ProcessorId, vector: u8) {
 impl Host for Processor {
     fn now(&self) -> Nanoseconds {
         let ticks = cpu::timestamp() - START.load(Ordering::Relaxed);
-        (u128::from(ticks) * u128::from(SCALE.load(Ordering::Relaxed)) >> 32) as u64
+        ((u128::from(ticks) * u128::from(SCALE.load(Ordering::Relaxed))) >> 32) as u64
     }
 
     fn processor(&self) -> ProcessorId {
@@ -141,6 +141,14 @@ impl Host for Processor {
     }
 }
 
+/// Tells whoever runs this machine, on the port where firmware says such things, whose the VMCS at `region` is.
+pub fn label(guest: usize, vcpu: usize, region: u64) {
+    let _lock = CONSOLE.lock();
+    for byte in alloc::format!("vcpu {guest} {vcpu} {region:#x}\n").bytes() {
+        cpu::output8(0x402, byte);
+    }
+}
+
 /// The processor's name.
 pub fn brand() -> String {
     let mut name = String::new();
@@ -166,7 +174,9 @@ pub fn has_tsc_aux() -> bool {
 pub fn set_xcr0(value: u64) {
     if has_xsave() {
         // SAFETY: the value was checked; the hypervisor's own code uses no more than SSE.
-        unsafe { asm!("xsetbv", in("ecx") 0, in("eax") value as u32, in("edx") (value >> 32) as u32, options(nostack)) };
+        unsafe {
+            asm!("xsetbv", in("ecx") 0, in("eax") value as u32, in("edx") (value >> 32) as u32, options(nostack))
+        };
     }
 }
 
@@ -192,8 +202,21 @@ pub fn read_debug() -> [u64; 6] {
     let [cr2, d0, d1, d2, d3, d6] = &mut r;
     // SAFETY: reading changes nothing.
     unsafe {
-        asm!("mov {}, cr2", "mov {}, dr0", "mov {}, dr1", "mov {}, dr2", "mov {}, dr3", "mov {}, dr6",
-            out(reg) *cr2, out(reg) *d0, out(reg) *d1, out(reg) *d2, out(reg) *d3, out(reg) *d6, options(nomem, nostack));
+        asm!(
+            "mov {}, cr2",
+            "mov {}, dr0",
+            "mov {}, dr1",
+            "mov {}, dr2",
+            "mov {}, dr3",
+            "mov {}, dr6",
+            out(reg) * cr2,
+            out(reg) * d0,
+            out(reg) * d1,
+            out(reg) * d2,
+            out(reg) * d3,
+            out(reg) * d6,
+            options(nomem, nostack)
+        );
     }
     r
 }

@@ -8,9 +8,7 @@ use hypervisor::host::vector;
 use hypervisor::memory::Pages;
 use hypervisor::vcpu::{SWITCHED_MSRS, Vcpu};
 use hypervisor::vmcs::{Vmcs, field};
-use spec::vmx::{
-    EntryControls, PinBasedControls, PrimaryControls, SecondaryControls, VmcsField as Field,
-};
+use spec::vmx::{EntryControls, PinBasedControls, PrimaryControls, SecondaryControls, VmcsField as Field};
 use spec::x86::Xcr0;
 
 /// A vCPU on this processor.
@@ -36,6 +34,7 @@ impl Slot {
         vmclear(region).ok()?;
         vmptrld(region).ok()?;
         slot.write_controls(vpid, msr_bitmap, tables);
+        processor::label(slot.vcpu.vm.index, slot.vcpu.index, region);
         Some(slot)
     }
 
@@ -74,12 +73,9 @@ impl Slot {
             vmcs.set(field::APIC_ACCESS_ADDRESS, page);
         }
         if virtualization.delivers() {
-            for bitmap in [
-                field::EOI_EXIT_BITMAP_0,
-                field::EOI_EXIT_BITMAP_1,
-                field::EOI_EXIT_BITMAP_2,
-                field::EOI_EXIT_BITMAP_3,
-            ] {
+            for bitmap in
+                [field::EOI_EXIT_BITMAP_0, field::EOI_EXIT_BITMAP_1, field::EOI_EXIT_BITMAP_2, field::EOI_EXIT_BITMAP_3]
+            {
                 vmcs.set(bitmap, 0);
             }
             vmcs.write(Field::GUEST_INTERRUPT_STATUS, 0);

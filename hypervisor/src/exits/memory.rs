@@ -23,7 +23,9 @@ pub(super) fn emulate(exit: &mut Exit<'_>, address: u64) {
         return exit.vcpu.give_up(exit.host, format!("event delivery reaches {address:#x}, where no memory is"));
     }
     let Some(decoded) = decode(exit) else {
-        let why = format!("an instruction at {rip:#x} accesses {address:#x}, where no memory is, in a way that is not emulated");
+        let why = format!(
+            "an instruction at {rip:#x} accesses {address:#x}, where no memory is, in a way that is not emulated"
+        );
         return exit.vcpu.give_up(exit.host, why);
     };
     match decoded.operation {

@@ -15,7 +15,7 @@ use crate::vcpu::Vcpu;
 use crate::vcpu::events::Injection;
 use crate::vmcs::{Vmcs, field};
 use alloc::format;
-use spec::vmx::{ExitReason, InterruptionInfo, Interruptibility};
+use spec::vmx::{ExitReason, Interruptibility, InterruptionInfo};
 use spec::x86::{Efer, Rflags, Vector};
 
 pub use msr::bitmap as msr_bitmap;
@@ -151,7 +151,9 @@ impl Exit<'_> {
         let qualification = self.qualification();
         let vectoring = self.vmcs.get(field::IDT_VECTORING_INFO);
         let during = if vectoring.0 & InterruptionInfo::VALID != 0 { " during event delivery" } else { "" };
-        let why = format!("not handled: {name} (exit reason {reason:#x}, qualification {qualification:#x}){during} at {rip:#x}");
+        let why = format!(
+            "not handled: {name} (exit reason {reason:#x}, qualification {qualification:#x}){during} at {rip:#x}"
+        );
         self.vcpu.give_up(self.host, why);
     }
 }

@@ -10,14 +10,7 @@ use spec::vmx::EntryControls;
 use spec::x86::{Cr0, Efer, msr};
 
 /// In the VMCS, or used by nobody else: the guest reads and writes them itself.
-const OWN: [u32; 6] = [
-    msr::FS_BASE,
-    msr::GS_BASE,
-    msr::SYSENTER_CS,
-    msr::SYSENTER_ESP,
-    msr::SYSENTER_EIP,
-    msr::EFER,
-];
+const OWN: [u32; 6] = [msr::FS_BASE, msr::GS_BASE, msr::SYSENTER_CS, msr::SYSENTER_ESP, msr::SYSENTER_EIP, msr::EFER];
 
 /// Fills an MSR bitmap (SDM Vol. 3C, 25.6.9): exits for all but those that are the guest's own.
 pub fn bitmap(page: &Page, unrestricted: bool, pat: bool) {

@@ -28,11 +28,8 @@ pub fn load(memory: &dyn GuestMemory, file: &[u8]) -> Result<u32, &'static str> 
     let word = if wide { 8 } else { 4 };
     let read = |at, size| number(file, at, size).ok_or(CUT);
     let entry = read(24, word)?;
-    let (table, size, count) = if wide {
-        (read(32, 8)?, read(54, 2)?, read(56, 2)?)
-    } else {
-        (read(28, 4)?, read(42, 2)?, read(44, 2)?)
-    };
+    let (table, size, count) =
+        if wide { (read(32, 8)?, read(54, 2)?, read(56, 2)?) } else { (read(28, 4)?, read(42, 2)?, read(44, 2)?) };
     for n in 0..count {
         let header = table.checked_add(n * size).ok_or(CUT)?;
         if read(header, 4)? != LOAD {

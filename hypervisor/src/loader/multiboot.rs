@@ -37,8 +37,7 @@ pub fn load(memory: &dyn GuestMemory, image: &[u8], command_line: &str) -> Resul
     }
     let mut information = [0u8; 64];
     let above = memory.size().saturating_sub(0x10_0000) >> 10;
-    for (at, value) in
-        [(0, GIVEN), (4, 639), (8, above as u32), (16, COMMAND_LINE), (44, map.len() as u32), (48, MAP)]
+    for (at, value) in [(0, GIVEN), (4, 639), (8, above as u32), (16, COMMAND_LINE), (44, map.len() as u32), (48, MAP)]
     {
         information[at..at + 4].copy_from_slice(&u32::to_le_bytes(value));
     }

@@ -4,7 +4,7 @@ use super::Vcpu;
 use crate::host::Host;
 use crate::vmcs::{InterruptStatus, Vmcs, field};
 use alloc::sync::Arc;
-use spec::vmx::{InterruptionInfo, InterruptionType, Interruptibility, PrimaryControls};
+use spec::vmx::{Interruptibility, InterruptionInfo, InterruptionType, PrimaryControls};
 use spec::x86::{Rflags, Vector};
 
 /// An event for a VM entry to inject.

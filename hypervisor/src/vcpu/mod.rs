@@ -40,8 +40,7 @@ pub enum Begin {
 }
 
 /// The MSRs that are the guest's while it runs and are switched with the vCPU, not at each exit: the hypervisor uses none of them.
-pub const SWITCHED_MSRS: [u32; 6] =
-    [msr::STAR, msr::LSTAR, msr::CSTAR, msr::FMASK, msr::KERNEL_GS_BASE, msr::TSC_AUX];
+pub const SWITCHED_MSRS: [u32; 6] = [msr::STAR, msr::LSTAR, msr::CSTAR, msr::FMASK, msr::KERNEL_GS_BASE, msr::TSC_AUX];
 
 /// A vCPU.
 pub struct Vcpu {

@@ -4,7 +4,7 @@ use super::{Begin, Vcpu, modes};
 use crate::host::Host;
 use crate::loader::Start;
 use crate::vmcs::{Segment, SegmentValue, Vmcs, field};
-use spec::vmx::{ActivityState, EntryControls, InterruptionInfo, Interruptibility, VmcsField};
+use spec::vmx::{ActivityState, EntryControls, Interruptibility, InterruptionInfo, VmcsField};
 use spec::x86::{Cr0, Cr4, Rflags};
 
 /// Access rights in the VMCS's format (SDM Vol. 3C, table 25-2).

@@ -1,0 +1,199 @@
+//! Machine files: a machine, and the guests that the hypervisor runs on it.
+
+use super::images;
+use crate::Error;
+use crate::cli::Size;
+use hypervisor::configuration::{Boot, Configuration, VmConfiguration};
+use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::{fmt, fs};
+
+/// A machine file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineFile {
+    /// The machine.
+    #[serde(default)]
+    pub machine: MachineSection,
+    /// The guests.
+    #[serde(default)]
+    vm: Vec<VmSection>,
+    /// Where names of files begin.
+    #[serde(skip)]
+    directory: PathBuf,
+}
+
+/// `[machine]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MachineSection {
+    /// The processor model, with changes as in `boot --cpu`.
+    pub cpu: Option<String>,
+    /// Number of processors.
+    pub processors: usize,
+    memory: String,
+}
+
+impl Default for MachineSection {
+    fn default() -> Self {
+        Self { cpu: None, processors: 1, memory: "256M".into() }
+    }
+}
+
+impl MachineSection {
+    /// The memory in bytes.
+    ///
+    /// # Errors
+    /// When it is no size.
+    pub fn memory(&self) -> Result<u64, Error> {
+        size("machine", &self.memory)
+    }
+}
+
+/// `[[vm]]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct VmSection {
+    name: String,
+    #[serde(default = "one")]
+    vcpus: u8,
+    memory: String,
+    #[serde(default = "one")]
+    weight: u32,
+    #[serde(default = "hundred")]
+    cap: u8,
+    #[serde(default)]
+    restart: bool,
+    boot: Kind,
+    image: String,
+    #[serde(default)]
+    command_line: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Kind {
+    RealMode,
+    Multiboot,
+}
+
+fn one<T: From<u8>>() -> T {
+    T::from(1)
+}
+
+fn hundred() -> u8 {
+    100
+}
+
+/// The most vCPUs that a guest can have.
+const MOST_VCPUS: u8 = 8;
+const MIB: u64 = 1 << 20;
+
+impl MachineFile {
+    /// From its text; files that it names are below `directory`.
+    ///
+    /// # Errors
+    /// When it is no TOML, or has what a machine file has not.
+    pub fn parse(text: &str, directory: &Path) -> Result<Self, Error> {
+        let mut file: Self = toml::from_str(text).map_err(|e| Error::new(e.to_string().trim_end().to_owned()))?;
+        file.directory = directory.to_owned();
+        Ok(file)
+    }
+
+    /// The guests, with their images.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or a value makes no sense.
+    pub fn configuration(&self) -> Result<Configuration, Error> {
+        if self.vm.is_empty() {
+            return Err(Error::new("there is no guest: a machine file has a [[vm]] section for each"));
+        }
+        let mut names = BTreeSet::new();
+        if let Some(twice) = self.vm.iter().find(|vm| !names.insert(&vm.name)) {
+            return Err(Error::new(format!("two guests are called {}", twice.name)));
+        }
+        let vms = self.vm.iter().map(|vm| self.vm(vm)).collect::<Result<_, _>>()?;
+        Ok(Configuration { vms })
+    }
+
+    fn vm(&self, vm: &VmSection) -> Result<VmConfiguration, Error> {
+        let wrong = |what: fmt::Arguments<'_>| Error::new(format!("guest {}: {what}", vm.name));
+        let memory = size(&vm.name, &vm.memory)?;
+        if memory < 2 * MIB || !memory.is_multiple_of(2 * MIB) || memory > 2 << 30 {
+            return Err(wrong(format_args!("memory is from 2M to 2G in steps of 2M")));
+        }
+        if vm.vcpus == 0 || vm.vcpus > MOST_VCPUS {
+            return Err(wrong(format_args!("vcpus is from 1 to {MOST_VCPUS}")));
+        }
+        if vm.weight == 0 || vm.cap == 0 || vm.cap > 100 {
+            return Err(wrong(format_args!("weight is 1 at least, cap is from 1 to 100 percent")));
+        }
+        let image = match vm.image.strip_prefix("builtin:") {
+            Some(name) => images::guest(name)?.to_vec(),
+            None => {
+                let path = self.directory.join(&vm.image);
+                fs::read(&path).map_err(|e| Error::file("read", &path, &e))?
+            }
+        };
+        let boot = match vm.boot {
+            Kind::RealMode if !vm.command_line.is_empty() => {
+                return Err(wrong(format_args!("what boots in real mode has no command-line")));
+            }
+            Kind::RealMode => Boot::RealMode { image },
+            Kind::Multiboot => Boot::Multiboot { image, command_line: vm.command_line.clone() },
+        };
+        Ok(VmConfiguration {
+            name: vm.name.clone(),
+            vcpus: vm.vcpus,
+            memory: (memory / MIB) as u32,
+            weight: vm.weight,
+            cap: vm.cap,
+            restart: vm.restart,
+            boot,
+        })
+    }
+}
+
+fn size(of: &str, text: &str) -> Result<u64, Error> {
+    text.parse::<Size>().map(|size| size.0).map_err(|e| Error::new(format!("{of}: memory {text}: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::EXAMPLES;
+
+    fn configuration(text: &str) -> Result<Configuration, String> {
+        let file = MachineFile::parse(text, Path::new("")).map_err(|e| e.to_string())?;
+        file.configuration().map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn every_example_is_a_machine_file() {
+        for (name, text) in EXAMPLES {
+            assert!(text.starts_with("# "), "{name} does not say what it is");
+            assert!(!configuration(text).unwrap().vms.is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_by_name() {
+        let vm =
+            |rest: &str| format!("[[vm]]\nname = \"a\"\nboot = \"multiboot\"\nimage = \"builtin:long-mode\"\n{rest}");
+        let good = vm("memory = \"2M\"");
+        assert_eq!(configuration(&good).unwrap().vms[0].weight, 1);
+        for (text, word) in [
+            (String::new(), "no guest"),
+            (vm("memory = \"3M\""), "steps of 2M"),
+            (vm("memory = \"2M\"\nvcpus = 0"), "vcpus"),
+            (vm("memory = \"2M\"\ncap = 101"), "cap"),
+            (vm("memory = \"2M\"\ndisk = \"x\""), "disk"),
+            (format!("{good}\n{good}"), "two guests"),
+            (good.replace("long-mode", "other"), "no built-in guest"),
+        ] {
+            let error = configuration(&text).unwrap_err();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! `vanderpool run`: guests side by side on the hypervisor, which runs on the machine.
+
+pub mod images;
+pub mod machine_file;
+mod report;
+
+use crate::boot::HostConsole;
+use crate::cli;
+use crate::host::{Keyboard, Signals};
+use crate::{Error, exit_status};
+use devices::ports::Output;
+use machine::exit_statistics::ExitStatistics;
+use machine::{Boot, Config, Machine, Outcome, TestDevices, Watchers};
+use machine_file::MachineFile;
+use processor::models::Model;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// The built-in examples: their names and files. The first is the demo.
+pub const EXAMPLES: [(&str, &str); 2] =
+    [("demo", include_str!("../../../examples/demo.toml")), ("shares", include_str!("../../../examples/shares.toml"))];
+
+/// Runs the guests to their end; gives the exit status.
+///
+/// # Errors
+/// When an argument or a file is not right, before the machine starts.
+pub fn run(arguments: &cli::Run) -> Result<u8, Error> {
+    if arguments.list {
+        for (name, text) in EXAMPLES {
+            println!("{name:<10} {}", text.lines().next().unwrap_or_default().trim_start_matches("# "));
+        }
+        return Ok(0);
+    }
+    let file = read(arguments.machine.as_deref())?;
+    let configuration = file.configuration()?;
+    let module = configuration.pack().map_err(|e| Error::new(format!("cannot pack the guests: {e}")))?;
+    if let Some(directory) = &arguments.export {
+        return export(directory, &module);
+    }
+    let labels = Labels::default();
+    let mut machine = build(&file, arguments, module, labels.clone())?;
+    machine.watch(Watchers { exits: Some(ExitStatistics::default()), ..Watchers::default() });
+    let mut console = HostConsole::new(Keyboard::none(), Signals::watch()?);
+    let start = Instant::now();
+    let outcome = machine.run(&mut console, arguments.max_instructions);
+    let elapsed = start.elapsed();
+    if let Some(exits) = &machine.watchers().exits {
+        print!("{}", report::instructions(exits, &labels.text()));
+        if arguments.stats {
+            crate::boot::report(&machine, elapsed);
+            eprint!("{exits}");
+        }
+    }
+    Ok(status(&outcome, &console))
+}
+
+/// The machine file of that name, or the built-in example.
+fn read(name: Option<&str>) -> Result<MachineFile, Error> {
+    let name = name.unwrap_or(EXAMPLES[0].0);
+    if let Some((name, text)) = EXAMPLES.into_iter().find(|(example, _)| *example == name) {
+        return MachineFile::parse(text, Path::new("")).map_err(|e| Error::new(format!("example {name}: {e}")));
+    }
+    let path = Path::new(name);
+    let text = fs::read_to_string(path).map_err(|e| Error::file("read", path, &e))?;
+    MachineFile::parse(&text, path.parent().unwrap_or(Path::new(""))).map_err(|e| Error::new(format!("{name}: {e}")))
+}
+
+fn export(directory: &Path, module: &[u8]) -> Result<u8, Error> {
+    fs::create_dir_all(directory).map_err(|e| Error::file("create", directory, &e))?;
+    for (name, bytes) in [("hypervisor", images::hypervisor()?), ("guests", module)] {
+        let path = directory.join(name);
+        fs::write(&path, bytes).map_err(|e| Error::file("write", &path, &e))?;
+    }
+    Ok(0)
+}
+
+fn build(file: &MachineFile, arguments: &cli::Run, module: Vec<u8>, labels: Labels) -> Result<Machine, Error> {
+    let boot = Boot::Direct {
+        name: "hypervisor".into(),
+        kernel: images::hypervisor()?.to_vec(),
+        initrd: Some(module),
+        initrd_name: "guests".into(),
+        command_line: String::new(),
+    };
+    let mut config = Config::new(boot);
+    let model = arguments.cpu.as_deref().or(file.machine.cpu.as_deref());
+    config.model = model.map(Model::named).transpose().map_err(Error::new)?.unwrap_or_else(Model::default_model);
+    config.processors = arguments.processors.unwrap_or(file.machine.processors);
+    config.memory = file.machine.memory()?;
+    config.reboot = false;
+    // The hypervisor ends the run through it.
+    config.test_devices = TestDevices { debug_exit: true, ..TestDevices::default() };
+    config.serial = vec![Box::new(crate::boot::Stdout)];
+    config.debug_port = Box::new(labels);
+    Machine::new(config).map_err(|error| Error::new(error.to_string()))
+}
+
+/// What the hypervisor tells on the debug port: which VMCS is which vCPU's.
+#[derive(Clone, Default)]
+struct Labels(Arc<Mutex<Vec<u8>>>);
+
+impl Labels {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+}
+
+impl Output for Labels {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+    }
+}
+
+fn status(outcome: &Outcome, console: &HostConsole) -> u8 {
+    match outcome {
+        // What `metal` gives to `bare::cpu::end`, as isa-debug-exit shows it.
+        Outcome::DebugExit(1) => 0,
+        Outcome::DebugExit(3) => exit_status::REFUSED,
+        Outcome::DebugExit(_) => exit_status::GUEST_FAILED,
+        outcome => crate::boot::status(outcome, console),
+    }
+}

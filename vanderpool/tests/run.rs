@@ -1,0 +1,110 @@
+//! `vanderpool run`: guests side by side on the hypervisor.
+
+mod common;
+
+use common::{Run, run, temporary};
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// The cells of the table's row `name`, as numbers.
+#[track_caller]
+fn row(run: &Run, name: &str) -> Vec<u64> {
+    let line = run.console.lines().find(|line| line.trim_start().starts_with(name));
+    let line = line.unwrap_or_else(|| panic!("no row {name:?}\n{}", run.console));
+    let cells = line.trim_start()[name.len()..].split_whitespace();
+    cells.map(|cell| cell.parse().unwrap_or_else(|_| panic!("{line}"))).collect()
+}
+
+#[track_caller]
+fn demo(cpu: &str) -> Run {
+    let run = run(&["run", "demo", "--cpu", cpu], LIMIT);
+    run.expect("[protected] 64 pages came when they were touched").expect("[protected] 100 interrupts of the timer");
+    run
+}
+
+/// What every guest of the demo says, and that the machine's table goes with it.
+#[track_caller]
+fn complete(cpu: &str) -> Run {
+    let run = demo(cpu);
+    run.expect_status(0).expect("[real] 1438 primes below 12000").expect("ticks of the timer; the time is 00:00:00");
+    run.expect("[long] 500 interrupts sent to the other processor and answered");
+    assert_eq!(row(&run, "HLT"), [20, 0, 1001]);
+    assert_eq!(row(&run, "EPT pages of 2 MiB"), [1, 8, 8]);
+    assert!(row(&run, "instructions (the machine's)").iter().all(|count| *count > 100_000));
+    run
+}
+
+#[test]
+fn without_arguments_the_demo_runs() {
+    run::<&str>(&[], LIMIT).expect_status(0).expect("guest long: ended");
+}
+
+#[test]
+fn with_apicv_interrupts_need_no_exits() {
+    let run = complete("icelake-server");
+    run.expect("APICv (virtual-interrupt delivery, posted interrupts)");
+    assert_eq!(row(&run, "events injected")[2], 0);
+    assert!(row(&run, "virtual interrupts")[2] > 990);
+}
+
+#[test]
+fn without_apicv_the_local_apics_are_emulated() {
+    for (cpu, text) in [
+        ("icelake-server,-posted-interrupts", "APICv (virtual-interrupt delivery)"),
+        ("icelake-server,-virtual-interrupts", "FlexPriority"),
+        ("icelake-server,-tpr-shadow", "emulated (no TPR shadow)"),
+    ] {
+        let run = complete(cpu);
+        run.expect(text);
+    }
+}
+
+#[test]
+fn without_preemption_timer_or_vpid_it_runs() {
+    complete("icelake-server,-preemption-timer").expect("interrupted by the local APIC's timer");
+    complete("icelake-server,-vpid").expect("VPID: no");
+}
+
+#[test]
+fn without_unrestricted_guest_real_mode_is_refused_and_the_others_run() {
+    let run = demo("icelake-server,-unrestricted-guest");
+    run.expect_status(14)
+        .expect("guest real is refused: it starts in real-address mode")
+        .expect("guest protected: ended");
+}
+
+#[test]
+fn what_no_guest_can_do_without_is_missed_by_name() {
+    for (cpu, reason) in [("icelake-server,-ept", "has no EPT"), ("basic64", "has no VT-x")] {
+        run(&["run", "--cpu", cpu], LIMIT).expect_status(12).expect(reason);
+    }
+}
+
+#[test]
+fn weights_and_caps_share_a_processor() {
+    let run = run(&["run", "shares"], LIMIT);
+    run.expect_status(0);
+    let ended = |guest: &str| run.console.find(&format!("[{guest}] 100 interrupts")).unwrap();
+    assert!(ended("heavy") < ended("capped") && ended("light") < ended("capped"), "{}", run.console);
+}
+
+/// A guest that triple-faults starts again and its neighbour does not notice.
+#[test]
+fn a_triple_fault_is_the_guest_s_own() {
+    // Counts its starts in the RTC's memory, which a reset keeps; the third time it ends.
+    let image = [
+        0xb0, 0x50, 0xe6, 0x70, 0xe4, 0x71, 0x40, 0x88, 0xc3, 0xb0, 0x50, 0xe6, 0x70, 0x88, 0xd8, 0xe6, 0x71, 0x3c, 3,
+        0x74, 8, 0x0f, 0x01, 0x1e, 0x2c, 0x7c, 0xcc, 0xeb, 0xfe, 0x66, 0x31, 0xc0, 0xba, 0xf4, 0, 0x66, 0xef, 0xf4, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    ];
+    let _ = temporary("crash.bin", &image);
+    let text = "[machine]\nprocessors = 2\nmemory = \"64M\"\n\
+        [[vm]]\nname = \"crash\"\nmemory = \"2M\"\nrestart = true\nboot = \"real-mode\"\nimage = \"crash.bin\"\n\
+        [[vm]]\nname = \"neighbour\"\nmemory = \"2M\"\nboot = \"multiboot\"\nimage = \"builtin:protected-mode\"\n";
+    let file = temporary("crash.toml", text.as_bytes());
+    let run = run(&["run", file.to_str().unwrap()], LIMIT);
+    run.expect_status(0).expect("[neighbour] 100 interrupts of the timer");
+    assert_eq!(row(&run, "started again"), [2, 0]);
+    assert_eq!(row(&run, "triple fault"), [2, 0]);
+}
