@@ -12,3 +12,4 @@ pub mod power;
 pub mod resources;
 pub mod root_complex;
 pub mod smbios;
+pub mod vtd;

@@ -29,6 +29,8 @@ pub const PCI_MEMORY64_SIZE: u64 = 64 * GIB;
 pub const IO_APIC_BASE: u64 = 0xfec0_0000;
 /// HPET registers.
 pub const HPET_BASE: u64 = 0xfed0_0000;
+/// Registers of the remapping unit, where there is one.
+pub const IOMMU_BASE: u64 = 0xfed9_0000;
 /// Root complex register block of the ICH9.
 pub const RCBA_BASE: u64 = 0xfed1_c000;
 /// Size of the root complex register block.

@@ -5,12 +5,14 @@ pub mod state;
 use crate::config::{Config, Sata};
 use crate::error::Error;
 use crate::interrupts::InterruptWires;
+use crate::iommu::{self, HPET_REQUESTER, IO_APIC_REQUESTER, RemappedDma, SharedUnit};
 use crate::memory::BoardMemory;
 use crate::ports::{BoardClock, BoardDma, BoardMsi, BoardPin, BoardPower, Line, Request, Wires};
 use chipset::fw_cfg::{FwCfg, Items, REGION_DMA, REGION_SELECTOR};
-use chipset::memory_map::{HPET_BASE, IO_APIC_BASE, PM_SIZE, RCBA_SIZE};
+use chipset::memory_map::{HPET_BASE, IO_APIC_BASE, IOMMU_BASE, PM_SIZE, RCBA_SIZE};
 use chipset::power::{PowerManagement, REGION_APM, REGION_PM};
 use chipset::root_complex::{Decoded, RootComplex, Slot};
+use chipset::vtd::{Interrupt, Source};
 use devices::ahci::{Ahci, AtaDisk, Drive, OpticalDrive};
 use devices::debug_port::DebugPort;
 use devices::device::{Device, Region};
@@ -25,7 +27,7 @@ use devices::pci::{PciFunction, WindowKind};
 use devices::pci_testdev::PciTestdev;
 use devices::pic::DualPic;
 use devices::pit::Pit;
-use devices::ports::{Clock, PinBox, PowerRequest, Unconnected};
+use devices::ports::{Clock, Dma, PinBox, PowerRequest, Unconnected};
 use devices::rtc::Rtc;
 use devices::serial::Serial;
 use devices::virtio::blk::Block;
@@ -62,6 +64,10 @@ pub struct Board {
     pub memory: BoardMemory,
     /// PCI.
     pub root: RootComplex,
+    /// The remapping unit.
+    pub iommu: Option<SharedUnit>,
+    /// The I/O APIC's interrupts are verified by its source id.
+    verify_io_apic: bool,
     decoded: Decoded,
     interrupts: InterruptWires,
     pic: DualPic,
@@ -106,13 +112,15 @@ impl Board {
             Box::new(clock)
         };
         let mut root = RootComplex::new(Box::new(BoardPower(wires.clone())));
-        let console = plug_functions(config, &mut root, &memory, &wires, &mut clock)?;
+        let dma = BoardDma { ram: memory.ram.clone(), layout: memory.layout };
+        let iommu = config.iommu.map(|config| SharedUnit::new(&config, dma.clone(), &wires));
+        let mut plugs = Plugs { root: &mut root, dma: &dma, wires: &wires, iommu: iommu.as_ref() };
+        let console = plug_functions(config, &mut plugs, &mut clock)?;
         let serial = std::mem::take(&mut config.serial)
             .into_iter()
             .enumerate()
             .map(|(i, output)| Serial::new(pin(Line::Isa(SERIAL_PORTS[i].1)), output, clock(Alarm::Serial(i))))
             .collect();
-        let dma = BoardDma { ram: memory.ram.clone(), layout: memory.layout };
         let test = config
             .test_devices
             .pc
@@ -162,6 +170,8 @@ impl Board {
             map_changed: false,
             memory,
             root,
+            iommu,
+            verify_io_apic: config.iommu.is_none_or(|iommu| iommu.verify_io_apic),
             wires,
         };
         Ok(board)
@@ -183,6 +193,9 @@ impl Board {
     /// Power-on reset of everything but memory.
     pub fn reset(&mut self) {
         self.root.reset();
+        if let Some(unit) = &self.iommu {
+            unit.lock().reset();
+        }
         for device in
             [&mut self.pic as &mut dyn Device, &mut self.io_apic, &mut self.pit, &mut self.rtc, &mut self.hpet]
         {
@@ -245,14 +258,34 @@ impl Board {
                         self.interrupts.set(line, level);
                         self.drive();
                     }
-                    Request::Message(_requester, address, data) => {
-                        if let Some(message) = InterruptMessage::from_msi(address, data) {
-                            self.messages.push((None, message));
-                        }
+                    Request::Message(requester, address, data) => {
+                        let message = self.remap(requester, address, data);
+                        self.messages.extend(message.map(|message| (None, message)));
+                    }
+                    Request::UnitEvent(address, data) => {
+                        let message = iommu::event_message(address, data);
+                        self.messages.extend(message.map(|message| (None, message)));
                     }
                     Request::Power(request) => self.power_requests.push(request),
                 }
             }
+        }
+    }
+
+    /// What becomes of an interrupt message of `requester`.
+    fn remap(&self, requester: u16, address: u64, data: u32) -> Option<InterruptMessage> {
+        let remapped = match &self.iommu {
+            None => Interrupt::Unchanged,
+            Some(unit) => {
+                let is_known = self.verify_io_apic || requester != IO_APIC_REQUESTER;
+                let source = if is_known { Source::Verified(requester) } else { Source::Unverified(requester) };
+                unit.lock().interrupt(source, address, data)
+            }
+        };
+        match remapped {
+            Interrupt::Unchanged => InterruptMessage::from_msi(address, data),
+            Interrupt::Remapped(interrupt) => iommu::message(&interrupt),
+            Interrupt::Noted | Interrupt::Blocked(_) => None,
         }
     }
 
@@ -411,12 +444,19 @@ impl Board {
         Some((self.root.function(slot)? as &mut dyn Device, bar, base))
     }
 
+    fn unit_at(&self, address: u64) -> Option<&SharedUnit> {
+        self.iommu.as_ref().filter(|_| address.wrapping_sub(IOMMU_BASE) < spec::vtd::registers::SIZE)
+    }
+
     /// Reads memory-mapped I/O.
     pub fn memory_read(&mut self, address: u64, size: u8) -> u64 {
         if let Some((base, length)) = self.decoded.ecam
             && address.wrapping_sub(base) < length
         {
             return self.root.ecam_read(address - base, size);
+        }
+        if let Some(unit) = self.unit_at(address) {
+            return unit.lock().read(0, address - IOMMU_BASE, size);
         }
         match self.memory_device(address) {
             Some((device, region, base)) => device.read(region, address - base, size),
@@ -434,7 +474,9 @@ impl Board {
             }
             return;
         }
-        if let Some((device, region, base)) = self.memory_device(address) {
+        if let Some(unit) = self.unit_at(address) {
+            unit.lock().write(0, address - IOMMU_BASE, size, value);
+        } else if let Some((device, region, base)) = self.memory_device(address) {
             device.write(region, address - base, size, value);
         } else if let Some(shadow) =
             self.decoded.shadow.iter().find(|shadow| address.wrapping_sub(shadow.base) < shadow.size)
@@ -447,16 +489,12 @@ impl Board {
     }
 }
 
-/// Requester id of the I/O APIC: a function that is not on the bus, as chipsets have it.
-const IO_APIC_REQUESTER: u16 = 0xff << 8;
-/// Requester id of the HPET.
-const HPET_REQUESTER: u16 = 0xff << 8 | 1;
-
 /// Puts functions into the free slots of the bus.
 struct Plugs<'a> {
     root: &'a mut RootComplex,
-    memory: &'a BoardMemory,
+    dma: &'a BoardDma,
     wires: &'a Arc<Wires>,
+    iommu: Option<&'a SharedUnit>,
 }
 
 impl Plugs<'_> {
@@ -476,11 +514,17 @@ impl Plugs<'_> {
         slot: Slot,
         make: impl FnOnce(VirtioPorts) -> F,
     ) -> Result<Slot, Error> {
+        let memory = self.dma.clone();
+        let requester = slot.requester_id();
+        let dma: Box<dyn Dma> = match self.iommu {
+            None => Box::new(memory),
+            Some(unit) => Box::new(RemappedDma { requester, unit: unit.clone(), memory, wires: self.wires.clone() }),
+        };
         let ports = VirtioPorts {
-            dma: Box::new(BoardDma { ram: self.memory.ram.clone(), layout: self.memory.layout }),
+            dma,
             interrupts: InterruptPorts {
                 pin: Box::new(BoardPin(self.wires.clone(), Line::Pci(slot.device, 0))),
-                msi: Box::new(BoardMsi(self.wires.clone(), slot.requester_id())),
+                msi: Box::new(BoardMsi(self.wires.clone(), requester)),
             },
         };
         self.root.plug(slot, Box::new(make(ports))).map_err(|_| Error::BusFull)?;
@@ -491,12 +535,9 @@ impl Plugs<'_> {
 /// Plugs in the PCI functions of `config`; gives the slot of the virtio console.
 fn plug_functions(
     config: &mut Config,
-    root: &mut RootComplex,
-    memory: &BoardMemory,
-    wires: &Arc<Wires>,
+    plugs: &mut Plugs<'_>,
     clock: &mut dyn FnMut(Alarm) -> Box<dyn Clock>,
 ) -> Result<Option<Slot>, Error> {
-    let mut plugs = Plugs { root, memory, wires };
     if let Some(backend) = config.network.take() {
         let mac = config.mac;
         plugs.plug(|ports| VirtioPci::new(Net::new(backend, mac), ports))?;

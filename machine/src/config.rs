@@ -1,6 +1,7 @@
 //! What a machine is made of.
 
 use crate::boot::firmware::Firmware;
+use chipset::vtd::UnitConfig;
 use devices::network::NetworkBackend;
 use devices::ports::{Discard, Output};
 use devices::storage::Storage;
@@ -65,6 +66,22 @@ impl TestDevices {
     pub const ALL: Self = Self { debug_exit: true, pc: true, pci: true };
 }
 
+/// A remapping unit of VT-d between the devices on one side, memory and processors on the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Iommu {
+    /// What the unit has. Its host address width is that of the processor model.
+    pub unit: UnitConfig,
+    /// Interrupts of the I/O APIC are verified by its source id. QEMU's I/O APIC has none and passes all verification, on which tests made
+    /// for QEMU rely.
+    pub verify_io_apic: bool,
+}
+
+impl Default for Iommu {
+    fn default() -> Self {
+        Self { unit: UnitConfig::default(), verify_io_apic: true }
+    }
+}
+
 /// What executes instructions. A run is to be the same with either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
@@ -106,6 +123,8 @@ pub struct Config {
     pub pit: bool,
     /// Devices for test programs.
     pub test_devices: TestDevices,
+    /// The remapping unit.
+    pub iommu: Option<Iommu>,
     /// An `edu` function for each DMA mask.
     pub edu: Vec<u64>,
     /// Seconds since 1970-01-01T00:00:00Z at power-on.
@@ -133,6 +152,7 @@ impl Config {
             debug_port: Box::new(Discard),
             pit: true,
             test_devices: TestDevices::default(),
+            iommu: None,
             edu: Vec::new(),
             // 2026-01-01T00:00:00Z
             start_time: 1_767_225_600,

@@ -49,8 +49,8 @@ impl InterruptWires {
         for irq in (0..16u8).filter(|irq| *irq != 2) {
             pic.set_line(irq, isa >> irq & 1 != 0);
         }
-        // The I/O APIC has PIRQs on inputs of their own, so there only the devices' own ISA wires count.
-        let mut inputs = self.io_apic | u32::from(devices) & !1 & !(1 << 2) | u32::from(self.pci.pirq) << 16;
+        // The I/O APIC has PIRQs on inputs of their own, and as on QEMU's boards on those of the ISA interrupts to which they are routed.
+        let mut inputs = self.io_apic | u32::from(isa) & !1 & !(1 << 2) | u32::from(self.pci.pirq) << 16;
         inputs |= u32::from(devices & 1) << 2;
         for input in 0..24u8 {
             io_apic.set_line(input, inputs >> input & 1 != 0);

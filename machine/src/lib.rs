@@ -15,6 +15,7 @@ pub mod exit_statistics;
 pub mod explain;
 mod host;
 mod interrupts;
+mod iommu;
 mod memory;
 mod ports;
 mod processors;
@@ -23,7 +24,8 @@ mod state;
 pub mod trace;
 pub mod watch;
 
-pub use config::{Boot, Config, Console, Disk, Engine, Sata, TestDevices};
+pub use chipset::vtd::UnitConfig;
+pub use config::{Boot, Config, Console, Disk, Engine, Iommu, Sata, TestDevices};
 pub use dump::DUMPS;
 pub use error::Error;
 pub use host::{Host, HostEvent, NoHost};

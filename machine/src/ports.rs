@@ -30,6 +30,8 @@ pub enum Request {
     Line(Line, bool),
     /// A message-signalled interrupt from a requester.
     Message(u16, u64, u32),
+    /// An interrupt of the remapping unit itself.
+    UnitEvent(u64, u32),
     /// Power.
     Power(PowerRequest),
 }
@@ -159,7 +161,8 @@ impl Power for BoardPower {
     }
 }
 
-/// A device's memory. The requester id is what an IOMMU will ask for.
+/// Memory by physical addresses: a device's where there is no remapping unit, and the unit's own.
+#[derive(Clone)]
 pub struct BoardDma {
     /// Guest RAM.
     pub ram: Arc<GuestRam>,

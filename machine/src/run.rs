@@ -111,6 +111,9 @@ impl Machine {
             return Err(Error::Memory(config.memory));
         }
         config.memory = config.memory.next_multiple_of(processor::memory::ram::PAGE_SIZE);
+        if let Some(iommu) = &mut config.iommu {
+            iommu.unit.host_address_width = config.model.physical_bits;
+        }
         let layout = RamLayout::new(config.memory);
         let processors = config.processors as u8;
         let acpi = AcpiTables::new(&AcpiConfig {
@@ -118,6 +121,7 @@ impl Machine {
             processors,
             serial_ports: crate::board::SERIAL_PORTS[..config.serial.len().min(4)].to_vec(),
             keyboard_controller: true,
+            iommu: config.iommu.map(|iommu| crate::iommu::acpi(&iommu)),
         });
         let boot = std::mem::replace(
             &mut config.boot,

@@ -5,6 +5,7 @@
 //!
 //! - [`x86`]: system structures of the processor (control registers, descriptors, MSRs, CPUID leaves, paging, ...)
 //! - [`vmx`] is VT-x (VMCS fields, controls, capability MSRs, exit reasons, every VM-entry check by name, EPT)
+//! - [`vtd`] is VT-d (registers, tables, invalidation descriptors, interrupt-remapping entries, every fault reason by name)
 //! - [`apic`]: local APIC and I/O APIC registers
 //! - [`pci`]: configuration space, MSI and MSI-X, the PCI Express capability
 //! - [`virtio`]: virtio over PCI: capabilities, common configuration, rings, feature bits
@@ -18,4 +19,5 @@ pub mod apic;
 pub mod pci;
 pub mod virtio;
 pub mod vmx;
+pub mod vtd;
 pub mod x86;

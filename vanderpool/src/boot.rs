@@ -107,6 +107,10 @@ pub(crate) fn build(arguments: &cli::Boot) -> Result<Machine, Error> {
     if let Some(Network::User) = arguments.net {
         config.network = Some(Box::new(UserNetwork::new()));
     }
+    config.iommu = arguments.iommu.map(|iommu| iommu.0);
+    if arguments.edu {
+        config.edu.push(u64::MAX);
+    }
     let virtio_stdio = arguments.virtio_console == Some(Serial::Stdio);
     if virtio_stdio && arguments.serial != Serial::None {
         return Err(Error::new(

@@ -19,6 +19,23 @@ pub struct AcpiConfig {
     pub serial_ports: Vec<(u16, u8)>,
     /// A keyboard controller is at ports 0x60 and 0x64.
     pub keyboard_controller: bool,
+    /// The remapping unit, if there is one.
+    pub iommu: Option<RemappingConfig>,
+}
+
+/// What the DMAR table tells about the remapping unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RemappingConfig {
+    /// Bits of physical addresses.
+    pub host_address_width: u8,
+    /// It remaps interrupts.
+    pub interrupt_remapping: bool,
+    /// Functions may have TLBs of their own.
+    pub device_tlb: bool,
+    /// Source id of the I/O APIC.
+    pub io_apic: u16,
+    /// Source id of the HPET.
+    pub hpet: u16,
 }
 
 /// A place in the tables that depends on where they are.
@@ -154,6 +171,7 @@ mod tests {
             processors: 4,
             serial_ports: vec![(0x3f8, 4), (0x2f8, 3)],
             keyboard_controller: true,
+            iommu: None,
         })
     }
 
@@ -225,6 +243,33 @@ mod tests {
         }
         let (linked, rsdp) = tables().link(0x7fe0_0040);
         assert!(files[0].1 == linked && files[1].1 == rsdp);
+    }
+
+    #[test]
+    fn dmar_names_the_unit_and_the_sources_of_interrupts_that_are_no_functions() {
+        let iommu = RemappingConfig {
+            host_address_width: 46,
+            interrupt_remapping: true,
+            device_tlb: false,
+            io_apic: 0xff00,
+            hpet: 0xff01,
+        };
+        let config = AcpiConfig {
+            ram: RamLayout::new(GIB),
+            processors: 1,
+            serial_ports: Vec::new(),
+            keyboard_controller: true,
+            iommu: Some(iommu),
+        };
+        let (bytes, rsdp) = AcpiTables::new(&config).link(0x3fff_0000);
+        let found = walk(&bytes, &rsdp, 0x3fff_0000);
+        let dmar = found.iter().find(|table| &table[..4] == b"DMAR").unwrap();
+        assert_eq!((sum(dmar), &dmar[36..38]), (0, &[45, 1][..]));
+        let unit = &dmar[48..];
+        assert_eq!((&unit[..8], unit.len()), (&[0, 0, 32, 0, 1, 0, 0, 0][..], 32));
+        assert_eq!(unit[8..16], crate::memory_map::IOMMU_BASE.to_le_bytes());
+        assert_eq!(unit[16..24], [3, 8, 0, 0, 0, 0xff, 0, 0], "I/O APIC 0 at ff:00.0");
+        assert_eq!(unit[24..32], [4, 8, 0, 0, 0, 0xff, 0, 1], "HPET 0 at ff:00.1");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The static tables.
 
+use super::RemappingConfig;
 use super::{AcpiConfig, AcpiTables, Fixup, dsdt};
-use crate::memory_map::{ECAM_BASE, HPET_BASE, IO_APIC_BASE, LOCAL_APIC_BASE, PM_BASE, SCI_IRQ};
+use crate::memory_map::{ECAM_BASE, HPET_BASE, IO_APIC_BASE, IOMMU_BASE, LOCAL_APIC_BASE, PM_BASE, SCI_IRQ};
 use crate::power::offset;
 use crate::root_complex::RESET_CONTROL;
 use acpi_tables::Aml;
@@ -60,7 +61,10 @@ pub(super) fn build(config: &AcpiConfig) -> AcpiTables {
     builder.point(fadt, 140, 8, dsdt);
     builder.checksum(fadt, acpi_tables::fadt::FADT::len());
 
-    let listed = [fadt, builder.add(&madt(config)), builder.add(&hpet()), builder.add(&mcfg())];
+    let mut listed = vec![fadt, builder.add(&madt(config)), builder.add(&hpet()), builder.add(&mcfg())];
+    if let Some(iommu) = &config.iommu {
+        listed.push(builder.add(&dmar(iommu)));
+    }
     let mut root = |signature, width: usize| {
         let at = builder.add(&sdt(signature, 1, &vec![0; width * listed.len()]));
         for (i, table) in listed.iter().enumerate() {
@@ -169,6 +173,26 @@ fn hpet() -> Sdt {
     contents.extend(HPET_BASE.to_le_bytes());
     contents.extend([0; 4]); // number 0, minimum tick not told, no page protection
     sdt(*b"HPET", 1, &contents)
+}
+
+/// VT-d, 8.1 and 8.3: one unit for everything on the segment.
+fn dmar(iommu: &RemappingConfig) -> Sdt {
+    use spec::vtd::dmar::{ALL, HARDWARE_UNIT, INTERRUPT_REMAPPING, ROOT_PORT_ATS, SCOPE_HPET, SCOPE_IO_APIC};
+    let flags = if iommu.interrupt_remapping { INTERRUPT_REMAPPING } else { 0 };
+    let mut contents = vec![iommu.host_address_width - 1, flags];
+    contents.extend([0; 10]);
+    let scope = |kind, source: u16| [kind, 8, 0, 0, 0, (source >> 8) as u8, (source >> 3 & 31) as u8, source as u8 & 7];
+    let scopes = [scope(SCOPE_IO_APIC, iommu.io_apic), scope(SCOPE_HPET, iommu.hpet)].concat();
+    contents.extend(HARDWARE_UNIT.to_le_bytes());
+    contents.extend((16 + scopes.len() as u16).to_le_bytes());
+    contents.extend([ALL, 0, 0, 0]); // one page of registers, segment 0
+    contents.extend(IOMMU_BASE.to_le_bytes());
+    contents.extend(scopes);
+    if iommu.device_tlb {
+        contents.extend(ROOT_PORT_ATS.to_le_bytes());
+        contents.extend([8, 0, ALL, 0, 0, 0]);
+    }
+    sdt(*b"DMAR", 1, &contents)
 }
 
 /// PCI Firmware Specification 3.3, 4.1.2.

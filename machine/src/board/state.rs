@@ -5,6 +5,7 @@ use crate::interrupts::InterruptWires;
 use chipset::fw_cfg::FwCfgState;
 use chipset::power::PowerManagementState;
 use chipset::root_complex::{RootComplexState, Slot};
+use chipset::vtd::RemappingUnitState;
 use devices::debug_port::DebugPortState;
 use devices::hpet::HpetState;
 use devices::i8042::I8042State;
@@ -27,6 +28,7 @@ pub struct BoardState {
     root: RootComplexState,
     /// What is plugged in, each in the encoding of its own state.
     functions: Vec<(Slot, Vec<u8>)>,
+    iommu: Option<RemappingUnitState>,
     interrupts: InterruptWires,
     pic: DualPicState,
     io_apic: IoApicState,
@@ -48,6 +50,8 @@ impl Board {
             wires,
             memory: _,
             root,
+            iommu,
+            verify_io_apic: _,
             decoded: _,
             interrupts,
             pic,
@@ -76,6 +80,7 @@ impl Board {
             alarms: wires.alarms(),
             root: root.save(),
             functions: root.save_functions(),
+            iommu: iommu.as_ref().map(|unit| unit.lock().save()),
             interrupts: interrupts.clone(),
             pic: pic.save(),
             io_apic: io_apic.save(),
@@ -98,6 +103,7 @@ impl Board {
             alarms,
             root,
             functions,
+            iommu,
             interrupts,
             pic,
             io_apic,
@@ -114,6 +120,11 @@ impl Board {
         self.wires.set_now(*now);
         self.root.restore(root);
         self.root.restore_functions(functions)?;
+        match (&self.iommu, iommu) {
+            (Some(mine), Some(saved)) => mine.lock().restore(saved),
+            (None, None) => {}
+            _ => return None,
+        }
         self.pic.restore(pic);
         self.io_apic.restore(io_apic);
         self.pit.restore(pit);

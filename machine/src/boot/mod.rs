@@ -184,6 +184,7 @@ pub(crate) mod tests {
             processors: 1,
             serial_ports: vec![(0x3f8, 4)],
             keyboard_controller: false,
+            iommu: None,
         })
     }
 

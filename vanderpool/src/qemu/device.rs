@@ -16,6 +16,7 @@ pub(super) struct Devices {
     /// MAC address of the network function, if there is one.
     pub network: Option<[u8; 6]>,
     pub console: Option<Sink>,
+    pub iommu: Option<machine::Iommu>,
     pub debug_port: Option<Sink>,
 }
 
@@ -33,6 +34,7 @@ const DEVICES: &[(&str, &str, &str)] = &[
     ("edu", "PCI", ""),
     ("ide-cd", "IDE", "virtual IDE CD-ROM"),
     ("ide-hd", "IDE", "virtual IDE disk"),
+    ("intel-iommu", "System", "Intel IOMMU (VT-d) DMA Remapping device"),
     ("isa-debug-exit", "ISA", ""),
     ("isa-debugcon", "ISA", ""),
     ("pc-testdev", "ISA", ""),
@@ -107,12 +109,15 @@ pub(super) fn add(options: &mut Options, value: &str) -> Result<(), Problem> {
         }
         "virtio-rng" => {
             pairs.ignore(&["rng", "max-bytes", "period"]);
+            pairs.only("iommu_platform", &["on"])?;
             options.devices.entropy = true;
         }
         "virtio-blk" | "ide-hd" | "ide-cd" => {
             let drive = needed(&mut pairs, "drive")?;
             let serial = pairs.take("serial");
             pairs.ignore(&["disable-legacy", "disable-modern", "num-queues", "iothread", "write-cache"]);
+            // Every access of every function passes the IOMMU.
+            pairs.only("iommu_platform", &["on"])?;
             let (virtio, optical) = (plain(&name) == "virtio-blk", name == "ide-cd");
             options.devices.blocks.push(Block { drive, virtio, optical, serial });
         }
@@ -123,16 +128,37 @@ pub(super) fn add(options: &mut Options, value: &str) -> Result<(), Problem> {
             }
             let mac = pairs.take("mac");
             pairs.ignore(&["disable-legacy", "disable-modern", "mq", "vectors"]);
+            pairs.only("iommu_platform", &["on"])?;
             options.devices.add_network(mac.as_deref())?;
         }
-        "virtio-serial" => pairs.ignore(&["max_ports", "disable-legacy", "disable-modern"]),
+        "virtio-serial" => {
+            pairs.ignore(&["max_ports", "disable-legacy", "disable-modern"]);
+            pairs.only("iommu_platform", &["on"])?;
+        }
         "virtconsole" => {
             let id = needed(&mut pairs, "chardev")?;
             options.devices.console = Some(options.chardev_sink(&pairs.what, &id)?);
             pairs.ignore(&["name"]);
         }
-        "intel-iommu" | "virtio-iommu" | "amd-iommu" => {
-            return Err(refuse(format!("-device {name}: there is no IOMMU yet")));
+        "intel-iommu" => {
+            // QEMU's I/O APIC has no source id that could be verified.
+            let mut iommu = machine::Iommu { verify_io_apic: false, ..machine::Iommu::default() };
+            for key in ["aw-bits", "intremap", "eim", "caching-mode"] {
+                if let Some(value) = pairs.take(key).filter(|value| value != "auto") {
+                    crate::cli::set_iommu(&mut iommu, key, &value)
+                        .map_err(|why| refuse(format!("-device {name}: {why}")))?;
+                }
+            }
+            for key in ["pt", "snoop-control", "dma-drain", "dma-translation", "x-buggy-eim"] {
+                pairs.only(key, if key == "x-buggy-eim" { &["off"] } else { &["on"] })?;
+            }
+            for key in ["device-iotlb", "x-scalable-mode", "x-pasid-mode"] {
+                pairs.only(key, &["off"])?;
+            }
+            options.devices.iommu = Some(iommu);
+        }
+        "virtio-iommu" | "amd-iommu" => {
+            return Err(refuse(format!("-device {name}: the IOMMU that there is is intel-iommu")));
         }
         _ => return Err(refuse(format!("-device {name}: '{name}' is not a valid device model name"))),
     }
@@ -176,6 +202,8 @@ mod tests {
             ("virtio-net-pci,netdev=m", "\"m\""),
             ("virtio-blk-pci", "drive"),
             ("edu,addr=5", "addr"),
+            ("intel-iommu,x-scalable-mode=on", "x-scalable-mode"),
+            ("virtio-rng-pci,iommu_platform=off", "iommu_platform"),
         ] {
             let why = options(&[device]).unwrap_err().text();
             assert!(why.contains(word), "{device}: {why}");
