@@ -54,8 +54,6 @@ pub struct UnitConfig {
     pub device_tlb: bool,
     /// Devices may ask for pages.
     pub page_requests: bool,
-    /// Devices may make requests with supervisor privilege.
-    pub supervisor_requests: bool,
 }
 
 impl Default for UnitConfig {
@@ -70,7 +68,6 @@ impl Default for UnitConfig {
             scalable_mode: false,
             device_tlb: false,
             page_requests: false,
-            supervisor_requests: false,
         }
     }
 }

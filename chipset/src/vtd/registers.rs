@@ -163,6 +163,12 @@ impl RemappingUnit {
         if config.interrupt_remapping && config.posted_interrupts {
             value |= Capability::POSTED_INTERRUPTS;
         }
+        if config.scalable_mode {
+            value |= Capability::FIRST_STAGE_1G;
+        }
+        if config.first_stage_5_levels() {
+            value |= Capability::FIRST_STAGE_5_LEVELS;
+        }
         value
     }
 
@@ -180,6 +186,22 @@ impl RemappingUnit {
             if config.extended_interrupt_mode {
                 value |= ExtendedCapability::EXTENDED_INTERRUPT_MODE;
             }
+        }
+        if config.scalable_mode {
+            /// PASIDs have 20 bits.
+            const PASID_BITS: u64 = 20;
+            value |= ExtendedCapability::SCALABLE_MODE
+                | ExtendedCapability::SCALABLE_WALK_COHERENT
+                | ExtendedCapability::FIRST_STAGE
+                | ExtendedCapability::SECOND_STAGE
+                | ExtendedCapability::SECOND_STAGE_ACCESSED_DIRTY
+                | ExtendedCapability::NESTED
+                | ExtendedCapability::PASID
+                | ExtendedCapability::RID_PASID
+                | ExtendedCapability::RID_PRIVILEGE
+                | ExtendedCapability::EXECUTE_REQUESTS
+                | ExtendedCapability::SUPERVISOR_REQUESTS
+                | (PASID_BITS - 1) << ExtendedCapability::PASID_SIZE_SHIFT;
         }
         value
     }

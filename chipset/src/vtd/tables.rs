@@ -269,10 +269,8 @@ impl RemappingUnit {
         let width = !has_second || levels.is_some_and(|levels| self.config.has_levels(levels));
         let five = self.config.first_stage_5_levels();
         let mode = !has_first || (entry[2] >> pasid::PAGING_MODE_SHIFT & 3) <= u64::from(five);
-        let unsupported =
-            pasid::EXTENDED_ACCESSED | if self.config.supervisor_requests { 0 } else { pasid::SUPERVISOR_REQUESTS };
         let kinds = pasid::TYPE_FIRST_STAGE..=pasid::TYPE_PASS_THROUGH;
-        if !kinds.contains(&kind) || !width || !mode || has_first && entry[2] & unsupported != 0 {
+        if !kinds.contains(&kind) || !width || !mode || has_first && entry[2] & pasid::EXTENDED_ACCESSED != 0 {
             return Err(fault(FaultReason::InvalidPasidEntry));
         }
         // A directory entry's fault-processing disable counts for the entries below it.

@@ -1,0 +1,60 @@
+//! Debian's kernel behind VT-d: translation and interrupt remapping in use for every device.
+
+mod common;
+
+use common::{BOOT_LIMIT, boot_arguments, kernel, run, serve, temporary};
+use guests::images;
+
+const PAGE: &str = "a page through remapped DMA\n";
+
+/// Disk and network under load; what DMAR said at boot, and whether any fault was logged.
+const SCRIPT: &str = "set -e\n\
+    dmesg | grep -E 'DMAR|x2apic' | sed 's/^.*] /dmar: /'\n\
+    for d in vda sda; do\n\
+      (dd if=/dev/urandom of=/tmp/$d bs=64k count=64 2>/dev/null; dd if=/tmp/$d of=/dev/$d bs=64k oflag=direct 2>/dev/null) &\n\
+    done; wait\n\
+    echo 3 >/proc/sys/vm/drop_caches\n\
+    for d in vda sda; do dd if=/dev/$d bs=64k count=64 2>/dev/null | cmp - /tmp/$d && echo $d: same; done\n\
+    i=0; while [ $i -lt 40 ]; do wget -q -O - http://10.0.2.2:PORT/ >>/tmp/pages; i=$((i + 1)); done\n\
+    echo pages: $(wc -l </tmp/pages)\n\
+    grep -E ' (IR-)?(PCI-MSI|IO-APIC)' /proc/interrupts | grep -v IR- && echo an interrupt is not remapped\n\
+    grep -c IR-PCI-MSI /proc/interrupts\n\
+    dmesg | grep -iE 'DRHD|fault addr|fault index|INTR-REMAP' && echo faults\n\
+    echo groups: $(ls /sys/kernel/iommu_groups | wc -l)";
+
+fn works(name: &str, iommu: &str, command_line: &str, expected: &[&str]) {
+    let port = serve(PAGE);
+    let script = SCRIPT.replace("PORT", &port.to_string());
+    let mut arguments = boot_arguments(name, images::with_script(kernel(), &script).unwrap());
+    let append = arguments.last_mut().unwrap();
+    append.push_str(&format!(" {command_line}"));
+    let disk = temporary(&format!("{name}.img"), &vec![0; 8 << 20]);
+    let sata = temporary(&format!("{name}-sata.img"), &vec![0; 8 << 20]);
+    arguments.extend(["--cpus", "2", "--memory", "512M", "--net", "user", "--iommu", iommu].map(str::to_owned));
+    arguments.extend(["--disk".to_owned(), disk.display().to_string()]);
+    arguments.extend(["--disk".to_owned(), format!("{},sata", sata.display())]);
+    let run = run(&arguments, BOOT_LIMIT);
+    for text in expected {
+        run.expect(text);
+    }
+    run.expect("vda: same").expect("sda: same").expect("pages: 40").expect_success();
+    for bad in ["an interrupt is not remapped", "\nfaults"] {
+        assert!(!run.console.contains(bad), "{bad}\n{}", run.console);
+    }
+}
+
+#[test]
+fn debian_uses_legacy_mode_and_interrupt_remapping_with_x2apic() {
+    let expected = [
+        "dmar: DMAR-IR: Enabled IRQ remapping in x2apic mode",
+        "dmar: DMAR: Intel(R) Virtualization Technology for Directed I/O",
+        "dmar: DMAR: dmar0: Using Queued invalidation",
+    ];
+    works("iommu", "on", "intel_iommu=on iommu.strict=1", &expected);
+}
+
+#[test]
+fn debian_works_in_xapic_mode_and_lazily() {
+    let expected = ["dmar: DMAR-IR: Enabled IRQ remapping in xapic mode"];
+    works("iommu-xapic", "on,eim=off,aw-bits=39", "intel_iommu=on iommu.strict=0", &expected);
+}
