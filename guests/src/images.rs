@@ -15,7 +15,15 @@ pub const SCRIPT: &str = "/run/test";
 /// # Errors
 /// When busybox or a module cannot be read.
 pub fn with_script(kernel: &Kernel, script: &str) -> Result<Initramfs, Error> {
-    let mut image = Initramfs::new(kernel)?;
+    with_modules(kernel, &[], script)
+}
+
+/// As [`with_script`], with `modules` besides the usual ones.
+///
+/// # Errors
+/// When busybox or a module cannot be read.
+pub fn with_modules(kernel: &Kernel, modules: &[&str], script: &str) -> Result<Initramfs, Error> {
+    let mut image = Initramfs::with_modules(kernel, modules)?;
     image.file(SCRIPT, 0o755, format!("#!/bin/sh\n{script}\n").as_bytes());
     Ok(image)
 }

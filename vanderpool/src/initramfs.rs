@@ -48,6 +48,14 @@ impl Initramfs {
     /// # Errors
     /// When busybox or a module cannot be read.
     pub fn new(kernel: &Kernel) -> Result<Self, Error> {
+        Self::with_modules(kernel, &[])
+    }
+
+    /// The base system for `kernel`, with `more` modules and all that they need. They are loaded for devices that are there at the start.
+    ///
+    /// # Errors
+    /// When busybox or a module cannot be read.
+    pub fn with_modules(kernel: &Kernel, more: &[&str]) -> Result<Self, Error> {
         let mut archive = Archive::new();
         for directory in ["proc", "sys", "dev", "tmp", "run", "mnt", "etc", "bin", "root", "usr"] {
             archive.directory(directory);
@@ -64,7 +72,7 @@ impl Initramfs {
         archive.file("etc/passwd", 0o644, b"root::0:0:root:/root:/bin/sh\n");
         archive.file("etc/group", 0o644, b"root:x:0:\n");
 
-        let modules = Modules::find(&kernel.modules)?.closure(MODULES)?;
+        let modules = Modules::find(&kernel.modules)?.closure(&[MODULES, more].concat())?;
         let directory = format!("lib/modules/{}", kernel.release);
         for module in &modules {
             archive.file(&format!("{directory}/kernel/{}.ko", module.name), 0o644, &module.data);

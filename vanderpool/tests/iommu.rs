@@ -10,6 +10,7 @@ const PAGE: &str = "a page through remapped DMA\n";
 /// Disk and network under load; what DMAR said at boot, and whether any fault was logged.
 const SCRIPT: &str = "set -e\n\
     dmesg | grep -E 'DMAR|x2apic' | sed 's/^.*] /dmar: /'\n\
+    modprobe sd_mod; while [ ! -e /dev/sda ]; do sleep 1; done\n\
     for d in vda sda; do\n\
       (dd if=/dev/urandom of=/tmp/$d bs=64k count=64 2>/dev/null; dd if=/tmp/$d of=/dev/$d bs=64k oflag=direct 2>/dev/null) &\n\
     done; wait\n\
@@ -19,13 +20,13 @@ const SCRIPT: &str = "set -e\n\
     echo pages: $(wc -l </tmp/pages)\n\
     grep -E ' (IR-)?(PCI-MSI|IO-APIC)' /proc/interrupts | grep -v IR- && echo an interrupt is not remapped\n\
     grep -c IR-PCI-MSI /proc/interrupts\n\
-    dmesg | grep -iE 'DRHD|fault addr|fault index|INTR-REMAP' && echo faults\n\
+    dmesg | grep -E 'handling fault|fault addr|fault index' && echo faults\n\
     echo groups: $(ls /sys/kernel/iommu_groups | wc -l)";
 
 fn works(name: &str, iommu: &str, command_line: &str, expected: &[&str]) {
     let port = serve(PAGE);
     let script = SCRIPT.replace("PORT", &port.to_string());
-    let mut arguments = boot_arguments(name, images::with_script(kernel(), &script).unwrap());
+    let mut arguments = boot_arguments(name, images::with_modules(kernel(), &["ahci", "sd_mod"], &script).unwrap());
     let append = arguments.last_mut().unwrap();
     append.push_str(&format!(" {command_line}"));
     let disk = temporary(&format!("{name}.img"), &vec![0; 8 << 20]);

@@ -51,8 +51,6 @@ impl Test {
             Some("needs an AMD processor")
         } else if parameters.contains("hv_passthrough") || has("hyperv") {
             Some("needs KVM's Hyper-V interface")
-        } else if parameters.contains("intel-iommu") {
-            Some("needs VT-d")
         } else if parameters.contains("vmport") {
             Some("needs QEMU's vmport")
         } else if self.key("arch") == "i386" {

@@ -669,7 +669,7 @@ mod tests {
             ("-foo", "-foo: invalid option"),
             ("-machine pc", "pc"),
             ("-machine q35,vmport=on", "vmport"),
-            ("-device intel-iommu,intremap=on", "intel-iommu"),
+            ("-device amd-iommu", "amd-iommu"),
             ("-device e1000", "e1000"),
             ("-display gtk", "display"),
             ("-monitor stdio", "monitor"),
