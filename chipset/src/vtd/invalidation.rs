@@ -207,7 +207,7 @@ impl RemappingUnit {
         if is_wide && !self.config.scalable_mode || !is_wide && scalable {
             return Err(QueueError::InvalidWidth);
         }
-        if self.registers.queue_tail % size != 0 {
+        if !self.registers.queue_tail.is_multiple_of(size) {
             return Err(QueueError::TailAlignment);
         }
         if self.registers.queue_tail >= length {

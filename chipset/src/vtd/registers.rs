@@ -153,7 +153,7 @@ impl RemappingUnit {
             | Capability::READ_DRAINING
             | u64::from(config.widths()) << Capability::WIDTHS_SHIFT
             | u64::from(config.address_width - 1) << Capability::MAXIMUM_WIDTH_SHIFT
-            | FAULT_RECORDS / 16 << Capability::FAULT_RECORDS_SHIFT
+            | (FAULT_RECORDS / 16) << Capability::FAULT_RECORDS_SHIFT
             | 3 << Capability::LARGE_PAGES_SHIFT
             | (FAULT_RECORD_COUNT as u64 - 1) << Capability::FAULT_RECORD_COUNT_SHIFT
             | u64::from(super::invalidation::MAXIMUM_MASK) << Capability::MAXIMUM_MASK_SHIFT;
@@ -179,7 +179,7 @@ impl RemappingUnit {
             | ExtendedCapability::QUEUED_INVALIDATION
             | ExtendedCapability::PASS_THROUGH
             | ExtendedCapability::SNOOP_CONTROL
-            | IOTLB / 16 << ExtendedCapability::IOTLB_REGISTERS_SHIFT;
+            | (IOTLB / 16) << ExtendedCapability::IOTLB_REGISTERS_SHIFT;
         if config.interrupt_remapping {
             value |= ExtendedCapability::INTERRUPT_REMAPPING
                 | u64::from(super::invalidation::MAXIMUM_HANDLE_MASK) << ExtendedCapability::MAXIMUM_HANDLE_MASK_SHIFT;

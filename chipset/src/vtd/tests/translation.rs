@@ -32,7 +32,7 @@ fn the_address_width_of_the_context_entry_chooses_three_four_or_five_levels() {
         bench.put_context(SECOND | 1, u64::from(DOMAIN) << context::DOMAIN_SHIFT | width);
         let mut table = SECOND;
         for _ in 1..levels {
-            bench.put(table, &[table + 0x1000 | READ_WRITE]);
+            bench.put(table, &[(table + 0x1000) | READ_WRITE]);
             table += 0x1000;
         }
         bench.put(table, &[0x30_0000 | READ_WRITE]);
