@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use vanderpool::Error;
+use vanderpool::initramfs::Initramfs;
 
 /// Where Debian keeps the libraries of amd64 programs.
 const DIRECTORIES: &[&str] = &["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib64", "lib64"];
@@ -35,6 +36,37 @@ pub fn libraries(root: &Path, program: &Path) -> Result<Vec<PathBuf>, Error> {
     }
     found.sort();
     Ok(found)
+}
+
+/// Adds `program` to `image` as `<directory>/<its name>`, with the libraries that it needs, found below `root`.
+///
+/// # Errors
+/// As [`libraries`].
+pub fn add_program(image: &mut Initramfs, root: &Path, program: &Path, directory: &str) -> Result<(), Error> {
+    image.host_file(&format!("{directory}/{}", name(program)), 0o755, program)?;
+    // A static program has no use for the interpreter.
+    if needed(program)?.is_empty() {
+        return Ok(());
+    }
+    libraries(root, program)?.iter().try_for_each(|library| add_file(image, library))
+}
+
+/// Adds to `image` the library `name`, which a program found below `root` loads while it runs.
+///
+/// # Errors
+/// When it is missing or cannot be read.
+pub fn add_library(image: &mut Initramfs, root: &Path, name: &str) -> Result<(), Error> {
+    add_file(image, &find(root, name)?)
+}
+
+fn add_file(image: &mut Initramfs, library: &Path) -> Result<(), Error> {
+    let name = name(library);
+    let directory = if name == INTERPRETER { "lib64" } else { "lib/x86_64-linux-gnu" };
+    image.host_file(&format!("{directory}/{name}"), 0o755, library)
+}
+
+fn name(path: &Path) -> &str {
+    path.file_name().and_then(|n| n.to_str()).unwrap_or_default()
 }
 
 fn find(root: &Path, name: &str) -> Result<PathBuf, Error> {

@@ -28,25 +28,24 @@ pub fn with_modules(kernel: &Kernel, modules: &[&str], script: &str) -> Result<I
     Ok(image)
 }
 
-/// The options that the QEMU in [`nested`] gives its guest besides accelerator, kernel and initramfs.
+/// The options that the QEMU in [`nested`] gives its guest besides accelerator, memory, kernel and initramfs.
 const NESTED_QEMU: &str =
     "-nodefaults -nographic -vga none -serial stdio -no-reboot -L /usr/share/qemu -L /usr/share/seabios";
 
-/// An L1 image which holds Debian's `qemu-system-x86_64` with its libraries and firmware, the same kernel and a small initramfs for an L2
-/// guest. Its script starts L2 with KVM, which runs `l2_script` and powers off; L1's script ends with QEMU's exit status.
-/// `qemu_options` are added to QEMU's command line.
+/// An image which holds Debian's `qemu-system-x86_64` with its libraries and firmware, the same kernel and the initramfs `guest`, which has
+/// a script at [`SCRIPT`]. The image's own script starts them with KVM and `qemu_options` (`-m` among them), runs that script and powers
+/// off; it ends with QEMU's exit status. A guest that is itself such an image makes one more level.
 ///
 /// # Errors
 /// When QEMU is neither installed nor to be had from Debian's packages, or a file cannot be read.
-pub fn nested(cache: &Cache, kernel: &Kernel, l2_script: &str, qemu_options: &str) -> Result<Initramfs, Error> {
+pub fn nested(cache: &Cache, kernel: &Kernel, guest: Initramfs, qemu_options: &str) -> Result<Initramfs, Error> {
     let script = format!(
-        "qemu-system-x86_64 -accel kvm -cpu host -m 256M {NESTED_QEMU} {qemu_options} \\\n\
-         -kernel /l2/vmlinuz -initrd /l2/initrd -append 'console=ttyS0 panic=-1 vp.run={SCRIPT}'"
+        "qemu-system-x86_64 -accel kvm -cpu host {NESTED_QEMU} {qemu_options} \\\n\
+         -kernel /guest/vmlinuz -initrd /guest/initrd -append 'console=ttyS0 panic=-1 vp.run={SCRIPT}'"
     );
     let mut image = with_script(kernel, &script)?;
-    let l2 = with_script(kernel, l2_script)?;
-    image.host_file("l2/vmlinuz", 0o644, &kernel.image)?;
-    image.file("l2/initrd", 0o644, &l2.finish());
+    image.host_file("guest/vmlinuz", 0o644, &kernel.image)?;
+    image.file("guest/initrd", 0o644, &guest.finish());
     add_qemu(&mut image, &qemu_root(cache)?)?;
     Ok(image)
 }
@@ -61,12 +60,7 @@ fn qemu_root(cache: &Cache) -> Result<PathBuf, Error> {
 
 fn add_qemu(image: &mut Initramfs, root: &Path) -> Result<(), Error> {
     let program = root.join("usr/bin/qemu-system-x86_64");
-    image.host_file("bin/qemu-system-x86_64", 0o755, &program)?;
-    for library in elf::libraries(root, &program)? {
-        let name = library.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        let directory = if name == elf::INTERPRETER { "lib64" } else { "lib/x86_64-linux-gnu" };
-        image.host_file(&format!("{directory}/{name}"), 0o755, &library)?;
-    }
+    elf::add_program(image, root, &program, "bin")?;
     for file in
         ["seabios/bios-256k.bin", "qemu/kvmvapic.bin", "qemu/linuxboot_dma.bin", "qemu/linuxboot.bin", "qemu/pvh.bin"]
     {

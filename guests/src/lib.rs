@@ -7,3 +7,4 @@ pub mod elf;
 pub mod images;
 pub mod iso;
 pub mod programs;
+pub mod xen;

@@ -477,6 +477,10 @@ impl Cpu {
     fn after_trap(&mut self, op: Option<&Op>) {
         // An instruction that traps takes its nanosecond too: a guest that only faults still ages.
         self.instructions += 1;
+        // An instruction that has not completed has hit no breakpoint, whatever it accessed before it trapped.
+        if matches!(self.trap, Trap::Exception { .. } | Trap::VmExit) {
+            self.pending_breakpoints = 0;
+        }
         let non_canonical = std::mem::take(&mut self.non_canonical);
         match self.trap {
             Trap::Exception { vector, error } => {

@@ -189,10 +189,11 @@ kill
 #[ignore = "boots Debian twice, one in the other: minutes"]
 fn gdb_breaks_in_the_kernel_of_an_l2_guest_by_symbol() {
     const L2: &str = "qemu-system-x86_64 -accel kvm -cpu host -m 256M -nodefaults -nographic -vga none -serial stdio -no-reboot \
-                      -L /usr/share/qemu -L /usr/share/seabios -kernel /l2/vmlinuz -initrd /l2/initrd \
+                      -L /usr/share/qemu -L /usr/share/seabios -kernel /guest/vmlinuz -initrd /guest/initrd \
                       -append 'console=ttyS0 panic=-1 nokaslr vp.run=/run/test'";
     let machine = |script: &str| {
-        let mut image = images::nested(cache(), kernel(), "echo L2 is done", "").expect("an image");
+        let guest = images::with_script(kernel(), "echo L2 is done").expect("an image");
+        let mut image = images::nested(cache(), kernel(), guest, "").expect("an image");
         image.file(images::SCRIPT, 0o755, format!("#!/bin/sh\n{script}\n").as_bytes());
         let mut arguments = boot_arguments("gdb-nested", image);
         let append = arguments.iter().position(|word| word == "--append").expect("there is one") + 1;

@@ -8,6 +8,7 @@ mod bench;
 mod conformance;
 mod fuzz;
 mod image;
+mod kvm_selftests;
 mod kvm_unit_tests;
 mod program;
 
@@ -28,6 +29,8 @@ enum Command {
     Fuzz(fuzz::Arguments),
     /// Write the initramfs images of the tests below target/guests and print how to boot them.
     Image(image::Arguments),
+    /// Run the KVM selftests of the kernel's source, built in a directory, in Debian's kernel on our machine.
+    KvmSelftests(kvm_selftests::Arguments),
     /// Run the x86 tests of kvm-unit-tests, built in a directory, on our machine.
     KvmUnitTests(kvm_unit_tests::Arguments),
 }
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Conformance(arguments) => conformance::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
+        Command::KvmSelftests(arguments) => kvm_selftests::run(&arguments),
         Command::KvmUnitTests(arguments) => kvm_unit_tests::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
     };

@@ -296,6 +296,22 @@ fn an_ept_violation_tells_address_and_access() {
 }
 
 #[test]
+fn a_store_that_violates_ept_leaves_no_pending_debug_exception() {
+    let mut host = Host::new();
+    host.ept_entry(0x3_0000, 0x3_0000 | EptEntry::READ | 0x30);
+    host.add(F::ENTRY_CONTROLS, EntryControls::LOAD_DEBUG_CONTROLS);
+    host.set(F::GUEST_DR7, 1 | 1 << 16 | 0x400);
+    host.machine.cpu.dr[0] = 0x3_0008;
+    // mov [0x30008], eax
+    assert_eq!(host.enter(&[0x89, 0x04, 0x25, 0x08, 0x00, 0x03, 0x00], 5), Some(ExitReason::EptViolation));
+    assert_eq!(host.get(F::GUEST_PENDING_DEBUG), 0);
+    host.ept_entry(0x3_0000, 0x3_0000 | EptEntry::WRITE | EptEntry::READ | 0x30);
+    host.set(F::EXCEPTION_BITMAP, 1 << 1);
+    assert_eq!(host.resume(5), Some(ExitReason::ExceptionOrNmi));
+    assert_eq!((host.get(F::GUEST_RIP), host.get(F::EXIT_QUALIFICATION)), (GUEST_RIP + 7, 1));
+}
+
+#[test]
 fn a_write_to_a_read_only_page_violates_after_a_read_was_cached() {
     let mut host = Host::new();
     host.ept_entry(0x3_0000, 0x3_0000 | EptEntry::READ | 0x30);

@@ -261,6 +261,21 @@ fn data_breakpoint_traps_after_the_store() {
 }
 
 #[test]
+fn a_store_that_faults_hits_no_data_breakpoint() {
+    let mut machine = Machine::long();
+    machine.idt(1, 8, 0x9100, 0x8e);
+    machine.idt(14, 8, 0x9000, 0x8e);
+    machine.cpu.rip = 0x8000;
+    machine.cpu.regs[3] = 0x40_0120;
+    machine.write(0x8000, &[0x89, 0x03]); // mov [rbx], eax
+    machine.write(0x9000, &[0xff, 0xc0, 0xf4]); // inc eax; hlt
+    machine.cpu.set_debug_register(0, 0x40_0120);
+    machine.cpu.set_debug_register(7, 1 | 1 << 16); // L0, write, 1 byte
+    machine.run_to_halt(100);
+    assert_eq!((machine.at(), machine.cpu.dr[6] & 0xf), ((8, 0x9003), 0));
+}
+
+#[test]
 fn general_detect_faults_on_debug_register_access() {
     let mut machine = Machine::long();
     machine.idt(1, 8, 0x9000, 0x8e);
