@@ -119,7 +119,7 @@ fn one(
     let (mut host_memory, mut our_memory) = ([0; SCRATCH_SIZE], [0; SCRATCH_SIZE]);
     host.memory(&mut host_memory);
     ours.memory(&mut our_memory);
-    (differences(case, before, &theirs, &mine, &host_memory, &our_memory), theirs.fault.is_some())
+    (differences(host.maker(), case, before, &theirs, &mine, &host_memory, &our_memory), theirs.fault.is_some())
 }
 
 fn describe(case: &Case, before: &State, found: &[String]) -> String {

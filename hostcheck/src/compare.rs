@@ -1,7 +1,8 @@
-//! What must be equal after an instruction, and what the architecture or the two makers leave open.
+//! What must be equal after an instruction, and what the architecture leaves open.
 
 use crate::generate::{Case, saves_state};
-use crate::state::{Outcome, SCRATCH, SCRATCH_SIZE, State};
+use crate::makers::{Explained, Maker};
+use crate::state::{Fault, Outcome, SCRATCH, SCRATCH_SIZE, State};
 use core::ops::Range;
 use iced_x86::{Mnemonic, OpKind, Register, RflagsBits};
 
@@ -84,73 +85,6 @@ fn out_of_domain(case: &Case, before: &State) -> bool {
     case.instruction.mnemonic() == Mnemonic::Fyl2xp1 && matches!(before.st(0).1 & 0x7fff, 0x3ffd..=0x7ffe)
 }
 
-fn compares_extended(mnemonic: Mnemonic) -> bool {
-    use Mnemonic::{Fcom, Fcomp, Fcompp, Ficom, Ficomp, Ftst, Fucom, Fucomp, Fucompp};
-    compares_to_flags(mnemonic)
-        || matches!(mnemonic, Fcom | Fcomp | Fcompp | Ficom | Ficomp | Ftst | Fucom | Fucomp | Fucompp)
-}
-
-fn compares_to_flags(mnemonic: Mnemonic) -> bool {
-    matches!(mnemonic, Mnemonic::Fcomi | Mnemonic::Fcomip | Mnemonic::Fucomi | Mnemonic::Fucomip)
-}
-
-/// Differences between the makers that are not errors of ours, each seen on a Zen 4 host.
-struct Explained {
-    /// Nothing is compared but what ours did was allowed.
-    all: bool,
-    /// RFLAGS is not compared.
-    flags: bool,
-    /// Bits of the x87 status word that are not compared.
-    status: u16,
-    /// MXCSR is not compared.
-    mxcsr: bool,
-    /// The x87 registers, TOP and tags are not compared.
-    registers: bool,
-}
-
-fn explained(case: &Case, before: &State, host: &Outcome, ours: &Outcome) -> Explained {
-    use Mnemonic::{Cvtpd2pi, Cvtpi2pd, Cvtpi2ps, Cvtps2pi, Cvttpd2pi, Cvttps2pi};
-    let mnemonic = case.instruction.mnemonic();
-    let mut explained = Explained { all: false, flags: false, status: 0, registers: false, mxcsr: false };
-    // Intel: memory operands of the SHA instructions must be aligned (SDM Vol. 2, exceptions of type 4); AMD takes any.
-    let sha = format!("{mnemonic:?}").starts_with("Sha");
-    explained.all |= sha && ours.fault.is_some_and(|fault| fault.vector == 13);
-    if compares_extended(mnemonic) && before.u16(0) & 1 == 0 && host.state.u16(2) & 1 != 0 {
-        // Intel sets no condition with an unmasked invalid operand (SDM Vol. 2, FCOM and FCOMI); AMD says unordered.
-        explained.flags = true;
-        explained.status |= 0x4500;
-    }
-    if compares_to_flags(mnemonic) {
-        // Intel clears C1 (SDM Vol. 2, FCOMI), AMD does not.
-        explained.status |= 0x200;
-    }
-    if mnemonic == Mnemonic::Movsxd && case.instruction.code().op_code().operand_size() == 16 {
-        // AMD loads 32 bits where 16 are wanted.
-        explained.all |= host.fault.is_some_and(|fault| fault.vector == 14) && ours.fault.is_none();
-    }
-    if matches!(mnemonic, Mnemonic::Fyl2x | Mnemonic::Fyl2xp1 | Mnemonic::F2xm1)
-        && ours.state.u16(2) & !before.u16(2) & 0x20 == 0
-    {
-        // The exact results there are, logarithms of powers of two and 2^1 - 1, are inexact, perhaps with underflow, to AMD.
-        explained.status |= 0x82b0;
-    }
-    if matches!(mnemonic, Mnemonic::Maskmovq | Mnemonic::Maskmovdqu | Mnemonic::Vmaskmovdqu) && host.fault.is_some() {
-        // AMD checks the whole operand first and tells its first byte in the page, and is in MMX state by then.
-        explained.all |=
-            host.fault.is_some_and(|fault| fault.vector == 14) && ours.fault.is_none_or(|fault| fault.vector == 14);
-    }
-    // Which part of a large image is touched first, and whether what is not needed is touched at all, is each processor's affair.
-    explained.all |= saves_state(mnemonic) && host.fault.is_some_and(|fault| fault.vector == 14);
-    if mnemonic == Mnemonic::Vdpps && host.fault.is_some_and(|fault| fault.vector == 19) {
-        // The steps of both halves go together; ours finish the lower half first.
-        explained.mxcsr = true;
-    }
-    // AMD enters MMX state even when the conversion then raises #XM.
-    explained.registers = matches!(mnemonic, Cvtpd2pi | Cvtpi2pd | Cvtpi2ps | Cvtps2pi | Cvttpd2pi | Cvttps2pi)
-        && host.fault.is_some_and(|fault| fault.vector == 19);
-    explained
-}
-
 /// Distance of two extended numbers in units of the last place.
 fn units_apart(a: (u64, u16), b: (u64, u16)) -> u128 {
     let line = |(significand, sign_exponent): (u64, u16)| {
@@ -183,6 +117,7 @@ fn pointer_fields(case: &Case, before: &State) -> Vec<Range<usize>> {
 
 /// The differences, in words; empty if there are none.
 pub fn differences(
+    maker: Maker,
     case: &Case,
     before: &State,
     host: &Outcome,
@@ -196,12 +131,16 @@ pub fn differences(
             found.push(format!("{what}: host {host}, ours {ours}"));
         }
     };
-    differ("exception".into(), format!("{:x?}", host.fault), format!("{:x?}", ours.fault));
     let (h, o) = (&host.state, &ours.state);
-    let explained = explained(case, before, host, ours);
+    let explained = Explained::new(maker, case, host, ours);
     if explained.all {
         return Vec::new();
     }
+    let fault = |outcome: &Outcome| {
+        let kept = if explained.page { !0xfff } else { !0 };
+        format!("{:x?}", outcome.fault.map(|fault| Fault { address: fault.address & kept, ..fault }))
+    };
+    differ("exception".into(), fault(host), fault(ours));
     differ("rip".into(), format!("{:#x}", h.rip), format!("{:#x}", o.rip));
     if undefined_result(case, before) {
         return found;
@@ -215,7 +154,7 @@ pub fn differences(
     let flags = compared & !if host.fault.is_some() { 0 } else { undefined_flags(case, before) };
     differ("flags".into(), format!("{:#x}", h.rflags & flags), format!("{:#x}", o.rflags & flags));
     let mnemonic = case.instruction.mnemonic();
-    for n in 0..16 {
+    for n in if explained.vectors { 0..0 } else { 0..16 } {
         for quad in 0..4 {
             let at = State::vector(n, quad);
             let (a, b) = (h.u64(at), o.u64(at));
@@ -246,6 +185,9 @@ pub fn differences(
         }
     }
     let pointers = pointer_fields(case, before);
+    if explained.memory {
+        return found;
+    }
     if host_memory
         .iter()
         .zip(our_memory)

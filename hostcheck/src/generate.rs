@@ -382,8 +382,8 @@ fn place_operands(case: &Case, state: &mut State, random: &mut Random, memory: &
         }
     }
     if saves_state(mnemonic) {
-        // The components: x87, SSE, AVX. Before the address is made, which may use these registers.
-        state.gpr[0] = state.gpr[0] & !0xff | random.below(8);
+        // The components: x87, SSE, AVX, and none of others that the host may have. Before the address is made, which may use these registers.
+        state.gpr[0] = state.gpr[0] & !0xf_ffff | random.below(8);
         state.gpr[2] = 0;
     }
     let address = if (0..instruction.op_count()).any(|i| instruction.op_kind(i) == OpKind::Memory) {

@@ -5,7 +5,9 @@
 // Assembly, signal handlers and mapped code cannot be had without `unsafe`; this is the only module here that has it.
 #![allow(unsafe_code)]
 
+use crate::makers::Maker;
 use crate::state::{CODE, Fault, Outcome, SCRATCH, SCRATCH_SIZE, START, State, TAKEN, XSAVE_SIZE};
+use core::arch::x86_64::__cpuid;
 use core::cell::UnsafeCell;
 use std::sync::{Mutex, MutexGuard};
 
@@ -183,6 +185,12 @@ pub struct Host {
 }
 
 impl Host {
+    /// Who made the host's processor.
+    pub fn maker(&self) -> Maker {
+        // "GenuineIntel": its first four letters are enough.
+        if __cpuid(0).ebx == u32::from_le_bytes(*b"Genu") { Maker::Intel } else { Maker::Amd }
+    }
+
     /// Maps code and memory and installs the signal handlers. Signals the host's debugger or sanitizers want are taken away.
     ///
     /// # Errors

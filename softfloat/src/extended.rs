@@ -102,11 +102,21 @@ impl F80 {
         if a.is_zero() {
             return (self, Quotient::Bits(0));
         }
-        let (num, quotient) = if b.is_infinity() { (a, Quotient::Bits(0)) } else { reduce(a, b, kind) };
+        if b.is_infinity() {
+            return (self.left_alone(), Quotient::Bits(0));
+        }
+        let (num, quotient) = reduce(a, b, kind);
         if num.is_zero() {
             return (Self::pack(num), quotient);
         }
         (Self::pack(round(Self::SHAPE, num.sign, num.exp, u128::from(num.sig) << 64, env)), quotient)
+    }
+
+    /// The operand as the result, which does not underflow on Intel's processors however tiny it is. A number below the normal ones that has its
+    /// integer bit set becomes a normal one.
+    fn left_alone(self) -> Self {
+        let normal = self.sign_exponent & 0x7fff == 0 && self.significand >> 63 != 0;
+        Self { sign_exponent: self.sign_exponent | u16::from(normal), ..self }
     }
 
     /// FSCALE: `self` * 2^(`scale` truncated).
@@ -121,8 +131,8 @@ impl F80 {
             return Self::INDEFINITE;
         }
         raise_denormal(a.denormal || b.denormal, env);
-        if a.is_zero() || a.is_infinity() || b.is_zero() && !a.denormal {
-            return Self::pack(a);
+        if a.is_zero() || a.is_infinity() || b.is_zero() {
+            return self.left_alone();
         }
         if b.is_infinity() {
             return Self::pack(if b.sign { Num::zero(a.sign) } else { Num::infinity(a.sign) });

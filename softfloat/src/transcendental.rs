@@ -3,7 +3,7 @@
 //! Arguments of trigonometric functions are reduced by a pi of 66 bits, as Intel's processors do (SDM Vol. 1, 8.3.8).
 
 use crate::arith::{self, Outcome};
-use crate::env::{DE, Env, IE, PE, ZE};
+use crate::env::{DE, Env, IE, PE, UE, ZE};
 use crate::extended::{deliver, nan_of_one, nan_of_two};
 use crate::formats::{F80, Format};
 use crate::num::{Class, Num, round};
@@ -15,6 +15,12 @@ const PI_66: u128 = 0xc_90fd_aa22_168c_234c;
 /// Rounds a result that cannot be exact.
 fn finish(result: Wide, env: &mut Env) -> F80 {
     F80::pack(round(F80::SHAPE, result.sign, result.exp, result.sig | 1, env))
+}
+
+/// What came out exact of a computation that processors take for inexact whenever its result is not zero: a logarithm of a power of two, 2^1 - 1.
+fn called_inexact(result: F80, env: &mut Env) -> F80 {
+    env.raise(if result.unpack().denormal { PE | UE } else { PE });
+    result
 }
 
 fn raise_denormal(num: Num, env: &mut Env) {
@@ -148,12 +154,8 @@ impl F80 {
                 raise_denormal(num, env);
                 if num.exp >= 0 {
                     return match (num.exp, num.sig << 1, num.sign) {
-                        (0, 0, true) => Self::pack(Num::finite(true, -1, 1 << 63)),
-                        (0, 0, false) => self,
-                        _ => {
-                            env.raise(PE);
-                            self
-                        }
+                        (0, 0, true) => called_inexact(Self::pack(Num::finite(true, -1, 1 << 63)), env),
+                        _ => called_inexact(self, env),
                     };
                 }
                 finish(wide::exp_minus_1(Wide::of(num).mul(wide::LN_2)), env)
@@ -217,7 +219,8 @@ impl F80 {
         if a.sig << 1 == 0 {
             // A power of two has an exact logarithm.
             let exponent = Self::from_i64(a.exp.into()).unpack();
-            return deliver(arith::mul(b, exponent), false, Self::SHAPE, env);
+            let product = deliver(arith::mul(b, exponent), false, Self::SHAPE, env);
+            return called_inexact(product, env);
         }
         finish(Wide::of(b).mul(log2(Wide::of(a))), env)
     }
@@ -254,7 +257,10 @@ impl F80 {
                 let exponent = Self::from_i64(sum.exp.into()).unpack();
                 return match arith::mul(b, exponent) {
                     Outcome::Exact(zero) => Self::pack(zero),
-                    product => deliver(product, false, Self::SHAPE, env),
+                    product => {
+                        let product = deliver(product, false, Self::SHAPE, env);
+                        called_inexact(product, env)
+                    }
                 };
             }
             log2(sum)

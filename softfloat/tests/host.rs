@@ -12,15 +12,6 @@ fn cases() -> u64 {
     std::env::var("SOFTFLOAT_CASES").ok().and_then(|v| v.parse().ok()).unwrap_or(20_000)
 }
 
-/// The last places of x87 results and some flags of NaN operands were compared with AMD's processors only: on another host these tests say nothing.
-fn x87_differs() -> bool {
-    let other = !std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("AuthenticAMD"));
-    if other {
-        eprintln!("not compared: the host is not an AMD processor");
-    }
-    other
-}
-
 /// SplitMix64.
 struct Random(u64);
 
@@ -364,6 +355,15 @@ fn check87(name: &str, host: Host87, ours: impl Fn(F80, F80, &mut Env) -> F80) {
             },
             _ => random.f80(),
         };
+        let unchanged = match name {
+            "fscale" => b.significand == 0,
+            "fprem" | "fprem1" => b.sign_exponent & 0x7fff == 0x7fff,
+            _ => false,
+        };
+        if unchanged && a.sign_exponent & 0x7fff == 0 && fcw & 0x10 == 0 {
+            // AMD's processors find a tiny number underflowing that is only passed on, Intel's do not.
+            continue;
+        }
         let expected = host(fcw, a, b, &mut [0; 16]);
         let mut env = Env::from_fcw(fcw);
         let result = ours(a, b, &mut env);
@@ -381,9 +381,6 @@ fn check87(name: &str, host: Host87, ours: impl Fn(F80, F80, &mut Env) -> F80) {
 
 #[test]
 fn x87_arithmetic() {
-    if x87_differs() {
-        return;
-    }
     check87("fadd", host87!("fadd st(0), st(1)"), |a, b, e| Operand::from(a).add(b, e));
     check87("fsub", host87!("fsub st(0), st(1)"), |a, b, e| Operand::from(a).sub(b, e));
     check87("fmul", host87!("fmul st(0), st(1)"), |a, b, e| Operand::from(a).mul(b, e));
@@ -541,10 +538,12 @@ fn check_close(
         let Some(result) = result else { continue };
         let theirs = expected.st(0);
         let context = || format!("ours, host: {name} {a:x?} {b:x?} fcw {fcw:#x}: {result:x?} {theirs:x?}");
-        // An exact logarithm is inexact to the host.
-        let exact = env.flags & softfloat::PE == 0 && result == theirs && name.starts_with("fyl2x");
-        let ignored = if exact { softfloat::PE | UE } else { 0 };
-        assert_eq!(env.flags, status as u8 & 0x3f & !ignored, "flags, {}", context());
+        // Results on both sides of the smallest normal number underflow or not, those about the largest overflow or not.
+        let smallest = |f: &F80| f.significand == 1 << 63 && f.sign_exponent & 0x7fff <= 1;
+        let largest = |f: &F80| f.significand == !0 && f.sign_exponent & 0x7fff == 0x7ffe;
+        let ignored = if [a, result, theirs].iter().any(smallest) { UE } else { 0 }
+            | if [result, theirs].iter().any(largest) { OE } else { 0 };
+        assert_eq!(env.flags & !ignored, status as u8 & 0x3f & !ignored, "flags, {}", context());
         let line = |f: F80| {
             let magnitude = i128::from(f.sign_exponent & 0x7fff) << 63 | i128::from(f.significand << 1 >> 1);
             if f.sign() { -magnitude } else { magnitude }
@@ -569,9 +568,6 @@ fn moderate(random: &mut Random, low: u16, high: u16) -> F80 {
 
 #[test]
 fn x87_trigonometric() {
-    if x87_differs() {
-        return;
-    }
     let angle = |r: &mut Random| (moderate(r, 0x3fff - 70, 0x3fff + 66), F80::ONE);
     check_close("fsin", host87!("fsin"), |a, _, e| a.sin(e), angle);
     check_close("fcos", host87!("fcos"), |a, _, e| a.cos(e), angle);
@@ -592,9 +588,6 @@ fn x87_trigonometric() {
 
 #[test]
 fn x87_logarithmic() {
-    if x87_differs() {
-        return;
-    }
     check_close(
         "f2xm1",
         host87!("f2xm1"),

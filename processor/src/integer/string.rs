@@ -206,6 +206,7 @@ fn repeat<const N: usize, const COMPARES: bool>(cpu: &mut Cpu, op: &Op, body: Bo
         Some(run) if forward => (run.reach)(cpu, op, mask).max(1),
         _ => ITERATIONS,
     };
+    let before = cpu.flags;
     cpu.code_stores = true;
     let mut result = Ok(());
     while iterations > 0 && result.is_ok() {
@@ -233,6 +234,11 @@ fn repeat<const N: usize, const COMPARES: bool>(cpu: &mut Cpu, op: &Op, body: Bo
         }
     }
     cpu.code_stores = false;
+    if COMPARES && op.has(REPNE) && result.is_err() {
+        // A page fault finds the flags as they were before the instruction (SDM Vol. 2B, REP); with REPE, which the manual does not
+        // name, processors show those of the last comparison.
+        cpu.flags = before;
+    }
     result?;
     cpu.rip = if cpu.regs[RCX] & mask == 0 { cpu.next_rip(op) } else { cpu.rip_of(op) };
     Ok(())

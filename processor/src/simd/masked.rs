@@ -110,8 +110,9 @@ pub(super) fn store_masked_bytes(cpu: &mut Cpu, op: &Op, source: &[u8], mask: &[
 
 /// The gathers: `INDEX` bytes an index, `N` bytes an element, `COUNT` elements.
 ///
-/// An element that faults leaves the ones before it done and their mask cleared, so that the restarted instruction goes on there
-/// (SDM volume 2, VGATHERDPS).
+/// The mask's elements become all ones or zero first, and zero above the vector. An element that faults leaves the ones before it done and their
+/// mask cleared, so that the restarted instruction goes on there (SDM Vol. 2C, VGATHERDPS, Operation); the first one done also clears what
+/// lies above the destination, as Intel's processors show.
 #[inline(never)]
 fn gather<const INDEX: usize, const N: usize, const COUNT: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.avx_ready()?;
@@ -121,7 +122,12 @@ fn gather<const INDEX: usize, const N: usize, const COUNT: usize>(cpu: &mut Cpu,
     }
     let base = cpu.regs[op.base as usize].wrapping_add(op.disp);
     let indices = bytes_of(cpu, index);
-    let mut wanted = bytes_of(cpu, mask);
+    let mask_bytes = bytes_of(cpu, mask);
+    let mut wanted = [0; 32];
+    let width = COUNT * INDEX.max(N);
+    for at in (0..width).step_by(N).filter(|&at| selected::<N>(&mask_bytes, at)) {
+        wanted[at..at + N].fill(0xff);
+    }
     let mut result = bytes_of(cpu, destination);
     for element in 0..COUNT {
         let at = element * N;
@@ -132,7 +138,10 @@ fn gather<const INDEX: usize, const N: usize, const COUNT: usize>(cpu: &mut Cpu,
             let offset = base.wrapping_add(value << (op.scale & 3));
             let loaded = element_linear(cpu, op, offset, N as u64, false).and_then(|address| cpu.load::<N>(address));
             match loaded {
-                Ok(loaded) => result[at..at + N].copy_from_slice(&loaded.to_le_bytes()[..N]),
+                Ok(loaded) => {
+                    result[at..at + N].copy_from_slice(&loaded.to_le_bytes()[..N]);
+                    result[width..].fill(0);
+                }
                 Err(trapped) => {
                     write_bytes(cpu, destination, &result);
                     write_bytes(cpu, mask, &wanted);

@@ -176,6 +176,8 @@ fn convert_to_mmx<const BYTES: u8, const MEMORY: bool>(cpu: &mut Cpu, op: &Op, c
     let source = if MEMORY { cpu.load_vector(op, BYTES, true)?[0] } else { cpu.xmm(op.r[1]) };
     let mut env = Env::from_mxcsr(cpu.mxcsr);
     let value = convert(&source, 0, &mut env).low();
+    // Processors are in MMX state even when the conversion raises #XM.
+    cpu.x87.enter_mmx();
     cpu.settle(&env)?;
     finish(cpu, op.r[0], value)
 }
@@ -213,11 +215,11 @@ fn mmx_to_singles<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let source = two_dwords::<MEMORY>(cpu, op)?;
     let mut env = Env::from_mxcsr(cpu.mxcsr);
     let low = convert::low_dwords_to_singles(&Xmm::from_low(source), 0, &mut env).low();
-    cpu.settle(&env)?;
-    cpu.set_xmm(op.r[0], cpu.xmm(op.r[0]).with_low(low));
     if !MEMORY {
         cpu.x87.enter_mmx();
     }
+    cpu.settle(&env)?;
+    cpu.set_xmm(op.r[0], cpu.xmm(op.r[0]).with_low(low));
     Ok(())
 }
 

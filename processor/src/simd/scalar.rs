@@ -199,15 +199,13 @@ fn to_halves<const WIDE: bool, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Ex
     let low = convert::singles_to_halves(&source[0], imm, &mut env).low();
     let high = if WIDE { convert::singles_to_halves(&source[1], imm, &mut env).low() } else { 0 };
     let result = Xmm::from_u64s([low, high]);
+    // The conversion's flags and exception come before anything that the store may meet, as on Intel's processors.
+    cpu.settle(&env)?;
     if !MEMORY {
-        cpu.settle(&env)?;
         cpu.set_xmm_clear(op.r[0], result);
         return Ok(());
     }
-    // A page fault comes before the flags of the conversion are seen, an unmasked exception before the store.
     let address = cpu.linear(op, if WIDE { 16 } else { 8 }, true)?;
-    cpu.probe_write(address, if WIDE { 16 } else { 8 })?;
-    cpu.settle(&env)?;
     if WIDE { cpu.store_bytes::<16>(address, result.0) } else { cpu.store::<8>(address, low) }
 }
 

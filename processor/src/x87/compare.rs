@@ -1,5 +1,6 @@
 //! Comparison: FCOM, FUCOM, FICOM, FCOMI, FTST, FXAM.
 
+use super::state::C1;
 use super::transfer::{Double, Int16, Int32, Single, Source};
 use crate::cpu::Cpu;
 use crate::decode::{Op, Table};
@@ -7,31 +8,33 @@ use crate::flags::LateFlags;
 use crate::op;
 use crate::trap::Exec;
 use iced_x86::Code;
-use softfloat::{Class, F80, IE, Operand, Relation};
+use softfloat::{Class, F80, Operand, Relation};
 
-/// Compares ST(0) with `other` (`None`: that register is empty) and pops `pops` registers. With an unmasked IE nothing happens but the
-/// flags (SDM Vol. 2, FCOM); with an unmasked DE the relation is told but nothing is popped.
+/// Compares ST(0) with `other` (`None`: that register is empty) and pops `pops` registers.
+///
+/// With an unmasked IE or DE nothing is popped. Where the manual has the conditions left alone with an unmasked IE (SDM Vol. 2, FCOM), and C1
+/// cleared by FCOMI, processors of both makers say unordered, and leave C1 to stack faults; so do we.
 fn compare(cpu: &mut Cpu, op: &Op, other: Option<Operand>, signaling: bool, pops: u8, eflags: bool) {
     let mut env = cpu.x87_begin(op);
-    let mut pops = pops;
-    let relation = match other {
+    let c1 = cpu.x87.fsw & C1 != 0;
+    let (relation, completes) = match other {
         Some(other) if !cpu.x87.empty(0) => {
             let relation = Operand::from(cpu.x87.st(0)).compare(other, signaling, &mut env);
-            if !cpu.x87_conclude(op, &env) {
-                pops = 0;
+            let completes = cpu.x87_conclude(op, &env);
+            if eflags {
+                cpu.x87.set_c1(c1);
             }
-            (env.flags & !env.masks & IE == 0).then_some(relation)
+            (relation, completes)
         }
-        _ => cpu.x87_stack_fault(op, false).then_some(Relation::Unordered),
+        _ => (Relation::Unordered, cpu.x87_stack_fault(op, false)),
     };
-    let Some(relation) = relation else { return };
     let (zf, pf, cf) = relation.zf_pf_cf();
     if eflags {
         cpu.flags = LateFlags::from_bits(u64::from(zf) << 6 | u64::from(pf) << 2 | u64::from(cf));
     } else {
         cpu.x87.set_conditions(zf, pf, false, cf);
     }
-    for _ in 0..pops {
+    for _ in 0..if completes { pops } else { 0 } {
         cpu.x87.pop();
     }
 }

@@ -128,6 +128,9 @@ fn load_register(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 /// Stores ST(0) converted by `convert` into `N` bytes; `indefinite` is the masked response to an empty ST(0).
+///
+/// What an unmasked exception withholds is not stored, and its address not even looked at, as on Intel's processors: then no fault of the
+/// operand comes before the exception, which the next instruction reports.
 fn store_with<const N: usize, const POP: bool>(
     cpu: &mut Cpu,
     op: &Op,
@@ -135,13 +138,11 @@ fn store_with<const N: usize, const POP: bool>(
     convert: impl FnOnce(F80, &mut Env) -> [u8; N],
 ) -> Exec {
     cpu.x87_ready()?;
-    let address = cpu.linear(op, N as u64, true)?;
     let mut env = Env::from_fcw(cpu.x87.fcw);
     if cpu.x87.empty(0) {
         if env.masks & softfloat::IE != 0 {
+            let address = cpu.linear(op, N as u64, true)?;
             cpu.store_bytes::<N>(address, indefinite)?;
-        } else {
-            cpu.probe_write(address, N)?;
         }
         cpu.x87_begin(op);
         if cpu.x87_stack_fault(op, false) && POP {
@@ -153,9 +154,9 @@ fn store_with<const N: usize, const POP: bool>(
     // Unmasked overflow and underflow leave memory and the stack alone too (SDM Vol. 1, 8.5.4 and 8.5.5).
     let store = !env.withheld() && env.flags & !env.masks & (OE | UE) == 0;
     if store {
+        let address = cpu.linear(op, N as u64, true)?;
         cpu.store_bytes::<N>(address, bytes)?;
     } else {
-        cpu.probe_write(address, N)?;
         // No rounding took place that anybody sees.
         env.flags &= !softfloat::PE;
         env.rounded_up = false;
