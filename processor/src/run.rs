@@ -290,6 +290,9 @@ impl Cpu {
         let long = self.mode == Mode::Long64;
         let mut linear = self.code_linear();
         while let Some(block) = code.block(index) {
+            if !long && !self.fetches_within(block.bytes) {
+                return;
+            }
             let count = u64::from(block.count);
             if self.instructions + count > last {
                 if self.instructions < last {
@@ -344,10 +347,13 @@ impl Cpu {
         let tag = self.jumps.tag | if single { SINGLE } else { 0 };
         // Outside 64-bit mode the segment limit is looked at for each single instruction.
         let cached = !single || self.mode == Mode::Long64;
-        if cached && let Some(index) = self.lookup_jump(linear, tag) {
+        if cached
+            && let Some(index) = self.lookup_jump(linear, tag)
+            && (self.mode == Mode::Long64 || code.block(index).is_some_and(|block| self.fetches_within(block.bytes)))
+        {
             return Ok(index);
         }
-        self.check_fetch(self.rip, 1)?;
+        self.check_fetch(1)?;
         let Some(offset) = self.place_code(linear)? else { return Err(self.fetch_from_nowhere()) };
         let kind = BlockKind { code_size: self.code_size(), single, cet: self.cet };
         let next_page = (linear & !0xfff).wrapping_add(0x1000);
@@ -378,9 +384,9 @@ impl Cpu {
             }
         };
         let bytes = code.block(index).map_or(1, |block| block.bytes);
-        if self.mode != Mode::Long64 && self.check_fetch(self.rip, bytes).is_err() {
+        if self.mode != Mode::Long64 && self.check_fetch(bytes).is_err() {
             if single {
-                self.check_fetch(self.rip, bytes)?;
+                self.check_fetch(bytes)?;
             }
             return self.find_block(code, true);
         }
@@ -392,11 +398,18 @@ impl Cpu {
         Ok(index)
     }
 
-    /// #GP(0) if `bytes` at `rip` are not within the code segment, or not canonical.
-    fn check_fetch(&mut self, rip: u64, bytes: u32) -> Exec {
+    /// Whether `bytes` at RIP are within the code segment, outside 64-bit mode. Blocks are found by linear address, to which another segment, or
+    /// an offset beyond the limit, may lead as well: each has to be looked at.
+    #[inline(always)]
+    fn fetches_within(&self, bytes: u32) -> bool {
+        self.rip + u64::from(bytes) - 1 <= u64::from(self.segs[CS].limit)
+    }
+
+    /// #GP(0) if `bytes` at RIP are not within the code segment, or not canonical.
+    fn check_fetch(&mut self, bytes: u32) -> Exec {
         let fits = match self.mode {
-            Mode::Long64 => self.is_canonical(rip),
-            _ => rip + bytes as u64 - 1 <= self.segs[CS].limit as u64,
+            Mode::Long64 => self.is_canonical(self.rip),
+            _ => self.fetches_within(bytes),
         };
         if fits { Ok(()) } else { Err(self.general_protection(0)) }
     }

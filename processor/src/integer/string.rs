@@ -310,6 +310,23 @@ mod tests {
     }
 
     #[test]
+    fn a_fault_restores_the_flags_of_repne_but_not_of_repe() {
+        for (prefix, value, flags) in [(0xf2, 1, 0x8d7), (0xf3, 0, 0x46)] {
+            let mut machine = Machine::real();
+            machine.write(4 * 13, &[0x00, 0x90, 0x00, 0x00]);
+            machine.write(0x9000, &[0xf4]);
+            machine.write(0x8000, &[prefix, 0xaf]); // scasw
+            machine.cpu.set_rflags(0x8d7);
+            machine.cpu.regs[crate::cpu::RAX] = value;
+            machine.cpu.regs[crate::cpu::RCX] = 64;
+            machine.cpu.regs[crate::cpu::RDI] = 0xffe1; // the last word crosses the limit
+            machine.run_to_halt(100);
+            assert_eq!((machine.at(), machine.cpu.regs[crate::cpu::RDI]), ((0, 0x9001), 0xffff));
+            assert_eq!(machine.load(machine.cpu.regs[4] + 4, 2), flags, "prefix {prefix:#x}");
+        }
+    }
+
+    #[test]
     fn decoded_code_at_the_destination_does_not_count() {
         // ret at 0x9000 is decoded, or is not.
         let warm = |machine: &mut Machine| {

@@ -255,7 +255,7 @@ fn a_gather_that_faults_keeps_what_it_has_and_goes_on() {
     let gather: &[u8] = &[0xc4, 0xe2, 0x61, 0x90, 0x0c, 0x96];
     assert_eq!(m.run(gather), exception(PAGE_FAULT, Some(0)));
     assert_eq!(m.cpu.ymm[1], index([0x11, 0x22, 0, 0]));
-    assert_eq!(m.cpu.ymm[3], index([0, 0, 0x8000_0000, 0x8000_0000]));
+    assert_eq!(m.cpu.ymm[3], index([0, 0, u32::MAX, u32::MAX]));
     m.cpu.ymm[2] = index([9, 9, 1, 0]);
     m.run(gather).unwrap();
     assert_eq!(m.cpu.ymm[1], index([0x11, 0x22, 0x22, 0x11]));

@@ -32,6 +32,19 @@ fn real_mode_fault_pushes_no_error_code_and_its_own_ip() {
 }
 
 #[test]
+fn execution_past_the_limit_faults_even_where_another_segment_ran_code() {
+    let mut machine = Machine::real();
+    machine.write(4 * 13, &[0x00, 0x90, 0x00, 0x00]);
+    machine.write(0x9000, &[0xf4]);
+    machine.write(0xfff0, &[0x90; 16]);
+    // 1000:0000, which is linear 10000, jumps to 0:fff0.
+    machine.write(0x8000, &[0xea, 0, 0, 0, 0x10]);
+    machine.write(0x1_0000, &[0xea, 0xf0, 0xff, 0, 0]);
+    machine.run_to_halt(1000);
+    assert_eq!((machine.at(), stack(&machine, 2, 2)), ((0, 0x9001), vec![0, 0]));
+}
+
+#[test]
 fn protected_fault_pushes_error_code_and_rf() {
     let mut machine = Machine::protected();
     machine.idt(13, 8, 0x9000, 0x8e);
