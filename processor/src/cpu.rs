@@ -4,6 +4,7 @@ use crate::apic::LocalApic;
 use crate::bus::Bus;
 use crate::cet::{CetCode, ShadowCache};
 use crate::debugger::Debugger;
+use crate::decode::ops::Trail;
 use crate::flags::{self, LateFlags};
 use crate::memory::map::MemoryMap;
 use crate::memory::ram::GuestRam;
@@ -85,8 +86,8 @@ pub struct Cpu {
     pub exact: bool,
     /// The running instruction ends its block, so it may store to code without being on its own.
     pub(crate) code_stores: bool,
-    /// Operations left in the block when a handler trapped.
-    pub remaining: usize,
+    /// The way through linked blocks.
+    pub(crate) trail: Trail,
     /// Why the last handler trapped.
     pub trap: Trap,
     /// The linear address of a page fault that was raised; it enters CR2 on delivery.
@@ -196,7 +197,7 @@ impl Cpu {
             ram,
             exact: false,
             code_stores: false,
-            remaining: 0,
+            trail: Trail::default(),
             trap: Trap::Continue,
             fault_address: 0,
             non_canonical: false,

@@ -2,8 +2,8 @@
 
 use crate::cet::CetCode;
 use crate::cpu::{Cpu, Mode, RIP_BASE_REG};
-use crate::decode::cache::{BlockKind, CodeCache};
-use crate::decode::op::{Op, Stop};
+use crate::decode::cache::{BLOCK_LIMIT, BlockKind, CodeCache};
+use crate::decode::{At, Op, Stop};
 use crate::memory::paging::Kind;
 use crate::segment::{self, CS};
 use crate::translator::Left;
@@ -63,6 +63,9 @@ pub enum RunExit {
     Debug,
 }
 
+/// How many instructions are executed in linked blocks before the run loop takes over again: so the host's stack is large enough also where the
+/// compiler makes no jumps of the calls from handler to handler.
+const STRETCH: u64 = 4096;
 const JUMPS: usize = 4096;
 /// Position of [`CetCode`] in a jump's tag.
 const CET_SHIFT: u32 = 21;
@@ -268,13 +271,13 @@ impl Cpu {
         let Some(block) = code.block(index) else { return false };
         let linear = self.code_linear();
         self.regs[RIP_BASE_REG as usize] = self.rip.wrapping_sub(linear & 0xfff);
-        let ops = &block.ops;
-        match (ops[0].run)(self, ops) {
-            Stop::Done => self.instructions += u64::from(block.count),
-            Stop::Taken => self.instructions += (ops.len() - self.remaining + 1) as u64,
-            Stop::Trapped => {
+        self.trail.until = 0;
+        match block.ops.run(self) {
+            (Stop::Done, first) => self.instructions += u64::from(first.op().count),
+            (Stop::Taken, _) => {}
+            (Stop::Trapped, place) => {
                 let page = block.native.offset & !0xfff;
-                if let Some(op) = self.left(ops) {
+                if let Some(op) = self.left(place) {
                     self.run_alone(code, page, &op);
                 }
                 return false;
@@ -288,26 +291,30 @@ impl Cpu {
         let changes = self.tlb.changes;
         let last = limit - self.idle_time;
         let long = self.mode == Mode::Long64;
+        let may_link = long && self.cet == CetCode::Off && code.may_link();
+        self.trail.changes = changes;
         let mut linear = self.code_linear();
         while let Some(block) = code.block(index) {
             if !long && !self.fetches_within(block.bytes) {
                 return;
             }
-            let count = u64::from(block.count);
-            if self.instructions + count > last {
+            if self.instructions + u64::from(block.count) > last {
                 if self.instructions < last {
                     self.run_one(code);
                 }
                 return;
             }
             self.regs[RIP_BASE_REG as usize] = self.rip.wrapping_sub(linear & 0xfff);
-            let ops = &block.ops;
-            match (ops[0].run)(self, ops) {
-                Stop::Done => self.instructions += count,
-                Stop::Taken => self.instructions += (ops.len() - self.remaining + 1) as u64,
+            let stretch = last.saturating_sub(BLOCK_LIMIT as u64).min(self.instructions + STRETCH);
+            self.trail.until = if may_link { stretch } else { 0 };
+            let (stop, place) = block.ops.run(self);
+            match stop {
+                Stop::Done => self.instructions += u64::from(place.op().count),
+                Stop::Taken => {}
                 Stop::Trapped => {
+                    // Linked blocks are of the same page.
                     let page = block.native.offset & !0xfff;
-                    if let Some(op) = self.left(ops) {
+                    if let Some(op) = self.left(place) {
                         self.run_alone(code, page, &op);
                     }
                     return;
@@ -316,8 +323,12 @@ impl Cpu {
             if self.attention != 0 || self.tlb.changes != changes {
                 return;
             }
+            let page = linear >> 12;
             linear = if long { self.rip } else { self.code_linear() };
             let Some(next) = self.lookup_jump(linear, self.jumps.tag) else { return };
+            if stop == Stop::Taken && may_link && page == linear >> 12 {
+                code.link(place, next);
+            }
             index = next;
         }
     }
@@ -419,13 +430,12 @@ impl Cpu {
         self.undefined_opcode()
     }
 
-    /// Sees to a block that was left in the middle. Gives the operation that trapped if it must be run again on its own.
+    /// Sees to a block that was left at an operation that trapped. Gives it if it must be run again on its own.
     #[cold]
     #[inline(never)]
-    fn left(&mut self, ops: &[Op]) -> Option<Op> {
-        let index = ops.len() - self.remaining;
-        self.instructions += index as u64;
-        let op = ops[index];
+    fn left(&mut self, place: At) -> Option<Op> {
+        let op = *place.op();
+        self.instructions += u64::from(op.number) - 1;
         if self.trap == Trap::RetryExact && !self.exact {
             self.rip = self.rip_of(&op);
             return Some(op);
@@ -450,11 +460,12 @@ impl Cpu {
             Err(_) => self.after_trap(None),
             Ok(index) => {
                 let Some(block) = code.block(index) else { return };
-                match (block.ops[0].run)(self, &block.ops) {
-                    Stop::Done | Stop::Taken => self.instructions += 1,
-                    Stop::Trapped => {
+                match block.ops.run(self) {
+                    (Stop::Done, _) => self.instructions += 1,
+                    (Stop::Taken, _) => {}
+                    (Stop::Trapped, place) => {
                         let page = block.native.offset & !0xfff;
-                        if let Some(op) = self.left(&block.ops) {
+                        if let Some(op) = self.left(place) {
                             self.run_alone(code, page, &op);
                         }
                     }
@@ -472,10 +483,11 @@ impl Cpu {
                 self.exact = true;
                 if let Some(block) = code.block(index) {
                     self.events.step_length = block.bytes;
-                    match (block.ops[0].run)(self, &block.ops) {
-                        Stop::Done | Stop::Taken => self.instructions += 1,
-                        Stop::Trapped => {
-                            self.left(&block.ops);
+                    match block.ops.run(self) {
+                        (Stop::Done, _) => self.instructions += 1,
+                        (Stop::Taken, _) => {}
+                        (Stop::Trapped, place) => {
+                            self.left(place);
                         }
                     }
                 }

@@ -65,7 +65,7 @@ impl Cpu {
             ram: _,
             exact: _,
             code_stores: _,
-            remaining: _,
+            trail: _,
             trap: _,
             fault_address: _,
             non_canonical: _,

@@ -2,7 +2,8 @@
 //!
 //! What is remembered here is a hint that saves running an instruction twice: the guest cannot see whether it is there.
 
-use super::op::{Op, REP, REPNE, Stop, next};
+use super::op::{Op, REP, REPNE, Stop};
+use super::ops::At;
 use crate::cpu::Cpu;
 use crate::memory::ram::PAGE_SIZE;
 use iced_x86::Mnemonic;
@@ -49,14 +50,10 @@ pub(crate) fn gains(op: &Op) -> bool {
 }
 
 /// Stands before the operation of an instruction that runs on its own: makes it so.
-pub(super) fn alone(cpu: &mut Cpu, ops: &[Op]) -> Stop {
+pub(super) fn alone(cpu: &mut Cpu, at: At) -> Stop {
     cpu.exact = true;
-    let stop = next(cpu, ops);
+    let stop = at.next(cpu);
     cpu.exact = false;
-    if stop == Stop::Trapped {
-        // This operation stands for the instruction too.
-        cpu.remaining = ops.len();
-    }
     stop
 }
 

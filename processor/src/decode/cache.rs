@@ -2,10 +2,10 @@
 
 use super::alone::{AlonePlaces, alone as alone_handler, gains};
 use super::lower::lower;
-use super::op::{Op, Shape, Stop};
+use super::op::{Op, Shape};
+use super::ops::{At, Ops};
 use super::table::{Place, Table, undefined_handler};
 use crate::cet::{CetCode, missing_endbranch_handler};
-use crate::cpu::{Cpu, RIP_BASE_REG};
 use crate::memory::ram::{GuestRam, PAGE_SIZE};
 use crate::translator::Translator;
 use iced_x86::{Code, CpuidFeature, Decoder, DecoderOptions, Instruction, OpKind, Register, RflagsBits};
@@ -42,8 +42,8 @@ impl Hasher for KeyHasher {
 /// A decoded run of instructions within one page (the last may reach into the next page, then it is alone).
 #[derive(Debug)]
 pub struct Block {
-    /// The operations; one that only sets RIP may follow the instructions.
-    pub ops: Box<[Op]>,
+    /// The operations, one for each instruction.
+    pub ops: Ops,
     /// Number of instructions.
     pub count: u32,
     /// Length in bytes.
@@ -197,6 +197,19 @@ impl CodeCache {
         self.stops.as_ref().is_some_and(|stops| stops[(address >> 6 & 63) as usize] >> (address & 63) & 1 != 0)
     }
 
+    /// Branches may be linked to blocks: no debugger has to look at the beginning of some.
+    pub(crate) fn may_link(&self) -> bool {
+        self.stops.is_none()
+    }
+
+    /// Links the branch at `place` to block `index`, which lies in the page of the branch's own block and begins where the branch leads. Blocks of
+    /// one page are dropped together; one that reaches into the next may be dropped on its own, so it is not linked to.
+    pub(crate) fn link(&self, place: At, index: u32) {
+        if let Some(block) = self.block(index).filter(|block| block.second_page.is_none()) {
+            place.link(&block.ops);
+        }
+    }
+
     /// The block with number `index`, to be changed.
     pub(crate) fn block_mut(&mut self, index: u32) -> Option<&mut Block> {
         self.blocks.get_mut(index as usize)?.as_mut()
@@ -252,20 +265,14 @@ impl CodeCache {
         let covers = |block: &Block| {
             (block.native.offset..block.native.offset + u64::from(block.bytes)).contains(&offset) && !block.alone
         };
-        let of_page = self.by_page.get(&(offset & !(PAGE_SIZE - 1))).map_or(&[][..], Vec::as_slice);
-        let covering: Vec<(u64, u32)> = of_page
-            .iter()
-            .copied()
-            .filter(|(key, index)| {
-                !BlockKind::is_single(*key)
-                    && self.by_key.get(key) == Some(index)
-                    && self.block(*index).is_some_and(covers)
-            })
-            .collect();
-        for (key, index) in covering {
-            self.epoch += 1;
-            self.by_key.remove(&key);
-            self.remove(index);
+        let page = offset & !(PAGE_SIZE - 1);
+        let of_page = self.by_page.get(&page).map_or(&[][..], Vec::as_slice);
+        let covered = of_page.iter().any(|(key, index)| {
+            !BlockKind::is_single(*key) && self.by_key.get(key) == Some(index) && self.block(*index).is_some_and(covers)
+        });
+        if covered {
+            // All of the page, because others may be linked to the covering ones.
+            self.drop_page(page);
         }
     }
 
@@ -356,7 +363,7 @@ impl CodeCache {
         let mut decoder = Decoder::with_ip(bitness, bytes, at, DecoderOptions::NONE);
         let table = Table::shared();
         let limit = if kind.single { 1 } else { BLOCK_LIMIT };
-        let mut instructions: Vec<(Instruction, bool)> = Vec::with_capacity(16);
+        let mut instructions: Vec<Instruction> = Vec::with_capacity(16);
         let mut ended = false;
         let mut ends_next = false;
         let mut is_alone = false;
@@ -386,20 +393,21 @@ impl CodeCache {
                 place = table.get(instruction.code()).place;
                 ended = place == Place::Ends || !self.announced[instruction.code() as usize];
             }
-            instructions.push((instruction, ended));
+            instructions.push(instruction);
             if ends_next {
                 break;
             }
             ends_next = place == Place::EndsAfterNext;
         }
-        if kind.cet == CetCode::Waiting && instructions.first().is_some_and(|(first, _)| !ends_branch(first, kind)) {
+        if kind.cet == CetCode::Waiting && instructions.first().is_some_and(|first| !ends_branch(first, kind)) {
             instructions.truncate(1);
-            let (first, _) = instructions.first()?;
+            let first = instructions.first()?;
             let mut op = Op::new(missing_endbranch_handler());
             (op.offset, op.length, op.code) = (first.ip() as u16, first.len() as u8, first.code() as u16);
             let bytes = (first.next_ip() - at) as u32;
+            (op.number, op.count) = (1, 1);
             return Some(Block {
-                ops: Box::new([op]),
+                ops: Ops::new(vec![op], first.next_ip()),
                 count: 1,
                 bytes,
                 second_page: None,
@@ -410,10 +418,13 @@ impl CodeCache {
         let mut ops = Vec::with_capacity(instructions.len() + 1);
         // Which status flags someone may still read, going backwards.
         let mut live = u32::MAX;
-        for (instruction, _) in instructions.iter().rev() {
+        for instruction in instructions.iter().rev() {
             ops.push(self.lower(instruction, kind, &mut live));
         }
         ops.reverse();
+        for (op, number) in ops.iter_mut().zip(1..) {
+            (op.number, op.count) = (number, instructions.len() as u8);
+        }
         if is_alone {
             ops.insert(0, Op { run: alone_handler, ..ops[0] });
         }
@@ -421,17 +432,11 @@ impl CodeCache {
             fuse(&mut ops);
         }
         let last = instructions.last()?;
-        let end = last.0.next_ip();
-        if !last.1 {
-            let mut op = Op::new(fall_through);
-            op.offset = last.0.ip() as u16;
-            op.imm = end;
-            ops.push(op);
-        }
+        let end = last.next_ip();
         Some(Block {
             count: instructions.len() as u32,
             bytes: (end - at) as u32,
-            ops: ops.into_boxed_slice(),
+            ops: Ops::new(ops, end),
             second_page: None,
             alone: is_alone,
             native: Native::default(),
@@ -553,10 +558,4 @@ fn may_keep_flags(instruction: &Instruction) -> bool {
         Rol | Ror | Rcl | Rcr | Shld | Shrd | Bsf | Bsr => true,
         _ => false,
     }
-}
-
-/// Follows the last instruction of a block that does not end in a branch.
-fn fall_through(cpu: &mut Cpu, ops: &[Op]) -> Stop {
-    cpu.rip = cpu.cut_rip(cpu.regs[RIP_BASE_REG as usize].wrapping_add(ops[0].imm));
-    Stop::Done
 }

@@ -5,9 +5,11 @@ pub mod announced;
 pub mod cache;
 pub mod lower;
 pub mod op;
+pub mod ops;
 pub mod table;
 
 pub use op::{Handler, Op, Stop};
+pub use ops::{At, Ops};
 pub use table::{Entry, Table};
 
 use iced_x86::{Decoder, DecoderOptions, Formatter, NasmFormatter};

@@ -1,20 +1,21 @@
 //! The decoded operation, and the shape of its handler.
 
+use super::ops::At;
 use crate::cpu::{Cpu, RIP_BASE_REG, ZERO_REG};
 use crate::segment;
 use crate::trap::{Exec, Trapped};
 
-/// Executes the first operation of `ops` and goes on with the rest.
-pub type Handler = fn(&mut Cpu, &[Op]) -> Stop;
+/// Executes the operation at a place and goes on with what follows.
+pub type Handler = fn(&mut Cpu, At) -> Stop;
 
 /// Why a block was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// All operations were executed; `Cpu::rip` is set.
     Done,
-    /// A conditional branch inside the block was taken: `Cpu::rip` is set, `Cpu::remaining` counts from it.
+    /// A conditional branch inside the block was taken: `Cpu::rip` is set, the instructions up to it are counted.
     Taken,
-    /// An operation trapped: `Cpu::trap`, and `Cpu::remaining` operations counting from the one that trapped.
+    /// An operation trapped: `Cpu::trap` says why.
     Trapped,
 }
 
@@ -47,7 +48,7 @@ pub struct Op {
     pub run: Handler,
     /// Immediate, sign- or zero-extended as the instruction has it; near branch: target minus RIP base; far pointer: selector << 32 | offset.
     pub imm: u64,
-    /// Displacement; the whole address of a moffs operand.
+    /// Displacement; the whole address of a moffs operand; the block that a conditional branch is linked to.
     pub disp: u64,
     /// Register number of each register operand (high-byte registers: [`HIGH_BYTE`]).
     pub r: [u8; 4],
@@ -71,6 +72,10 @@ pub struct Op {
     pub size: u8,
     /// A second immediate (ENTER, EXTRQ) or anything the lowering leaves for the handler.
     pub extra: u8,
+    /// Number of the instruction in its block, from 1.
+    pub number: u8,
+    /// Number of instructions in the block.
+    pub count: u8,
 }
 
 /// Path of a body: every case is done.
@@ -155,6 +160,8 @@ impl Op {
             flags: 0,
             size: 0,
             extra: 0,
+            number: 0,
+            count: 0,
         }
     }
 
@@ -251,34 +258,30 @@ impl Cpu {
         if self.mode == crate::cpu::Mode::Long64 { rip } else { rip & 0xffff_ffff }
     }
 
-    /// Notes that the handler of `ops[0]` trapped.
+    /// Notes that the operation at a place trapped.
     #[cold]
     #[inline(never)]
-    pub fn leave(&mut self, ops: &[Op], _why: Trapped) -> Stop {
-        self.remaining = ops.len();
+    pub fn leave(&mut self, at: At, _why: Trapped) -> Stop {
+        at.leave(self);
         Stop::Trapped
     }
 }
 
-/// Runs the operation after `ops[0]`: compiled to a jump at opt-level 1 and above.
-#[inline(always)]
-pub fn next(cpu: &mut Cpu, ops: &[Op]) -> Stop {
-    let [_, rest @ ..] = ops else { return Stop::Done };
-    match rest.first() {
-        Some(op) => (op.run)(cpu, rest),
-        None => Stop::Done,
-    }
+/// What a handler for [`Shape::Flat`] does when it misses: as `any` does it.
+#[inline(never)]
+pub(crate) fn far(cpu: &mut Cpu, at: At, any: Handler) -> Stop {
+    cpu.bring_near(at.op());
+    any(cpu, at)
 }
 
 /// Makes a [`Handler`] of a body `fn(&mut Cpu, &Op) -> Exec` that goes on with the next operation.
 #[macro_export]
 macro_rules! op {
     ($body:expr) => {{
-        fn handler(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
-            let [op, ..] = ops else { return $crate::decode::Stop::Done };
-            match $body(cpu, op) {
-                Ok(()) => $crate::decode::op::next(cpu, ops),
-                Err(why) => cpu.leave(ops, why),
+        fn handler(cpu: &mut $crate::cpu::Cpu, at: $crate::decode::At) -> $crate::decode::Stop {
+            match $body(cpu, at.op()) {
+                Ok(()) => at.next(cpu),
+                Err(why) => cpu.leave(at, why),
             }
         }
         handler as $crate::decode::Handler
@@ -291,32 +294,28 @@ macro_rules! op {
 macro_rules! fast {
     ($body:ident $(, $parameter:tt)*) => {{
         #[inline(never)]
-        fn slow(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
-            let [op, ..] = ops else { return $crate::decode::Stop::Done };
-            match $body::<{ $crate::decode::op::SLOW } $(, $parameter)*>(cpu, op) {
-                Ok(()) => $crate::decode::op::next(cpu, ops),
-                Err(why) => cpu.leave(ops, why),
+        fn slow(cpu: &mut $crate::cpu::Cpu, at: $crate::decode::At) -> $crate::decode::Stop {
+            match $body::<{ $crate::decode::op::SLOW } $(, $parameter)*>(cpu, at.op()) {
+                Ok(()) => at.next(cpu),
+                Err(why) => cpu.leave(at, why),
             }
         }
-        fn any(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
-            let [op, ..] = ops else { return $crate::decode::Stop::Done };
-            match $body::<{ $crate::decode::op::FAST } $(, $parameter)*>(cpu, op) {
-                Ok(()) => $crate::decode::op::next(cpu, ops),
-                Err(_) => slow(cpu, ops),
+        fn any(cpu: &mut $crate::cpu::Cpu, at: $crate::decode::At) -> $crate::decode::Stop {
+            match $body::<{ $crate::decode::op::FAST } $(, $parameter)*>(cpu, at.op()) {
+                Ok(()) => at.next(cpu),
+                Err(_) => slow(cpu, at),
             }
         }
-        fn flat(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
-            let [op, ..] = ops else { return $crate::decode::Stop::Done };
-            match $body::<{ $crate::decode::op::FLAT } $(, $parameter)*>(cpu, op) {
-                Ok(()) => $crate::decode::op::next(cpu, ops),
-                Err(_) => slow(cpu, ops),
+        fn flat(cpu: &mut $crate::cpu::Cpu, at: $crate::decode::At) -> $crate::decode::Stop {
+            match $body::<{ $crate::decode::op::FLAT } $(, $parameter)*>(cpu, at.op()) {
+                Ok(()) => at.next(cpu),
+                Err(_) => $crate::decode::op::far(cpu, at, any),
             }
         }
-        fn indexed(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
-            let [op, ..] = ops else { return $crate::decode::Stop::Done };
-            match $body::<{ $crate::decode::op::INDEXED } $(, $parameter)*>(cpu, op) {
-                Ok(()) => $crate::decode::op::next(cpu, ops),
-                Err(_) => slow(cpu, ops),
+        fn indexed(cpu: &mut $crate::cpu::Cpu, at: $crate::decode::At) -> $crate::decode::Stop {
+            match $body::<{ $crate::decode::op::INDEXED } $(, $parameter)*>(cpu, at.op()) {
+                Ok(()) => at.next(cpu),
+                Err(_) => slow(cpu, at),
             }
         }
         $crate::decode::op::Forms { any, flat, indexed }
@@ -328,18 +327,16 @@ macro_rules! fast {
 macro_rules! fast_branch {
     ($body:ident $(, $parameter:tt)*) => {{
         #[inline(never)]
-        fn slow(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
-            let [op, ..] = ops else { return $crate::decode::Stop::Done };
-            match $body::<{ $crate::decode::op::SLOW } $(, $parameter)*>(cpu, op) {
+        fn slow(cpu: &mut $crate::cpu::Cpu, at: $crate::decode::At) -> $crate::decode::Stop {
+            match $body::<{ $crate::decode::op::SLOW } $(, $parameter)*>(cpu, at.op()) {
                 Ok(()) => $crate::decode::Stop::Done,
-                Err(why) => cpu.leave(ops, why),
+                Err(why) => cpu.leave(at, why),
             }
         }
-        fn handler(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
-            let [op, ..] = ops else { return $crate::decode::Stop::Done };
-            match $body::<{ $crate::decode::op::FAST } $(, $parameter)*>(cpu, op) {
+        fn handler(cpu: &mut $crate::cpu::Cpu, at: $crate::decode::At) -> $crate::decode::Stop {
+            match $body::<{ $crate::decode::op::FAST } $(, $parameter)*>(cpu, at.op()) {
                 Ok(()) => $crate::decode::Stop::Done,
-                Err(_) => slow(cpu, ops),
+                Err(_) => slow(cpu, at),
             }
         }
         handler as $crate::decode::Handler
@@ -350,11 +347,10 @@ macro_rules! fast_branch {
 #[macro_export]
 macro_rules! branch {
     ($body:expr) => {{
-        fn handler(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
-            let [op, ..] = ops else { return $crate::decode::Stop::Done };
-            match $body(cpu, op) {
+        fn handler(cpu: &mut $crate::cpu::Cpu, at: $crate::decode::At) -> $crate::decode::Stop {
+            match $body(cpu, at.op()) {
                 Ok(()) => $crate::decode::Stop::Done,
-                Err(why) => cpu.leave(ops, why),
+                Err(why) => cpu.leave(at, why),
             }
         }
         handler as $crate::decode::Handler
@@ -365,15 +361,14 @@ macro_rules! branch {
 #[macro_export]
 macro_rules! last {
     ($body:expr) => {{
-        fn handler(cpu: &mut $crate::cpu::Cpu, ops: &[$crate::decode::Op]) -> $crate::decode::Stop {
-            let [op, ..] = ops else { return $crate::decode::Stop::Done };
-            let next = cpu.next_rip(op);
-            match $body(cpu, op) {
+        fn handler(cpu: &mut $crate::cpu::Cpu, at: $crate::decode::At) -> $crate::decode::Stop {
+            let next = cpu.next_rip(at.op());
+            match $body(cpu, at.op()) {
                 Ok(()) => {
                     cpu.rip = next;
                     $crate::decode::Stop::Done
                 }
-                Err(why) => cpu.leave(ops, why),
+                Err(why) => cpu.leave(at, why),
             }
         }
         handler as $crate::decode::Handler

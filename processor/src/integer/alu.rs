@@ -129,7 +129,7 @@ fn ri<B: Binary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op) -> E
 #[inline(always)]
 fn rm<const PATH: u8, B: Binary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let address = cpu.linear_in::<PATH>(op, N as u64, false)?;
-    let b = cpu.load_in::<PATH, N>(address)?;
+    let b = cpu.load_for::<PATH, N>(op, address)?;
     let a = read::<N>(cpu, op.r[0]);
     let result = B::compute::<N, FLAGS>(a, b, &mut cpu.flags);
     if B::STORES {
@@ -142,14 +142,14 @@ fn rm<const PATH: u8, B: Binary, const N: usize, const FLAGS: bool>(cpu: &mut Cp
 fn memory_with<const PATH: u8, B: Binary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op, b: u64) -> Exec {
     let address = cpu.linear_in::<PATH>(op, N as u64, B::STORES)?;
     if B::STORES {
-        let slot = cpu.locate_write_in::<PATH, N>(address)?;
+        let slot = cpu.locate_for::<PATH, N>(op, address)?;
         let a = cpu.load_at_in::<PATH, N>(slot)?;
         let mut flags = cpu.flags;
         let result = B::compute::<N, FLAGS>(a, b, &mut flags);
         cpu.store_at_in::<PATH, N>(slot, result)?;
         cpu.flags = flags;
     } else {
-        let a = cpu.load_in::<PATH, N>(address)?;
+        let a = cpu.load_for::<PATH, N>(op, address)?;
         B::compute::<N, FLAGS>(a, b, &mut cpu.flags);
     }
     Ok(())
@@ -232,7 +232,7 @@ fn unary_r<U: Unary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op) 
 #[inline(always)]
 fn unary_m<const PATH: u8, U: Unary, const N: usize, const FLAGS: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let address = cpu.linear_in::<PATH>(op, N as u64, true)?;
-    let slot = cpu.locate_write_in::<PATH, N>(address)?;
+    let slot = cpu.locate_for::<PATH, N>(op, address)?;
     let a = cpu.load_at_in::<PATH, N>(slot)?;
     let mut flags = cpu.flags;
     let result = U::compute::<N, FLAGS>(a, &mut flags);

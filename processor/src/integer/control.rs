@@ -3,8 +3,7 @@
 use super::operand::{cut, read};
 use crate::cpu::{Cpu, Mode, RCX, RIP_BASE_REG};
 use crate::decode::op::{ADDRESS_16, ADDRESS_32, SLOW};
-use crate::decode::op::{Stop, next};
-use crate::decode::{Handler, Op, Table};
+use crate::decode::{At, Handler, Op, Stop, Table};
 use crate::segment::CS;
 use crate::trap::{Exec, Trapped};
 use crate::{branch, fast_branch};
@@ -52,30 +51,38 @@ fn jmp<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 /// A conditional branch stays inside its block: taken, it leaves; not taken, the next operation follows.
-fn jcc<const CC: u8, const N: usize>(cpu: &mut Cpu, ops: &[Op]) -> Stop {
-    let [op, ..] = ops else { return Stop::Done };
-    if cpu.flags.condition(CC) { take::<N>(cpu, op, ops) } else { next(cpu, ops) }
+fn jcc<const CC: u8, const N: usize>(cpu: &mut Cpu, at: At) -> Stop {
+    if cpu.flags.condition(CC) { take::<N>(cpu, at) } else { at.next(cpu) }
 }
 
-/// Takes the conditional branch `op`, the first of `ops`.
+/// Takes the conditional branch.
 #[inline(always)]
-pub(super) fn take<const N: usize>(cpu: &mut Cpu, op: &Op, ops: &[Op]) -> Stop {
-    let target = relative::<N>(cpu, op);
-    if !cpu.relative_target_is_fine::<N>(target) {
-        return take_checked(cpu, ops, target);
+pub(super) fn take<const N: usize>(cpu: &mut Cpu, at: At) -> Stop {
+    if N == 8
+        && let Some(next) = at.follow(cpu)
+    {
+        return next.run(cpu);
     }
-    cpu.rip = target;
-    cpu.remaining = ops.len();
-    Stop::Taken
+    let target = relative::<N>(cpu, at.op());
+    if !cpu.relative_target_is_fine::<N>(target) {
+        return take_checked(cpu, at, target);
+    }
+    leave_to(cpu, at, target)
 }
 
 #[cold]
-fn take_checked(cpu: &mut Cpu, ops: &[Op], target: u64) -> Stop {
+fn take_checked(cpu: &mut Cpu, at: At, target: u64) -> Stop {
     if let Err(why) = cpu.check_target(target) {
-        return cpu.leave(ops, why);
+        return cpu.leave(at, why);
     }
+    leave_to(cpu, at, target)
+}
+
+#[inline(always)]
+fn leave_to(cpu: &mut Cpu, at: At, target: u64) -> Stop {
     cpu.rip = target;
-    cpu.remaining = ops.len();
+    cpu.instructions += u64::from(at.op().number);
+    at.leave(cpu);
     Stop::Taken
 }
 

@@ -5,8 +5,8 @@ use super::alu::{Binary, Cmp, Test};
 use super::control::take;
 use super::operand::{cut, read};
 use crate::cpu::Cpu;
-use crate::decode::op::{FAST, FLAT, Handler, Op, Stop};
-use crate::decode::{Table, op::next};
+use crate::decode::op::{FAST, FLAT, Shape};
+use crate::decode::{At, Handler, Stop, Table};
 use crate::flags::sign_extend;
 use iced_x86::Code;
 
@@ -54,11 +54,12 @@ const RM: u8 = 2;
 const MR: u8 = 3;
 const MI: u8 = 4;
 
-fn fused<C: Compare, const FORM: u8, const PATH: u8, const N: usize, const CC: u8>(cpu: &mut Cpu, ops: &[Op]) -> Stop {
-    let [op, branch, ..] = ops else { return plain(cpu, ops) };
+fn fused<C: Compare, const FORM: u8, const PATH: u8, const N: usize, const CC: u8>(cpu: &mut Cpu, at: At) -> Stop {
+    let Some(branch) = at.following() else { return plain(cpu, at) };
+    let op = at.op();
     let memory = if matches!(FORM, RM | MR | MI) {
-        let Ok(linear) = cpu.linear_in::<PATH>(op, N as u64, false) else { return plain(cpu, ops) };
-        let Ok(value) = cpu.load_in::<PATH, N>(linear) else { return plain(cpu, ops) };
+        let Ok(linear) = cpu.linear_in::<PATH>(op, N as u64, false) else { return plain(cpu, at) };
+        let Ok(value) = cpu.load_for::<PATH, N>(op, linear) else { return plain(cpu, at) };
         value
     } else {
         0
@@ -71,17 +72,16 @@ fn fused<C: Compare, const FORM: u8, const PATH: u8, const N: usize, const CC: u
         _ => (memory, cut::<N>(op.imm)),
     };
     C::compute::<N, true>(a, b, &mut cpu.flags);
-    let rest = &ops[1..];
-    if C::holds::<CC, N>(a, b, cpu) { take::<8>(cpu, branch, rest) } else { next(cpu, rest) }
+    if C::holds::<CC, N>(a, b, cpu) { take::<8>(cpu, branch) } else { branch.next(cpu) }
 }
 
 /// The comparison alone, for what the fused form does not do.
 #[cold]
-fn plain(cpu: &mut Cpu, ops: &[Op]) -> Stop {
-    match ops.first() {
-        Some(op) => (Table::shared().get(op.code()).mem.any)(cpu, ops),
-        None => Stop::Done,
+fn plain(cpu: &mut Cpu, at: At) -> Stop {
+    if at.op().shape() == Shape::Flat {
+        cpu.bring_near(at.op());
     }
+    (Table::shared().get(at.op().code()).mem.any)(cpu, at)
 }
 
 /// The handlers of one comparison, by condition.

@@ -19,7 +19,7 @@ fn mov_rr<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
 #[inline(always)]
 fn mov_rm<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     let address = cpu.linear_in::<PATH>(op, N as u64, false)?;
-    let value = cpu.load_in::<PATH, N>(address)?;
+    let value = cpu.load_for::<PATH, N>(op, address)?;
     write::<N>(cpu, op.r[0], value);
     Ok(())
 }
@@ -27,7 +27,7 @@ fn mov_rm<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
 #[inline(always)]
 fn mov_mr<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     let address = cpu.linear_in::<PATH>(op, N as u64, true)?;
-    cpu.store_in::<PATH, N>(address, read::<N>(cpu, op.r[1]))
+    cpu.store_for::<PATH, N>(op, address, read::<N>(cpu, op.r[1]))
 }
 
 #[inline(always)]
@@ -39,7 +39,7 @@ fn mov_ri<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
 #[inline(always)]
 fn mov_mi<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     let address = cpu.linear_in::<PATH>(op, N as u64, true)?;
-    cpu.store_in::<PATH, N>(address, cut::<N>(op.imm))
+    cpu.store_for::<PATH, N>(op, address, cut::<N>(op.imm))
 }
 
 /// Zero- or sign-extends from `S` to `N` bytes.
@@ -58,7 +58,7 @@ fn movx_rr<const SIGNED: bool, const N: usize, const S: usize>(cpu: &mut Cpu, op
 #[inline(always)]
 fn movx_rm<const PATH: u8, const SIGNED: bool, const N: usize, const S: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     let address = cpu.linear_in::<PATH>(op, S as u64, false)?;
-    let value = cpu.load_in::<PATH, S>(address)?;
+    let value = cpu.load_for::<PATH, S>(op, address)?;
     write::<N>(cpu, op.r[0], extend::<SIGNED, S>(value));
     Ok(())
 }
@@ -85,7 +85,7 @@ fn xchg_rr<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
 #[inline(always)]
 fn xchg_mr<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     let address = cpu.linear_in::<PATH>(op, N as u64, true)?;
-    let slot = cpu.locate_write_in::<PATH, N>(address)?;
+    let slot = cpu.locate_for::<PATH, N>(op, address)?;
     let old = cpu.load_at_in::<PATH, N>(slot)?;
     cpu.store_at_in::<PATH, N>(slot, read::<N>(cpu, op.r[1]))?;
     write::<N>(cpu, op.r[1], old);
@@ -104,7 +104,7 @@ fn cmov_rr<const CC: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
 #[inline(always)]
 fn cmov_rm<const PATH: u8, const CC: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     let address = cpu.linear_in::<PATH>(op, N as u64, false)?;
-    let loaded = cpu.load_in::<PATH, N>(address)?;
+    let loaded = cpu.load_for::<PATH, N>(op, address)?;
     let value = if cpu.flags.condition(CC) { loaded } else { read::<N>(cpu, op.r[0]) };
     write::<N>(cpu, op.r[0], value);
     Ok(())
@@ -120,7 +120,7 @@ fn set_r<const CC: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
 #[inline(always)]
 fn set_m<const PATH: u8, const CC: u8>(cpu: &mut Cpu, op: &Op) -> Exec {
     let address = cpu.linear_in::<PATH>(op, 1, true)?;
-    cpu.store_in::<PATH, 1>(address, cpu.flags.condition(CC) as u64)
+    cpu.store_for::<PATH, 1>(op, address, cpu.flags.condition(CC) as u64)
 }
 
 fn bswap<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
@@ -171,7 +171,7 @@ fn cmpxchg_rr<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
 
 fn cmpxchg_mr<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     let address = cpu.linear_in::<PATH>(op, N as u64, true)?;
-    let slot = cpu.locate_write_in::<PATH, N>(address)?;
+    let slot = cpu.locate_for::<PATH, N>(op, address)?;
     let old = cpu.load_at_in::<PATH, N>(slot)?;
     let accumulator = read::<N>(cpu, RAX as u8);
     // Memory is written in either case: with what was there if the values differ.
@@ -240,7 +240,7 @@ fn xadd_rr<const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
 
 fn xadd_mr<const PATH: u8, const N: usize>(cpu: &mut Cpu, op: &Op) -> Exec {
     let address = cpu.linear_in::<PATH>(op, N as u64, true)?;
-    let slot = cpu.locate_write_in::<PATH, N>(address)?;
+    let slot = cpu.locate_for::<PATH, N>(op, address)?;
     let old = cpu.load_at_in::<PATH, N>(slot)?;
     let (sum, flags) = add_flags::<N>(old, read::<N>(cpu, op.r[1]));
     cpu.store_at_in::<PATH, N>(slot, sum)?;

@@ -4,7 +4,8 @@
 use super::paging::{CR0_AM, Kind};
 use super::tlb::{self, Rights, Spot};
 use crate::cpu::{Cpu, Mode};
-use crate::decode::op::SLOW;
+use crate::decode::Op;
+use crate::decode::op::{FLAT, SLOW};
 use crate::flags;
 use crate::run::attention;
 use crate::trap::{Exec, Trapped};
@@ -71,6 +72,42 @@ impl Cpu {
             None if PATH != SLOW => Err(Trapped::MISS),
             None => self.locate_write_slow(linear, N),
         }
+    }
+
+    /// [`Cpu::load_in`] of `op`'s memory operand, which is at `linear`.
+    #[inline(always)]
+    pub(crate) fn load_for<const PATH: u8, const N: usize>(&mut self, op: &Op, linear: u64) -> Exec<u64> {
+        if PATH == FLAT {
+            return self.tlb.load_near::<N>(op.base, linear).ok_or(Trapped::MISS);
+        }
+        self.load_in::<PATH, N>(linear)
+    }
+
+    /// [`Cpu::store_in`] to `op`'s memory operand, which is at `linear`.
+    #[inline(always)]
+    pub(crate) fn store_for<const PATH: u8, const N: usize>(&mut self, op: &Op, linear: u64, value: u64) -> Exec {
+        if PATH == FLAT {
+            let stored = self.tlb.store_near::<N>(op.base, linear, value);
+            return if stored { Ok(()) } else { Err(Trapped::MISS) };
+        }
+        self.store_in::<PATH, N>(linear, value)
+    }
+
+    /// [`Cpu::locate_write_in`] of `op`'s memory operand, which is at `linear`.
+    #[inline(always)]
+    pub(crate) fn locate_for<const PATH: u8, const N: usize>(&mut self, op: &Op, linear: u64) -> Exec<Slot> {
+        if PATH == FLAT {
+            let spot = self.tlb.spot_near(op.base, linear, N).ok_or(Trapped::MISS)?;
+            return Ok(Slot { spot: Some(spot), linear });
+        }
+        self.locate_write_in::<PATH, N>(linear)
+    }
+
+    /// What the handlers of flat operands do when they miss: the next access of `op` is likely to the page of this one.
+    #[inline(never)]
+    pub(crate) fn bring_near(&mut self, op: &Op) {
+        let address = self.offset_of(op);
+        self.tlb.bring_near(op.base, address);
     }
 
     /// As [`Cpu::load_at`], in the manner of [`Cpu::load_in`].

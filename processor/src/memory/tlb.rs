@@ -10,6 +10,7 @@
 
 use super::paging::Kind;
 use super::ram::GuestRam;
+use crate::cpu::RIP_BASE_REG;
 use crate::translator::state::Blocks;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -25,6 +26,9 @@ const _: () = assert!(ENTRIES.is_power_of_two());
 const PAGE_MASK: u64 = !0xfff;
 /// A generation that no entry has: every access takes the slow path.
 const NEVER: u64 = 0xfff;
+
+/// Registers that can be a base.
+const BASES: usize = RIP_BASE_REG as usize + 1;
 
 /// Supervisor access, SMAP enforced if CR4.SMAP.
 pub const SUPERVISOR: usize = 0;
@@ -120,6 +124,33 @@ impl LargePages {
     }
 }
 
+/// By the base register of memory operands ([`crate::decode::Op::base`]; as many as a `u8` can name, so that no index need be checked): what was
+/// found for the last operand that is a base and a displacement. These mostly stay in a page, and what is here is known before the address is.
+/// It is always part of what the TLB holds for the current context and class.
+#[derive(Debug)]
+struct Near {
+    /// The page for loads, or [`NOWHERE`].
+    read: [u64; 256],
+    /// The page for stores, or [`NOWHERE`].
+    write: [u64; 256],
+    /// As [`Entry::addend`].
+    addend: [u64; 256],
+}
+
+/// No page.
+const NOWHERE: u64 = 0xfff;
+
+impl Near {
+    fn new() -> Self {
+        Self { read: [NOWHERE; 256], write: [NOWHERE; 256], addend: [0; 256] }
+    }
+
+    fn forget(&mut self) {
+        self.read[..BASES].fill(NOWHERE);
+        self.write[..BASES].fill(NOWHERE);
+    }
+}
+
 /// Where a hit for stores lies in the host's memory. Good until the TLB it came from is dropped.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spot(NonNull<u8>);
@@ -142,6 +173,7 @@ pub struct Tlb {
     clock: u64,
     /// Generation to compare with, or [`NEVER`].
     generation: u64,
+    near: Near,
     /// All accesses take the slow path (alignment checks, data breakpoints).
     slow: bool,
     writer_base: u16,
@@ -185,6 +217,7 @@ impl Tlb {
             class: 0,
             clock: 0,
             generation: 1,
+            near: Near::new(),
             slow: false,
             writer_base: (index * CONTEXTS + 1) as u16,
             shootdowns: 0,
@@ -214,6 +247,7 @@ impl Tlb {
 
     fn refresh(&mut self) {
         self.changes += 1;
+        self.near.forget();
         self.table = self.first_of(self.current, self.class);
         self.generation = if self.slow { NEVER } else { self.contexts[self.current].generation };
     }
@@ -287,6 +321,7 @@ impl Tlb {
                 }
             }
         }
+        self.near.forget();
         self.shootdowns += 1;
         self.changes += 1;
     }
@@ -350,6 +385,7 @@ impl Tlb {
             if let Some(native) = &mut self.native {
                 native.revoke_stores(own, offset);
             }
+            self.near.forget();
             let page = (offset & PAGE_MASK).wrapping_add(self.ram_base);
             for entry in self.context(own) {
                 if (entry.write & PAGE_MASK).wrapping_add(entry.addend) == page {
@@ -371,21 +407,69 @@ impl Tlb {
     }
 
     #[inline(always)]
-    fn host(address: u64, entry: Entry) -> *mut u8 {
-        std::ptr::with_exposed_provenance_mut(address.wrapping_add(entry.addend) as usize)
+    fn host(address: u64, addend: u64) -> *mut u8 {
+        std::ptr::with_exposed_provenance_mut(address.wrapping_add(addend) as usize)
+    }
+
+    /// Remembers for operands with this base where the page of `address` is, if it is cached.
+    pub(crate) fn bring_near(&mut self, base: u8, address: u64) {
+        let base = usize::from(base);
+        let entry = Self::entry_in(self.table, address);
+        let tag = self.tag(address, 1);
+        let page = |cached: u64| if cached == tag { address & PAGE_MASK } else { NOWHERE };
+        if base < BASES {
+            self.near.read[base] = page(entry.read);
+            self.near.write[base] = page(entry.write);
+            self.near.addend[base] = entry.addend;
+        }
+    }
+
+    /// What must be the page in [`Near`]: only an aligned access surely lies in one.
+    #[inline(always)]
+    fn near_tag(address: u64, size: usize) -> u64 {
+        address & (PAGE_MASK | (size as u64 - 1))
+    }
+
+    /// As [`Tlb::load`], if the page was brought near.
+    #[inline(always)]
+    pub(crate) fn load_near<const N: usize>(&self, base: u8, address: u64) -> Option<u64> {
+        let base = usize::from(base);
+        let near = self.near.read[base] == Self::near_tag(address, N);
+        // SAFETY: as in `load`.
+        near.then(|| unsafe { load::<N>(Self::host(address, self.near.addend[base])) })
+    }
+
+    /// As [`Tlb::store`], if the page was brought near.
+    #[inline(always)]
+    pub(crate) fn store_near<const N: usize>(&self, base: u8, address: u64, value: u64) -> bool {
+        let base = usize::from(base);
+        let near = self.near.write[base] == Self::near_tag(address, N);
+        if near {
+            // SAFETY: as in `load`.
+            unsafe { store::<N>(Self::host(address, self.near.addend[base]), value) };
+        }
+        near
+    }
+
+    /// As [`Tlb::spot`], if the page was brought near.
+    #[inline(always)]
+    pub(super) fn spot_near(&self, base: u8, address: u64, size: usize) -> Option<Spot> {
+        let base = usize::from(base);
+        let near = self.near.write[base] == Self::near_tag(address, size);
+        NonNull::new(near.then(|| Self::host(address, self.near.addend[base]))?).map(Spot)
     }
 
     /// Where a load of `N` bytes lies, if cached. An access that crosses pages is never found: the tag is its last byte's, the slot its first's.
     #[inline(always)]
     fn hit_read<const N: usize>(&self, address: u64) -> Option<*mut u8> {
         let entry = Self::entry_in(self.table, address);
-        (entry.read == self.tag(address, N)).then(|| Self::host(address, entry))
+        (entry.read == self.tag(address, N)).then(|| Self::host(address, entry.addend))
     }
 
     #[inline(always)]
     fn hit_write(&self, address: u64, size: usize) -> Option<*mut u8> {
         let entry = Self::entry_in(self.table, address);
-        (entry.write == self.tag(address, size)).then(|| Self::host(address, entry))
+        (entry.write == self.tag(address, size)).then(|| Self::host(address, entry.addend))
     }
 
     /// Loads `N` (1, 2, 4, 8) bytes, zero-extended, if the page is cached for loads.
@@ -484,7 +568,7 @@ impl Tlb {
     pub fn system_load<const N: usize>(&self, address: u64) -> Option<u64> {
         let entry = Self::entry_in(self.first_of(self.current, SUPERVISOR), address);
         // SAFETY: as in `load`.
-        (entry.read == self.tag(address, N)).then(|| unsafe { load::<N>(Self::host(address, entry)) })
+        (entry.read == self.tag(address, N)).then(|| unsafe { load::<N>(Self::host(address, entry.addend)) })
     }
 
     /// What is cached, context by context, for people to read.
@@ -517,6 +601,7 @@ impl Tlb {
         if let Some(native) = &mut self.native {
             native.replace_page(self.current, class, address);
         }
+        self.near.forget();
         let host = self.ram.host_page(offset & PAGE_MASK).as_ptr().expose_provenance() as u64;
         self.table_of(self.current, class)[slot(address)] = Entry {
             read: pick(rights.read),
@@ -591,6 +676,36 @@ mod tests {
         assert_eq!(pages, [Cached { class: USER, linear: 0x7000, offset: 0x9000, rights }]);
         tlb.flush_all();
         assert!(tlb.contents().iter().all(|context| context.pages.is_empty()));
+    }
+
+    #[test]
+    fn what_is_near_is_forgotten_with_what_is_cached() {
+        const BASE: u8 = 3;
+        let ram = Arc::new(GuestRam::new(1 << 20));
+        let mut tlb = Tlb::new(0, ram);
+        let rights = Rights { read: true, write: true, execute: false };
+        let near = |tlb: &Tlb| (tlb.load_near::<4>(BASE, 0x7100).is_some(), tlb.store_near::<4>(BASE, 0x7100, 1));
+        let bring = |tlb: &mut Tlb| {
+            tlb.insert(SUPERVISOR, 0x7000, 0x9000, rights);
+            assert_eq!(near(tlb), (false, false));
+            tlb.bring_near(BASE, 0x7ff8);
+            assert_eq!(near(tlb), (true, true));
+        };
+        bring(&mut tlb);
+        assert_eq!(tlb.load_near::<4>(BASE, 0x7100), Some(1));
+        assert_eq!(tlb.load_near::<4>(BASE, 0x7ffe), None, "across pages");
+        assert_eq!(tlb.load_near::<4>(BASE, 0x8000), None, "another page");
+        assert_eq!(tlb.load_near::<4>(BASE + 1, 0x7100), None, "another base");
+        tlb.flush_page_where(0x7000, |_| true);
+        assert_eq!(near(&tlb), (false, false));
+        bring(&mut tlb);
+        tlb.revoke_stores(0x9000, tlb.writer());
+        tlb.bring_near(BASE, 0x7000);
+        assert_eq!(near(&tlb), (true, false));
+        tlb.select(ContextKey { pcid: 1, ..ContextKey::default() }, SUPERVISOR, false);
+        assert_eq!(near(&tlb), (false, false));
+        tlb.bring_near(BASE, 0x7000);
+        assert_eq!(near(&tlb), (false, false), "not cached in this context");
     }
 
     #[test]

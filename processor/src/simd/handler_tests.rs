@@ -80,7 +80,7 @@ impl Machine {
             .code
             .decode_bytes(bytes, 0, BlockKind { code_size, single: true, cet: CetCode::Off }, &[])
             .expect("whole instruction");
-        match (block.ops[0].run)(&mut self.cpu, &block.ops) {
+        match block.ops.first().run(&mut self.cpu) {
             Stop::Done | Stop::Taken => Ok(()),
             Stop::Trapped => Err(self.cpu.trap),
         }

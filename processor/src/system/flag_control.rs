@@ -2,9 +2,8 @@
 
 use super::event::Shadow;
 use crate::cpu::{Cpu, Mode};
-use crate::decode::op::next;
 use crate::decode::table::Place;
-use crate::decode::{Handler, Op, Stop, Table};
+use crate::decode::{At, Handler, Op, Stop, Table};
 use crate::flags;
 use crate::run::attention;
 use crate::trap::Exec;
@@ -68,12 +67,10 @@ fn cli(cpu: &mut Cpu, _op: &Op) -> Exec {
 
 /// STI holds interrupts back for one instruction. When that one follows in the same block, it has run before anybody looks, and
 /// nothing needs to be remembered.
-fn sti_handler(cpu: &mut Cpu, ops: &[Op]) -> Stop {
-    // The operation that ends a block without an instruction has no length.
-    let followed = ops.get(1).is_some_and(|next| next.length != 0);
-    match sti(cpu, followed) {
-        Ok(()) => next(cpu, ops),
-        Err(why) => cpu.leave(ops, why),
+fn sti_handler(cpu: &mut Cpu, at: At) -> Stop {
+    match sti(cpu, at.following().is_some()) {
+        Ok(()) => at.next(cpu),
+        Err(why) => cpu.leave(at, why),
     }
 }
 

@@ -7,7 +7,7 @@ use super::enter::{self, reason};
 use super::host::Features;
 use super::memory::Access;
 use super::state::State;
-use crate::decode::Op;
+use crate::decode::{self, Op};
 use core::mem::offset_of;
 use iced_x86::Instruction;
 
@@ -265,8 +265,8 @@ impl<'a> Builder<'a> {
 
     /// The interpreter does instruction `index`.
     fn interpret(&mut self, index: usize, site: Site) {
-        let op = Box::new(self.source.ops[index].0);
-        let address: *const Op = &raw const *op;
+        let op = decode::Ops::new(vec![self.source.ops[index].0], 0);
+        let address = op.first().address();
         self.ops.push(op);
         self.guarded = [false; 2];
         self.code.constant(RCX, u64::from(site.0));

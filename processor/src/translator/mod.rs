@@ -39,7 +39,6 @@ mod vector_tests;
 pub use host::supported;
 pub(crate) use run::Left;
 
-use crate::decode::Op;
 use buffer::CodeBuffer;
 use state::BLOCKS;
 
@@ -51,8 +50,7 @@ const LONGEST: usize = 64 << 10;
 const THRESHOLD: u32 = if cfg!(test) { 1 } else { 12 };
 
 /// Operations whose addresses are in the code, so each must stay where it is.
-#[allow(clippy::vec_box)]
-type Ops = Vec<Box<Op>>;
+type Ops = Vec<crate::decode::Ops>;
 
 /// The translations of one machine, shared by its processors.
 pub struct Translator {

@@ -7,9 +7,9 @@ use super::state::{PENDING, State};
 use super::{THRESHOLD, Translator, block_index};
 use crate::cet::CetCode;
 use crate::cpu::{Cpu, Mode, RIP_BASE_REG};
-use crate::decode::Op;
 use crate::decode::cache::{BLOCK_LIMIT, BlockKind, CodeCache};
 use crate::decode::op::Stop;
+use crate::decode::{At, Op};
 use crate::flags::LateFlags;
 use crate::memory::paging::Kind;
 use crate::memory::ram::{GuestRam, PAGE_SIZE};
@@ -235,11 +235,11 @@ pub(super) extern "C" fn interpret(state: *mut State) -> u64 {
     // SAFETY: as in `fill`.
     let cpu = unsafe { &mut *(cpu as *mut Cpu) };
     // SAFETY: the address of an operation, which the translator keeps.
-    let op = unsafe { &*(address as *const Op) };
+    let op = unsafe { At::from_address(address as usize) };
     let before = cpu.native_index();
     cpu.flags = unpack(flags);
     cpu.regs[RIP_BASE_REG as usize] = base;
-    let stop = (op.run)(cpu, std::slice::from_ref(op));
+    let stop = op.run(cpu);
     let after = cpu.native_index();
     if let (Some(index), Some(blocks)) = (before, &mut cpu.tlb.native) {
         // What the operation made void must not be used by the rest of the block.
