@@ -19,6 +19,7 @@ pub mod network;
 pub mod processor;
 pub mod virtio;
 pub mod vmcs;
+pub mod vtd;
 
 /// A fuzz target.
 #[derive(Clone, Copy)]
@@ -80,6 +81,13 @@ pub const TARGETS: &[Target] = &[
         name: "chipset",
         about: "root complex, power management and fw_cfg",
         run: chipset::run,
+        seeds: no_seeds,
+        longest: 4096,
+    },
+    Target {
+        name: "vtd",
+        about: "the remapping unit: registers, tables, descriptors, requests and interrupts",
+        run: vtd::run,
         seeds: no_seeds,
         longest: 4096,
     },

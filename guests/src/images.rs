@@ -39,11 +39,26 @@ const NESTED_QEMU: &str =
 /// # Errors
 /// When QEMU is neither installed nor to be had from Debian's packages, or a file cannot be read.
 pub fn nested(cache: &Cache, kernel: &Kernel, guest: Initramfs, qemu_options: &str) -> Result<Initramfs, Error> {
+    nested_after(cache, kernel, &[], "", guest, qemu_options)
+}
+
+/// As [`nested`], with `modules` in the system around QEMU and what it does `before` it starts QEMU.
+///
+/// # Errors
+/// As [`nested`].
+pub fn nested_after(
+    cache: &Cache,
+    kernel: &Kernel,
+    modules: &[&str],
+    before: &str,
+    guest: Initramfs,
+    qemu_options: &str,
+) -> Result<Initramfs, Error> {
     let script = format!(
-        "qemu-system-x86_64 -accel kvm -cpu host {NESTED_QEMU} {qemu_options} \\\n\
+        "{before}\nqemu-system-x86_64 -accel kvm -cpu host {NESTED_QEMU} {qemu_options} \\\n\
          -kernel /guest/vmlinuz -initrd /guest/initrd -append 'console=ttyS0 panic=-1 vp.run={SCRIPT}'"
     );
-    let mut image = with_script(kernel, &script)?;
+    let mut image = with_modules(kernel, modules, &script)?;
     image.host_file("guest/vmlinuz", 0o644, &kernel.image)?;
     image.file("guest/initrd", 0o644, &guest.finish());
     add_qemu(&mut image, &qemu_root(cache)?)?;

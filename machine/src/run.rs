@@ -254,6 +254,14 @@ impl Machine {
     fn service(&mut self) {
         let mut board = lock(&self.board);
         board.settle();
+        if let Some(unit) = &board.iommu {
+            let reports = unit.lock().take_reports();
+            if !reports.is_empty()
+                && let Some(explainer) = &mut self.watchers().explainer
+            {
+                reports.iter().for_each(|report| explainer.blocked(report, self.now));
+            }
+        }
         let messages = std::mem::take(&mut board.messages);
         let pic_output = board.pic_output.take();
         let map_changed = std::mem::take(&mut board.map_changed);

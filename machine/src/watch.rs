@@ -58,6 +58,9 @@ impl Machine {
         for cpu in &mut self.cpus {
             cpu.observer = if watched { Some(Box::new(Watch(shared.clone()))) } else { None };
         }
+        if let Some(unit) = &crate::processors::lock(&self.board).iommu {
+            unit.lock().set_reporting(lock(&shared).explainer.is_some());
+        }
         self.watchers = shared;
     }
 

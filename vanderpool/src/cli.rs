@@ -145,7 +145,8 @@ pub struct Boot {
     /// Network device: `user` is a virtio-net device behind a user-mode network (the host's loopback is 10.0.2.2)
     #[arg(long, value_name = "user")]
     pub net: Option<Network>,
-    /// Remapping unit of VT-d: `on`, or with switches (on,eim=off,caching-mode=on): aw-bits=39|48|57, intremap, eim, posting, caching-mode
+    /// Remapping unit of VT-d: `on`, or with switches (on,eim=off,caching-mode=on): aw-bits=39|48|57, intremap, eim, posting, caching-mode,
+    /// scalable
     #[arg(long, value_name = "on[,PROPERTY=VALUE]")]
     pub iommu: Option<Iommu>,
     /// Add QEMU's `edu` device, whose DMA reaches all memory
@@ -318,10 +319,12 @@ pub fn set_iommu(iommu: &mut machine::Iommu, key: &str, value: &str) -> Result<(
         "eim" => &mut unit.extended_interrupt_mode,
         "posting" => &mut unit.posted_interrupts,
         "caching-mode" => &mut unit.caching_mode,
+        "scalable" | "x-scalable-mode" => &mut unit.scalable_mode,
         "verify-ioapic" => &mut iommu.verify_io_apic,
         _ => {
             return Err(format!(
-                "{key} is no property of the unit; there are: aw-bits, intremap, eim, posting, caching-mode, verify-ioapic"
+                "{key} is no property of the unit; there are: aw-bits, intremap, eim, posting, caching-mode, \
+                 scalable, verify-ioapic"
             ));
         }
     };

@@ -2,8 +2,9 @@
 
 mod common;
 
-use common::{BOOT_LIMIT, boot_arguments, kernel, run, serve, temporary};
+use common::{BOOT_LIMIT, boot_arguments, cache, kernel, run, serve, temporary};
 use guests::images;
+use sha2::{Digest, Sha256};
 
 const PAGE: &str = "a page through remapped DMA\n";
 
@@ -52,6 +53,44 @@ fn debian_uses_legacy_mode_and_interrupt_remapping_with_x2apic() {
         "dmar: DMAR: dmar0: Using Queued invalidation",
     ];
     works("iommu", "on", "intel_iommu=on iommu.strict=1", &expected);
+}
+
+#[test]
+fn debian_uses_scalable_mode_with_the_first_stage() {
+    let expected = ["dmar: DMAR: dmar0: Using Queued invalidation", "groups: 5"];
+    works("iommu-scalable", "on,scalable", "intel_iommu=on,sm_on iommu.strict=1", &expected);
+}
+
+/// A disk of 64 MiB goes from L1 to a guest of QEMU in it, whose own driver reads and writes it: all of its DMA by the guest's addresses.
+#[test]
+fn a_disk_is_assigned_to_a_guest_of_the_guest() {
+    let mut contents: Vec<u8> = (0..64u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let image = temporary("iommu-assigned.img", &contents);
+    let before = "set -e\n\
+        modprobe vfio-pci; modprobe vfio_iommu_type1\n\
+        d=$(basename $(readlink -f /sys/block/vda/device/..))\n\
+        echo assigned: $d\n\
+        echo vfio-pci >/sys/bus/pci/devices/$d/driver_override\n\
+        echo $d >/sys/bus/pci/devices/$d/driver/unbind\n\
+        echo $d >/sys/bus/pci/drivers_probe\n\
+        [ ! -e /dev/vda ]\n\
+        set -- -device vfio-pci,host=$d";
+    let l2 = "set -e\n\
+        echo sum: $(sha256sum </dev/vda)\n\
+        seq 1 100000 | dd of=/dev/vda bs=64k conv=notrunc,fsync iflag=fullblock 2>/dev/null\n\
+        grep virtio /proc/interrupts";
+    let image_of_l1 = images::nested_after(cache(), kernel(), &["vfio-pci", "vfio_iommu_type1"], before, l2, "\"$@\"");
+    let mut arguments = boot_arguments("iommu-assigned", image_of_l1.unwrap());
+    arguments.last_mut().unwrap().push_str(" intel_iommu=on iommu.strict=1");
+    arguments.extend(["--cpus", "1", "--memory", "1G", "--iommu", "on", "--disk"].map(str::to_owned));
+    arguments.push(image.display().to_string());
+    let run = run(&arguments, BOOT_LIMIT * 3);
+    let sum = Sha256::digest(&contents).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    run.expect(&format!("sum: {sum}")).expect_success();
+    assert!(!run.console.contains("fault addr"), "{}", run.console);
+    let numbers: String = (1..=100_000).map(|number| format!("{number}\n")).collect();
+    contents[..numbers.len()].copy_from_slice(numbers.as_bytes());
+    assert!(std::fs::read(&image).unwrap() == contents, "what the guest of the guest wrote");
 }
 
 #[test]

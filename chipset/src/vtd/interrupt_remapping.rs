@@ -212,3 +212,33 @@ impl RemappingUnit {
 }
 
 const ACCESS: FaultReason = FaultReason::PostedDescriptorAccess;
+
+/// An interrupt-remapping entry in words; whether the table is in extended interrupt mode.
+#[derive(Clone, Copy, Debug)]
+pub struct EntryText(pub RemappingEntry, pub bool);
+
+impl std::fmt::Display for EntryText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(entry, extended) = *self;
+        let source = super::picture::function(entry.source());
+        let verified = match entry.validation() {
+            0 => "any source".to_owned(),
+            1 => format!("source {source}"),
+            2 => format!("sources on buses {:02x} to {:02x}", entry.source() >> 8, entry.source() & 0xff),
+            _ => "reserved validation".to_owned(),
+        };
+        if !entry.is_present() {
+            return f.write_str("not present");
+        }
+        if entry.is_posted() {
+            let urgent = if entry.low & RemappingEntry::URGENT != 0 { ", urgent" } else { "" };
+            let (vector, descriptor) = (entry.vector(), entry.descriptor());
+            return write!(f, "vector {vector:#04x} posted to {descriptor:#x}{urgent}, {verified}");
+        }
+        let destination = if extended { entry.destination() } else { entry.destination() >> 8 & 0xff };
+        let logical = if entry.low & RemappingEntry::LOGICAL != 0 { "logical " } else { "" };
+        let level = if entry.low & RemappingEntry::LEVEL != 0 { ", level" } else { "" };
+        let delivery = DeliveryMode::of(((entry.low >> RemappingEntry::DELIVERY_SHIFT & 7) << 8) as u32);
+        write!(f, "vector {:#04x} ({delivery:?}) to {logical}{destination:#x}{level}, {verified}", entry.vector())
+    }
+}

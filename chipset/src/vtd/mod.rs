@@ -16,6 +16,7 @@ pub mod caches;
 pub mod faults;
 pub mod interrupt_remapping;
 pub mod invalidation;
+pub mod picture;
 pub mod registers;
 mod tables;
 #[cfg(test)]
@@ -239,6 +240,11 @@ impl RemappingUnit {
     /// Starts or stops noting faults for [`Self::take_reports`]. Nothing that software sees depends on it.
     pub fn set_reporting(&mut self, on: bool) {
         self.reports = on.then(Vec::new);
+    }
+
+    /// Empties the caches, as a global invalidation of each would.
+    pub fn forget(&mut self) {
+        self.caches.clear();
     }
 
     /// The faults noted since the last call.

@@ -22,6 +22,7 @@ pub const DUMPS: &[(&str, &str, &str)] = &[
     ("walk", "[CPU] ADDRESS", "the page walk of a linear address, through EPT where it is in use"),
     ("tlb", "[CPU]", "the translations that are cached"),
     ("apic", "[CPU]", "the local APIC"),
+    ("iommu", "", "the remapping unit: functions and their domains, interrupt-remapping entries, what its caches hold"),
 ];
 
 /// A picture of part of a processor.
@@ -53,6 +54,9 @@ impl Machine {
         let mut words = what.split_whitespace();
         let name = words.next().unwrap_or_default();
         let arguments: Vec<&str> = words.collect();
+        if name == "iommu" {
+            return self.dump_iommu();
+        }
         let picture: Picture = match name {
             "registers" | "regs" => registers::write,
             "vmcs" => vmcs::write,
@@ -84,6 +88,14 @@ impl Machine {
             Err(Failure::Text(why)) => Err(why),
             Err(Failure::Format) => Err("the text could not be made".to_owned()),
         }
+    }
+
+    fn dump_iommu(&self) -> Result<String, String> {
+        let board = crate::processors::lock(&self.board);
+        let unit = board.iommu.as_ref().ok_or("there is no remapping unit")?;
+        let mut text = String::new();
+        unit.lock().write_picture(&mut text).map_err(|_| "the text could not be made")?;
+        Ok(text)
     }
 
     /// Registers, segments and the code at RIP of processor `index`.

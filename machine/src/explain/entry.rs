@@ -29,7 +29,7 @@ pub fn entry_failure(cpu: &Cpu, failed: FailedCheck, qualification: u64) -> Expl
         (None, None) => String::new(),
     };
     let mut explanation = Explanation::new(cpu, Kind::EntryFailure, format!("{mnemonic} failed: {how}"));
-    explanation.rip = rip;
+    explanation.rip = Some(rip);
     explanation.check = Some(check.into());
     explanation.findings = findings(cpu, failed, qualification);
     explanation.remedy = Some(check.remedy().to_owned());
@@ -99,7 +99,7 @@ pub fn instruction_failure(cpu: &Cpu, error: Option<VmInstructionError>) -> Expl
         None => format!("{mnemonic} failed: VMfailInvalid (CF is set, there is no error number)"),
     };
     let mut explanation = Explanation::new(cpu, Kind::InstructionFailure, title);
-    explanation.rip = rip;
+    explanation.rip = Some(rip);
     explanation.remedy = Some(match (error, cpu.history.instruction) {
         (Some(error), _) => error.remedy().to_owned(),
         (None, Some((ExitReason::Vmxon, _))) => format!(

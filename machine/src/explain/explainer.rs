@@ -1,6 +1,8 @@
 //! Explaining while a machine runs.
 
+use super::remapping::remapping_fault;
 use super::{Explanation, Kind, entry_failure, ept_exit, instruction_failure, page_fault, triple_fault};
+use chipset::vtd::faults::FaultReport;
 use processor::Cpu;
 use processor::observe::Happening;
 use spec::vmx::{ExitReason, InterruptionType, VmInstructionError};
@@ -22,14 +24,21 @@ const NAMES: &[(&str, Kind)] = &[
     ("violation", Kind::EptViolation),
     ("page-fault", Kind::PageFault),
     ("triple-fault", Kind::TripleFault),
+    ("remapping", Kind::Remapping),
 ];
 
 impl Kinds {
-    /// What is a mistake whenever it happens: VM entries and VMX instructions that fail, EPT misconfigurations, triple faults. EPT violations
+    /// What is a mistake whenever it happens: VM entries and VMX instructions that fail, EPT misconfigurations, triple faults, what VT-d blocks. EPT violations
     /// and page faults are a hypervisor's and a kernel's daily work.
     #[must_use]
     pub fn usual() -> Self {
-        let kinds = [Kind::EntryFailure, Kind::InstructionFailure, Kind::EptMisconfiguration, Kind::TripleFault];
+        let kinds = [
+            Kind::EntryFailure,
+            Kind::InstructionFailure,
+            Kind::EptMisconfiguration,
+            Kind::TripleFault,
+            Kind::Remapping,
+        ];
         Self(kinds.into_iter().fold(0, |set, kind| set | 1 << kind as u32))
     }
 
@@ -91,6 +100,12 @@ impl Explainer {
     /// What happened more than once: the title and the number of times.
     pub fn repeated(&self) -> impl Iterator<Item = (&str, u64)> {
         self.seen.values().filter(|(_, count)| *count > 1).map(|(title, count)| (title.as_str(), *count))
+    }
+
+    /// Takes notice of what VT-d blocked at `time`.
+    pub fn blocked(&mut self, report: &FaultReport, time: u64) {
+        let key = (u64::from(report.source) << 8 | report.reason as u64, report.address >> 12);
+        self.tell(Kind::Remapping, key, || remapping_fault(report, time));
     }
 
     /// Takes notice of what happened on `cpu`.

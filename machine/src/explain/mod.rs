@@ -7,6 +7,7 @@ mod entry;
 mod explainer;
 mod faults;
 mod findings;
+mod remapping;
 #[cfg(test)]
 mod tests;
 pub mod walks;
@@ -35,6 +36,8 @@ pub enum Kind {
     PageFault,
     /// A triple fault, of a guest or outside VMX non-root operation.
     TripleFault,
+    /// A request or an interrupt that VT-d blocked.
+    Remapping,
 }
 
 /// The rule broken.
@@ -42,7 +45,10 @@ pub enum Kind {
 pub struct Rule {
     /// The check's name in `spec`.
     pub name: &'static str,
-    /// The section of SDM Vol. 3C.
+    /// The manual.
+    #[serde(skip)]
+    pub manual: &'static str,
+    /// The section of SDM Vol. 3C; for VT-d the fault condition in its own terms.
     pub section: &'static str,
     /// The rule in a sentence.
     pub rule: &'static str,
@@ -50,7 +56,7 @@ pub struct Rule {
 
 impl From<EntryCheck> for Rule {
     fn from(check: EntryCheck) -> Self {
-        Self { name: check.name(), section: check.section(), rule: check.rule() }
+        Self { name: check.name(), manual: "SDM Vol. 3C", section: check.section(), rule: check.rule() }
     }
 }
 
@@ -92,14 +98,18 @@ pub struct Section {
 pub struct Explanation {
     /// What it is about.
     pub kind: Kind,
-    /// The processor.
-    pub processor: usize,
+    /// The processor, where it is about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub processor: Option<usize>,
+    /// The function, where it is about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requester: Option<String>,
     /// Virtual time in nanoseconds.
     #[serde(rename = "time_ns")]
     pub time: u64,
     /// RIP of the instruction.
-    #[serde(serialize_with = "hexadecimal")]
-    pub rip: u64,
+    #[serde(serialize_with = "optional_hexadecimal", skip_serializing_if = "Option::is_none")]
+    pub rip: Option<u64>,
     /// The current VMCS.
     #[serde(serialize_with = "optional_hexadecimal")]
     pub vmcs: Option<u64>,
@@ -121,9 +131,10 @@ impl Explanation {
     fn new(cpu: &processor::Cpu, kind: Kind, title: String) -> Self {
         Self {
             kind,
-            processor: cpu.index,
+            processor: Some(cpu.index),
+            requester: None,
             time: cpu.now(),
-            rip: cpu.rip,
+            rip: Some(cpu.rip),
             vmcs: (cpu.vmx.on && cpu.vmx.vmcs.is_current()).then_some(cpu.vmx.vmcs.pointer),
             title,
             check: None,
@@ -139,15 +150,21 @@ impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.title)?;
         let place = |f: &mut fmt::Formatter<'_>| {
-            write!(f, "  where    processor {}, RIP {:#x}", self.processor, self.rip)?;
+            f.write_str("  where    ")?;
+            if let Some(requester) = &self.requester {
+                write!(f, "function {requester}")?;
+            }
+            if let (Some(processor), Some(rip)) = (self.processor, self.rip) {
+                write!(f, "processor {processor}, RIP {rip:#x}")?;
+            }
             if let Some(vmcs) = self.vmcs {
                 write!(f, ", VMCS {vmcs:#x}")?;
             }
             writeln!(f, ", at {}.{:09} s", self.time / 1_000_000_000, self.time % 1_000_000_000)
         };
         place(f)?;
-        if let Some(Rule { name, section, rule }) = self.check {
-            writeln!(f, "  check    {name} (SDM Vol. 3C, {section})")?;
+        if let Some(Rule { name, manual, section, rule }) = self.check {
+            writeln!(f, "  check    {name} ({manual}, {section})")?;
             writeln!(f, "  rule     {rule}")?;
         }
         for finding in &self.findings {

@@ -143,7 +143,7 @@ pub(super) fn add(options: &mut Options, value: &str) -> Result<(), Problem> {
         "intel-iommu" => {
             // QEMU's I/O APIC has no source id that could be verified.
             let mut iommu = machine::Iommu { verify_io_apic: false, ..machine::Iommu::default() };
-            for key in ["aw-bits", "intremap", "eim", "caching-mode"] {
+            for key in ["aw-bits", "intremap", "eim", "caching-mode", "x-scalable-mode"] {
                 if let Some(value) = pairs.take(key).filter(|value| value != "auto") {
                     crate::cli::set_iommu(&mut iommu, key, &value)
                         .map_err(|why| refuse(format!("-device {name}: {why}")))?;
@@ -152,7 +152,7 @@ pub(super) fn add(options: &mut Options, value: &str) -> Result<(), Problem> {
             for key in ["pt", "snoop-control", "dma-drain", "dma-translation", "x-buggy-eim"] {
                 pairs.only(key, if key == "x-buggy-eim" { &["off"] } else { &["on"] })?;
             }
-            for key in ["device-iotlb", "x-scalable-mode", "x-pasid-mode"] {
+            for key in ["device-iotlb", "x-pasid-mode"] {
                 pairs.only(key, &["off"])?;
             }
             options.devices.iommu = Some(iommu);
@@ -202,7 +202,7 @@ mod tests {
             ("virtio-net-pci,netdev=m", "\"m\""),
             ("virtio-blk-pci", "drive"),
             ("edu,addr=5", "addr"),
-            ("intel-iommu,x-scalable-mode=on", "x-scalable-mode"),
+            ("intel-iommu,device-iotlb=on", "device-iotlb"),
             ("virtio-rng-pci,iommu_platform=off", "iommu_platform"),
         ] {
             let why = options(&[device]).unwrap_err().text();

@@ -1,0 +1,111 @@
+//! The remapping unit: any registers, tables, descriptors and requests.
+
+use crate::input::Input;
+use chipset::vtd::{Access, RemappingUnit, Request, RequestKind, Source, UnitConfig};
+use devices::device::Device;
+use devices::testing::{RecordingMsi, VecDma};
+
+/// Bytes of memory. Addresses are made from 16 bits, so that tables are often met.
+const MEMORY: u64 = 1 << 16;
+
+fn unit(config: UnitConfig, memory: &VecDma) -> RemappingUnit {
+    RemappingUnit::new(config, Box::new(memory.clone()), Box::new(RecordingMsi::new()))
+}
+
+/// A number whose low bits are any, with an address in memory and a few high bits.
+fn quadword(input: &mut Input<'_>) -> u64 {
+    let (low, high) = (input.number(2), input.byte());
+    low | u64::from(high & 0x0f) << 32 | u64::from(high & 0xf0) << 56
+}
+
+/// The first byte chooses what the unit has.
+pub fn run(data: &[u8]) {
+    let mut input = Input::new(data);
+    let choice = input.byte();
+    let has = |bit: u8| choice >> bit & 1 != 0;
+    let config = UnitConfig {
+        address_width: [39, 48, 57, 57][usize::from(choice & 3)],
+        host_address_width: 40,
+        interrupt_remapping: !has(2),
+        extended_interrupt_mode: has(3),
+        posted_interrupts: !has(4),
+        caching_mode: has(5),
+        scalable_mode: has(6),
+        ..UnitConfig::default()
+    };
+    let memory = VecDma::new(MEMORY as usize);
+    let mut unit = unit(config, &memory);
+    unit.set_reporting(has(7));
+    // Most of what there is to find lies behind these.
+    unit.write(0, 0x20, 8, 0x1000 | if has(6) { 0x400 } else { 0 });
+    unit.write(0, 0xb8, 8, 0x2003);
+    unit.write(0, 0x90, 8, 0x3000 | if has(6) { 0x800 } else { 0 });
+    for bit in [30, 24, 26, 25, 31] {
+        let status = unit.read(0, 0x1c, 4) & 0x8680_0000;
+        unit.write(0, 0x18, 4, status | 1 << bit);
+    }
+    while !input.is_empty() {
+        let operation = input.byte();
+        match operation & 7 {
+            0 => {
+                let size = if operation & 8 == 0 { 4 } else { 8 };
+                let offset = input.number(2) & 0xfff;
+                let value = input.number(size);
+                unit.write(0, offset, size, value);
+                unit.read(0, offset, size);
+            }
+            1 | 2 => {
+                let at = input.number(2) & !7;
+                memory.put(at & (MEMORY - 8), &quadword(&mut input).to_le_bytes());
+            }
+            3 => {
+                // A descriptor at the tail.
+                let tail = unit.read(0, 0x88, 8);
+                let step = if config.scalable_mode { 32 } else { 16 };
+                let (first, second) = (input.number(8), input.number(8));
+                memory.put((0x3000 + tail) & (MEMORY - 16), &first.to_le_bytes());
+                memory.put((0x3008 + tail) & (MEMORY - 16), &second.to_le_bytes());
+                unit.write(0, 0x88, 8, (tail + step) & 0xfff);
+                unit.write(0, 0x34, 4, 0xff);
+            }
+            4 => {
+                let address = 0xfee0_0000 | input.number(3) & 0xf_ffff;
+                let id = input.number(2) as u16;
+                let source = if operation & 8 == 0 { Source::Verified(id) } else { Source::Unverified(id) };
+                unit.interrupt(source, address, input.number(4) as u32);
+            }
+            5 => {
+                let state = unit.save();
+                unit.restore(&state);
+                assert_eq!(unit.save(), state, "the state holds everything");
+                unit.take_reports();
+            }
+            _ => translate(&mut unit, config, &memory, &mut input, operation),
+        }
+    }
+}
+
+fn translate(unit: &mut RemappingUnit, config: UnitConfig, memory: &VecDma, input: &mut Input<'_>, operation: u8) {
+    let has = |bit: u8| operation >> bit & 1 != 0;
+    let access = Access { read: !has(3), write: has(3), execute: has(4) && !has(3), zero_length: false };
+    let request = Request {
+        source: input.byte().into(),
+        address: quadword(input),
+        access,
+        kind: if has(5) { RequestKind::Translation } else { RequestKind::Untranslated },
+        pasid: has(6).then(|| input.number(3) as u32 & 0xf_ffff),
+        privileged: has(7),
+    };
+    let before = unit.save();
+    let result = unit.translate(&request);
+    // A unit without anything in its caches finds the same in the same tables, unless a cache is stale, as caches may be: what it finds it
+    // finds again.
+    let mut fresh = self::unit(config, memory);
+    fresh.restore(&before);
+    fresh.forget();
+    let first = fresh.translate(&request);
+    assert_eq!(fresh.translate(&request), first, "a translation that was kept is the translation");
+    if let Ok(translation) = result {
+        assert!(translation.length <= 0x1000 && translation.address >> 52 == 0 || request.pasid.is_none());
+    }
+}
