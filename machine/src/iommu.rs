@@ -132,3 +132,119 @@ pub fn event_message(address: u64, data: u32) -> Option<InterruptMessage> {
     }
     Some(message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boot::firmware::Firmware;
+    use crate::explain::{Explainer, Kinds};
+    use crate::processors::lock;
+    use crate::{Boot, Config, Machine, NoHost, Watchers};
+    use chipset::memory_map::IOMMU_BASE;
+    use devices::edu::{BUFFER, register};
+    use spec::vtd::registers::{self as unit_register, GlobalCommand};
+
+    const ROOT: u64 = 0x10_0000;
+    const CONTEXTS: u64 = 0x10_1000;
+    /// Three tables of the second stage, one after the other.
+    const TABLES: u64 = 0x10_2000;
+    /// The page that the domain may reach, and what it must not reach.
+    const BUFFER_PAGE: u64 = 0x20_0000;
+    const KERNEL: u64 = 0x30_0000;
+    /// Where software puts `edu`'s registers.
+    const EDU: u64 = 0xc000_0000;
+
+    /// A machine that does nothing, with `edu` in a domain whose page 0 is [`BUFFER_PAGE`], and what is explained.
+    fn machine() -> (Machine, Arc<Mutex<String>>) {
+        let mut image = vec![0xf4; 0x1_0000];
+        image[0xfff0] = 0xf4;
+        let mut config = Config::new(Boot::Firmware(Firmware::new(image).expect("64 KiB are an image")));
+        config.memory = 16 << 20;
+        config.entropy = None;
+        config.edu = vec![u64::MAX];
+        config.iommu = Some(Iommu::default());
+        let mut machine = Machine::new(config).expect("a machine");
+        let text = Arc::new(Mutex::new(String::new()));
+        let sink = text.clone();
+        let explainer = Explainer::new(
+            Kinds::usual(),
+            Box::new(move |explanation| {
+                sink.lock().expect("nobody panicked").push_str(&explanation.to_string());
+            }),
+        );
+        machine.watch(Watchers { explainer: Some(explainer), ..Watchers::default() });
+        {
+            let mut board = lock(&machine.board);
+            let ram = board.memory.ram.clone();
+            let put = |at: u64, quadword: u64| ram.write(at, &quadword.to_le_bytes());
+            let slot = chipset::root_complex::Slot::new(1, 0);
+            put(ROOT, CONTEXTS | 1);
+            put(CONTEXTS + u64::from(slot.requester_id()) * 16, TABLES | 1);
+            put(CONTEXTS + u64::from(slot.requester_id()) * 16 + 8, 5 << 8 | 1);
+            put(TABLES, (TABLES + 0x1000) | 3);
+            put(TABLES + 0x1000, (TABLES + 0x2000) | 3);
+            put(TABLES + 0x2000, BUFFER_PAGE | 3);
+            ram.write(KERNEL, b"kernel");
+            for (at, value) in [(0x10, EDU as u32), (0x04, 6)] {
+                board.io_write(0xcf8, 4, 0x8000_0800 | at);
+                board.io_write(0xcfc, 4, value);
+            }
+            let base = IOMMU_BASE;
+            board.memory_write(base + unit_register::ROOT_TABLE_ADDRESS, 8, ROOT);
+            board.memory_write(base + unit_register::GLOBAL_COMMAND, 4, GlobalCommand::SET_ROOT_TABLE.into());
+            board.memory_write(base + unit_register::GLOBAL_COMMAND, 4, GlobalCommand::TRANSLATION.into());
+        }
+        (machine, text)
+    }
+
+    /// Has `edu` write its buffer, whose first bytes it reads from `from`, to `to`.
+    fn copy(machine: &mut Machine, from: u64, to: u64) {
+        const TO_MEMORY: u64 = 3;
+        for (source, destination, command) in [(from, BUFFER, 1), (BUFFER, to, TO_MEMORY)] {
+            {
+                let mut board = lock(&machine.board);
+                board.memory_write(EDU + register::DMA_SOURCE, 8, source);
+                board.memory_write(EDU + register::DMA_DESTINATION, 8, destination);
+                board.memory_write(EDU + register::DMA_COUNT, 8, 6);
+                board.memory_write(EDU + register::DMA_COMMAND, 8, command);
+            }
+            machine.run(&mut NoHost, None);
+        }
+    }
+
+    fn bytes(machine: &Machine, at: u64) -> [u8; 6] {
+        let mut bytes = [0; 6];
+        lock(&machine.board).memory.ram.read(at, &mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn a_device_reaches_what_its_domain_maps() {
+        let (mut machine, text) = machine();
+        lock(&machine.board).memory.ram.write(BUFFER_PAGE, b"inside");
+        copy(&mut machine, 0, 0x800);
+        assert_eq!(&bytes(&machine, BUFFER_PAGE + 0x800), b"inside");
+        assert_eq!(*text.lock().unwrap(), "");
+    }
+
+    #[test]
+    fn a_device_told_to_write_over_the_kernel_is_stopped_and_reported() {
+        let (mut machine, text) = machine();
+        lock(&machine.board).memory.ram.write(BUFFER_PAGE, b"inside");
+        copy(&mut machine, 0, KERNEL);
+        assert_eq!(&bytes(&machine, KERNEL), b"kernel");
+        let text = text.lock().unwrap();
+        for part in [
+            "DMA write of 00:01.0 at 0x300000 was blocked",
+            "check    WriteNotPermitted (VT-d, LGN.2)",
+            "stopped by the second-stage PDE at 0x103008",
+            "context entry from a cache: 0x102001 0x501  second stage, 3 levels, domain 5",
+        ] {
+            assert!(text.contains(part), "no {part:?} in\n{text}");
+        }
+        let picture = machine.dump("iommu").unwrap();
+        assert!(picture.contains("00:01.0  domain 5, second stage 0x102000 with 3 levels"), "{picture}");
+        assert!(picture.contains("write 0x300000: WriteNotPermitted"), "{picture}");
+        assert!(picture.contains("domain 5 PASID 0: 0x0 -> 0x200000, 4 KiB, rw"), "{picture}");
+    }
+}

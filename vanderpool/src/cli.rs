@@ -186,8 +186,8 @@ pub struct Boot {
     /// At the end, print the count of instructions, virtual and host time, and VM exits by reason with their cost to standard error
     #[arg(long)]
     pub stats: bool,
-    /// Say why VM entries and VMX instructions fail, EPT misconfigurations and triple faults happen (docs/explain.md). KINDS, with commas
-    /// between them: entry, instruction, misconfiguration, violation, page-fault, triple-fault, usual, all
+    /// Say why VM entries and VMX instructions fail, EPT misconfigurations and triple faults happen, VT-d blocks (docs/explain.md). KINDS, with commas
+    /// between them: entry, instruction, misconfiguration, violation, page-fault, triple-fault, remapping, usual, all
     #[arg(long, value_name = "KINDS", num_args = 0..=1, require_equals = true, default_missing_value = "usual")]
     pub explain: Option<Kinds>,
     /// How explanations are written; JSON is one object a line

@@ -48,10 +48,9 @@ pub fn remapping_fault(report: &FaultReport, time: u64) -> Explanation {
             "no fault was recorded: fault processing is disabled there, or all fault records are in use".to_owned(),
         );
     }
-    if steps.iter().any(|step| step.at.is_none()) {
-        explanation
-            .findings
-            .push("an entry came from a cache: if memory says otherwise now, an invalidation is missing".to_owned());
+    if steps.last().is_some_and(|step| step.at.is_none()) {
+        let why = "that entry came from a cache: if memory says otherwise now, an invalidation is missing";
+        explanation.findings.push(why.to_owned());
     }
     let lines = steps.iter().map(line).collect();
     explanation.sections.push(Section { title: "entries", lines });
