@@ -80,7 +80,8 @@ fn a_disk_is_assigned_to_a_guest_of_the_guest() {
         seq 1 100000 | dd of=/dev/vda bs=64k conv=notrunc,fsync iflag=fullblock 2>/dev/null\n\
         grep virtio /proc/interrupts";
     let guest = images::with_script(kernel(), l2).unwrap();
-    let image_of_l1 = images::nested_after(cache(), kernel(), &["vfio-pci", "vfio_iommu_type1"], before, guest, "-m 256M \"$@\"");
+    let image_of_l1 =
+        images::nested_after(cache(), kernel(), &["vfio-pci", "vfio_iommu_type1"], before, guest, "-m 256M \"$@\"");
     let mut arguments = boot_arguments("iommu-assigned", image_of_l1.unwrap());
     arguments.last_mut().unwrap().push_str(" intel_iommu=on iommu.strict=1");
     arguments.extend(["--cpus", "1", "--memory", "1G", "--iommu", "on", "--disk"].map(str::to_owned));
