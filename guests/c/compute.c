@@ -2,6 +2,7 @@
  * Compute kernels for the benchmark. `compute NAME N` prints a line, runs kernel NAME N times, and prints a line with a checksum,
  * which must be the same on every machine.
  */
+#include <immintrin.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -110,11 +111,166 @@ static uint64_t matrix(void)
 	return bits;
 }
 
+/* 256-bit vectors: polynomials by fused multiply-add, and a shuffle. */
+__attribute__((target("avx2,fma"))) static uint64_t avx(void)
+{
+	__m256d x = _mm256_set_pd(0.1, 0.2, 0.3, 0.4), sum = _mm256_setzero_pd();
+	const __m256d a = _mm256_set1_pd(0.75), b = _mm256_set1_pd(-0.5), c = _mm256_set1_pd(0.25);
+	__m256i bits = _mm256_set1_epi64x(0);
+	uint64_t parts[4];
+
+	for (int i = 0; i < 20000; i++) {
+		x = _mm256_fmadd_pd(_mm256_fmadd_pd(x, a, b), x, c);
+		sum = _mm256_add_pd(sum, _mm256_permute4x64_pd(x, 0x39));
+		bits = _mm256_xor_si256(_mm256_slli_epi64(bits, 1), _mm256_castpd_si256(sum));
+	}
+	_mm256_storeu_si256((__m256i *)parts, bits);
+	return parts[0] ^ parts[1] ^ parts[2] ^ parts[3];
+}
+
+/* x87: the orbit again, in extended precision. */
+static uint64_t x87(void)
+{
+	long double x = 1, y = 0, vx = 0, vy = 1;
+	uint64_t bits;
+
+	for (int i = 0; i < 5000; i++) {
+		long double r2 = x * x + y * y, r3 = r2 * __builtin_sqrtl(r2);
+
+		vx -= x / r3 * 1e-3L;
+		vy -= y / r3 * 1e-3L;
+		x += vx * 1e-3L;
+		y += vy * 1e-3L;
+	}
+	x += y;
+	memcpy(&bits, &x, sizeof bits);
+	return bits;
+}
+
+/* Rotates and logic: the compression function of SHA-256, with constants of our own. */
+static uint64_t sha(void)
+{
+	uint32_t h[8] = { 1, 2, 3, 4, 5, 6, 7, 8 }, w[64];
+
+	for (uint32_t block = 0; block < 500; block++) {
+		uint32_t s[8];
+
+		for (uint32_t i = 0; i < 16; i++)
+			w[i] = block * 16 + i;
+#define ROTATE(v, n) ((v) >> (n) | (v) << (32 - (n)))
+		for (int i = 16; i < 64; i++)
+			w[i] = w[i - 16] + (ROTATE(w[i - 15], 7) ^ ROTATE(w[i - 15], 18) ^ w[i - 15] >> 3) + w[i - 7] +
+			       (ROTATE(w[i - 2], 17) ^ ROTATE(w[i - 2], 19) ^ w[i - 2] >> 10);
+		memcpy(s, h, sizeof s);
+		for (uint32_t i = 0; i < 64; i++) {
+			uint32_t t1 = s[7] + (ROTATE(s[4], 6) ^ ROTATE(s[4], 11) ^ ROTATE(s[4], 25)) +
+				      ((s[4] & s[5]) ^ (~s[4] & s[6])) + i * 0x9e3779b9u + w[i];
+			uint32_t t2 = (ROTATE(s[0], 2) ^ ROTATE(s[0], 13) ^ ROTATE(s[0], 22)) +
+				      ((s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]));
+
+			for (int k = 7; k > 0; k--)
+				s[k] = s[k - 1];
+			s[4] += t1;
+			s[0] = t1 + t2;
+		}
+		for (int i = 0; i < 8; i++)
+			h[i] += s[i];
+	}
+	return (uint64_t)h[0] << 32 | h[7];
+}
+
+/* Indirect jumps: an interpreter of byte code that adds up the digits of numbers. */
+static uint64_t vm(void)
+{
+	enum { PUSH, ADD, MODULO, DIVIDE, DUPLICATE, SWAP, JUMP_IF, DECREMENT, STORE, LOAD, END };
+	static const uint8_t code[] = {
+		PUSH, 0, STORE, 0, PUSH, 200, STORE, 1,
+		/* 8: n = i * i */
+		LOAD, 1, LOAD, 1, ADD, PUSH, 77, ADD, STORE, 2,
+		/* 18: sum += n % 10; n /= 10 */
+		LOAD, 2, PUSH, 10, MODULO, LOAD, 0, ADD, STORE, 0, LOAD, 2, PUSH, 10, DIVIDE, DUPLICATE, STORE, 2, JUMP_IF, 18,
+		LOAD, 1, DECREMENT, DUPLICATE, STORE, 1, JUMP_IF, 8, END,
+	};
+	uint64_t stack[16], variables[4] = { 0 }, sum = 0;
+
+	for (int round = 0; round < 20; round++) {
+		const uint8_t *at = code;
+		uint64_t *top = stack;
+
+		for (;;) {
+			switch (*at++) {
+			case PUSH: *top++ = *at++; continue;
+			case ADD: top--; top[-1] += *top; continue;
+			case MODULO: top--; top[-1] = (uint32_t)top[-1] % (uint32_t)*top; continue;
+			case DIVIDE: top--; top[-1] = (uint32_t)top[-1] / (uint32_t)*top; continue;
+			case DUPLICATE: *top = top[-1]; top++; continue;
+			case SWAP: { uint64_t other = top[-1]; top[-1] = top[-2]; top[-2] = other; continue; }
+			case JUMP_IF: at = *--top ? code + *at : at + 1; continue;
+			case DECREMENT: top[-1]--; continue;
+			case STORE: variables[*at++] = *--top; continue;
+			case LOAD: *top++ = variables[*at++]; continue;
+			default: break;
+			}
+			break;
+		}
+		sum += variables[0];
+	}
+	return sum;
+}
+
+/* Hash table and strings. */
+static uint64_t hash(void)
+{
+	static char keys[1024][16];
+	static uint16_t table[4096];
+	uint64_t found = 0;
+
+	memset(table, 0, sizeof table);
+	for (unsigned i = 0; i < 1024; i++) {
+		snprintf(keys[i], sizeof keys[i], "key%u", i * 7919);
+		uint32_t h = 2166136261u;
+		for (const char *c = keys[i]; *c; c++)
+			h = (h ^ (uint8_t)*c) * 16777619u;
+		while (table[h & 4095])
+			h++;
+		table[h & 4095] = (uint16_t)(i + 1);
+	}
+	for (unsigned i = 0; i < 4096; i++)
+		if (table[i])
+			found += strlen(keys[table[i] - 1]) * (strcmp(keys[table[i] - 1], "key5") > 0) + i;
+	return found;
+}
+
+static uint8_t area[2][1 << 20];
+
+/* The C library's memcpy, whatever it makes of the processor. */
+static uint64_t copy(void)
+{
+	area[0][5] = 7;
+	memcpy(area[1], area[0], sizeof area[0]);
+	__asm__ volatile("" ::: "memory");
+	return area[1][5];
+}
+
+/* REP MOVSB and REP STOSQ. */
+static uint64_t string(void)
+{
+	void *to = area[1], *from = area[0];
+	uint64_t count = sizeof area[0];
+
+	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(count) :: "memory");
+	to = area[0];
+	count = sizeof area[0] / 8;
+	__asm__ volatile("rep stosq" : "+D"(to), "+c"(count) : "a"(0x0102030405060708) : "memory");
+	return area[0][5] + area[1][6];
+}
+
 static const struct {
 	const char *name;
 	uint64_t (*run)(void);
 } kernels[] = {
-	{ "sieve", sieve }, { "crc", crc }, { "sort", sort }, { "orbit", orbit }, { "matrix", matrix },
+	{ "sieve", sieve }, { "crc", crc }, { "sort", sort }, { "hash", hash }, { "vm", vm }, { "sha", sha }, { "orbit", orbit },
+	{ "matrix", matrix }, { "avx", avx }, { "x87", x87 }, { "copy", copy }, { "string", string },
 };
 
 int main(int argc, char **argv)
@@ -134,6 +290,6 @@ int main(int argc, char **argv)
 		fflush(stdout);
 		return 0;
 	}
-	fprintf(stderr, "usage: compute sieve|crc|sort|orbit|matrix [rounds]\n");
+	fprintf(stderr, "usage: compute sieve|crc|sort|hash|vm|sha|orbit|matrix|avx|x87|copy|string [rounds]\n");
 	return 2;
 }

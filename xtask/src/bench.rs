@@ -1,5 +1,6 @@
-//! `cargo xtask bench`: our machine and QEMU's TCG, in turns, on the same kernel and initramfs. Times are the host's, between lines on the
-//! guest's console, so that a guest's idea of time plays no part.
+//! `cargo xtask bench`: our machine with either engine and QEMU's TCG, in turns, on the same kernel and programs. Times are those that the
+//! host's processors spent on the machine (all its threads) between lines on the guest's console: a guest's idea of time plays no part, and
+//! other work on the host little.
 
 use crate::program;
 use guests::{images, programs};
@@ -12,10 +13,57 @@ use vanderpool::Error;
 use vanderpool::debian::Cache;
 use vanderpool::initramfs::READY;
 
-/// Calls of getpid in one run.
-const GETPID_CALLS: u32 = 200_000;
-/// Compute kernels and their rounds in one run.
-const COMPUTE: &[(&str, u32)] = &[("sieve", 300), ("crc", 1000), ("sort", 100), ("orbit", 200), ("matrix", 100)];
+/// Programs with what they do and how often in one run; each prints a line before and after. `pti=off` rows are measured in a boot of their own.
+const ROWS: &[Row] = &[
+    row("getpid", "", 200_000),
+    row("compute", "sieve", 300),
+    row("compute", "crc", 1000),
+    row("compute", "sort", 100),
+    row("compute", "hash", 600),
+    row("compute", "vm", 600),
+    row("compute", "sha", 300),
+    row("compute", "orbit", 400),
+    row("compute", "matrix", 300),
+    row("compute", "avx", 400),
+    row("compute", "x87", 60),
+    row("compute", "copy", 3000),
+    row("compute", "string", 1500),
+    row("system", "pipe", 10_000),
+    row("system", "switch", 20_000),
+    row("system", "fork", 500),
+    row("system", "exec", 200),
+    row("system", "faults", 30_000),
+    row("vm_exits", "cpuid", 20_000),
+    row("vm_exits", "out", 10_000),
+    row("vm_exits", "loop", 30_000_000),
+    row("vm_exits", "here", 30_000_000),
+];
+
+/// One line of the table.
+struct Row {
+    program: &'static str,
+    what: &'static str,
+    times: u32,
+}
+
+const fn row(program: &'static str, what: &'static str, times: u32) -> Row {
+    Row { program, what, times }
+}
+
+impl Row {
+    fn command(&self) -> String {
+        format!("{} {} {}\n", self.program, self.what, self.times)
+    }
+
+    fn interval(&self, note: &str) -> Interval {
+        let line = |end: &str| [self.program, ":", self.what, end].join(" ").replace("  ", " ").replace(" :", ":");
+        Interval {
+            name: format!("{} {} × {}{note}", self.program, self.what, self.times).replace("  ", " "),
+            from: Some(line("start")),
+            to: line("end"),
+        }
+    }
+}
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -28,22 +76,29 @@ pub struct Arguments {
     /// Our machine's command; without it, the release build of this workspace.
     #[arg(long)]
     vanderpool: Option<PathBuf>,
-    /// Only this machine.
-    #[arg(long)]
-    only: Option<Machine>,
+    /// Only these machines.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Machine>,
+    /// Only the rows with one of these words.
+    #[arg(long, value_delimiter = ',')]
+    rows: Vec<String>,
     /// Give up on a run after so many seconds.
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 600)]
     limit: u64,
 }
 
-/// Which of the two.
+/// What runs the guest.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Machine {
-    /// Ours.
-    Vanderpool,
+    /// Ours, translating.
+    Translator,
+    /// Ours, interpreting.
+    Interpreter,
     /// QEMU with TCG.
     Qemu,
 }
+
+const MACHINES: [Machine; 3] = [Machine::Translator, Machine::Interpreter, Machine::Qemu];
 
 /// What is measured: the time from a line on the console (or from the start of the process) to another line.
 struct Interval {
@@ -52,86 +107,108 @@ struct Interval {
     to: String,
 }
 
+/// A boot of the kernel with what is measured in it.
+struct Boot {
+    initrd: PathBuf,
+    append: String,
+    intervals: Vec<Interval>,
+}
+
 pub fn run(arguments: &Arguments) -> Result<(), Error> {
     let cache = Cache::of_user(|line| eprintln!("xtask: {line}"))?;
     let kernel = cache.kernel()?;
-    let mut script = format!("getpid {GETPID_CALLS}\n");
-    let mut intervals = vec![
-        Interval { name: "boot to the shell".into(), from: None, to: READY.into() },
-        Interval {
-            name: format!("{GETPID_CALLS} getpid, pti=on"),
-            from: Some("getpid: start".into()),
-            to: "getpid: end".into(),
-        },
-    ];
-    for (name, rounds) in COMPUTE {
-        script += &format!("compute {name} {rounds}\n");
-        intervals.push(Interval {
-            name: format!("compute {name}"),
-            from: Some(format!("compute: {name} start")),
-            to: format!("compute: {name} end"),
-        });
-    }
-    let mut image = images::with_script(&kernel, &script)?;
-    for program in ["getpid", "compute"] {
-        image.file(&format!("bin/{program}"), 0o755, &programs::build(program)?);
-    }
-    let initrd = images::write("bench", image)?;
-    let append = format!("console=ttyS0 panic=-1 pti=on vp.run={}", images::SCRIPT);
-    let ours = program::path(arguments.vanderpool.as_deref())?;
-
-    let mut results = [Vec::new(), Vec::new()];
-    for round in 1..=arguments.runs.max(1) {
-        for machine in [Machine::Vanderpool, Machine::Qemu] {
-            if arguments.only.is_some_and(|only| only != machine) {
-                continue;
-            }
-            let mut command = match machine {
-                Machine::Vanderpool => our_command(&ours),
-                Machine::Qemu => qemu_command(&arguments.qemu_cpu),
-            };
-            let values: [&OsStr; 3] = [kernel.image.as_ref(), initrd.as_ref(), append.as_ref()];
-            for (option, value) in ["kernel", "initrd", "append"].iter().zip(values) {
-                command.arg(format!("{}{option}", machine.dashes())).arg(value);
-            }
-            let times = measure(command, &intervals, Duration::from_secs(arguments.limit))?;
-            let line: Vec<_> = times.iter().map(|t| t.map_or("-".into(), |t| format!("{t:.2}"))).collect();
-            eprintln!("xtask: run {round} {}: {} s", machine.name(), line.join(" "));
-            results[machine as usize].push(times);
+    let wanted = |row: &&Row| {
+        arguments.rows.is_empty() || arguments.rows.iter().any(|word| [row.program, row.what].contains(&word.as_str()))
+    };
+    let rows: Vec<&Row> = ROWS.iter().filter(wanted).collect();
+    let calls: Vec<&Row> = rows.iter().copied().filter(|row| row.program == "getpid").collect();
+    let boot = |name: &str, rows: &[&Row], pti: &str| -> Result<Boot, Error> {
+        let script: String = rows.iter().map(|row| row.command()).collect();
+        let mut image = images::with_script(&kernel, &script)?;
+        for program in ["getpid", "compute", "system", "vm_exits"] {
+            image.file(&format!("bin/{program}"), 0o755, &programs::build(program)?);
+        }
+        Ok(Boot {
+            initrd: images::write(name, image)?,
+            append: format!("console=ttyS0 panic=-1 pti={pti} vp.run={}", images::SCRIPT),
+            intervals: rows.iter().map(|row| row.interval(&format!(", pti={pti}"))).collect(),
+        })
+    };
+    let mut boots = vec![boot("bench", &rows, "on")?];
+    boots[0].intervals.insert(0, Interval { name: "boot to the shell".into(), from: None, to: READY.into() });
+    for interval in &mut boots[0].intervals {
+        if !interval.name.starts_with("getpid") {
+            interval.name = interval.name.replace(", pti=on", "");
         }
     }
-    print_table(&intervals, &results, arguments.runs);
+    if !calls.is_empty() {
+        boots.push(boot("bench-pti-off", &calls, "off")?);
+    }
+    let ours = program::path(arguments.vanderpool.as_deref())?;
+
+    let machines: Vec<Machine> =
+        MACHINES.into_iter().filter(|one| arguments.only.is_empty() || arguments.only.contains(one)).collect();
+    let count = boots.iter().map(|boot| boot.intervals.len()).sum();
+    // For each machine and interval, the times.
+    let mut results = vec![vec![Vec::new(); count]; machines.len()];
+    for round in 1..=arguments.runs.max(1) {
+        let mut first = 0;
+        for boot in &boots {
+            for (&machine, results) in machines.iter().zip(&mut results) {
+                let mut command = machine.command(&ours, &arguments.qemu_cpu);
+                let values: [&OsStr; 3] = [kernel.image.as_ref(), boot.initrd.as_ref(), boot.append.as_ref()];
+                for (option, value) in ["kernel", "initrd", "append"].iter().zip(values) {
+                    command.arg(format!("{}{option}", machine.dashes())).arg(value);
+                }
+                let times = measure(command, &boot.intervals, Duration::from_secs(arguments.limit))?;
+                let line: Vec<_> = times.iter().map(|t| t.map_or("-".into(), |t| format!("{t:.2}"))).collect();
+                eprintln!("xtask: run {round} {}: {} s", machine.name(), line.join(" "));
+                for (times, time) in results[first..].iter_mut().zip(times) {
+                    times.extend(time);
+                }
+            }
+            first += boot.intervals.len();
+        }
+    }
+    let names: Vec<&str> = boots.iter().flat_map(|boot| boot.intervals.iter().map(|one| one.name.as_str())).collect();
+    print!("{}", table(&names, &machines, &results, arguments.runs));
     Ok(())
 }
 
 impl Machine {
     fn name(self) -> &'static str {
         match self {
-            Self::Vanderpool => "Vanderpool",
+            Self::Translator => "translator",
+            Self::Interpreter => "interpreter",
             Self::Qemu => "QEMU TCG",
         }
     }
 
     /// What stands before an option.
     fn dashes(self) -> &'static str {
-        match self {
-            Self::Vanderpool => "--",
-            Self::Qemu => "-",
+        if self == Self::Qemu { "-" } else { "--" }
+    }
+
+    fn command(self, ours: &Path, qemu_cpu: &str) -> Command {
+        if self != Self::Qemu {
+            let mut command = Command::new(ours);
+            command.args(["boot", "--memory", "1G", "--engine", self.name()]);
+            return command;
         }
+        let mut command = Command::new("qemu-system-x86_64");
+        command.args(["-accel", "tcg", "-machine", "q35", "-m", "1G", "-cpu", qemu_cpu]);
+        command.args(["-nodefaults", "-nographic", "-serial", "stdio", "-no-reboot"]);
+        command
     }
 }
 
-fn our_command(program: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.args(["boot", "--memory", "1G"]);
-    command
-}
-
-fn qemu_command(cpu: &str) -> Command {
-    let mut command = Command::new("qemu-system-x86_64");
-    command.args(["-accel", "tcg", "-machine", "q35", "-m", "1G", "-cpu", cpu]);
-    command.args(["-nodefaults", "-nographic", "-serial", "stdio", "-no-reboot"]);
-    command
+/// Processor time that the threads of process `id` have used; where the host does not tell, the time since `start`.
+fn used(id: u32, start: Instant) -> Duration {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{id}/task")) else { return start.elapsed() };
+    let of_thread = |path: PathBuf| -> Option<u64> {
+        std::fs::read_to_string(path.join("schedstat")).ok()?.split(' ').next()?.parse().ok()
+    };
+    Duration::from_nanos(threads.flatten().filter_map(|thread| of_thread(thread.path())).sum())
 }
 
 /// Runs `command` and gives each interval in seconds, as far as its lines came.
@@ -140,12 +217,13 @@ fn measure(mut command: Command, intervals: &[Interval], limit: Duration) -> Res
     let start = Instant::now();
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
     let mut child = child.map_err(|e| Error::new(format!("cannot run {name}: {e}")))?;
+    let id = child.id();
     let mut output = child.stdout.take().expect("a pipe was asked for");
     let (sender, receiver) = std::sync::mpsc::channel();
     let reader = std::thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(count @ 1..) = output.read(&mut buffer) {
-            if sender.send((start.elapsed(), buffer[..count].to_vec())).is_err() {
+            if sender.send((used(id, start), buffer[..count].to_vec())).is_err() {
                 return;
             }
         }
@@ -177,16 +255,21 @@ fn measure(mut command: Command, intervals: &[Interval], limit: Duration) -> Res
         .collect())
 }
 
-fn print_table(intervals: &[Interval], results: &[Vec<Vec<Option<f64>>>; 2], runs: usize) {
-    println!("| median of {runs}, seconds | Vanderpool | QEMU TCG | Vanderpool / QEMU |");
-    println!("| --- | ---: | ---: | ---: |");
-    for (index, interval) in intervals.iter().enumerate() {
-        let [ours, qemu] =
-            [0, 1].map(|machine: usize| median(results[machine].iter().filter_map(|times| times[index]).collect()));
-        let cell = |value: Option<f64>| value.map_or("-".into(), |v| format!("{v:.2}"));
-        let ratio = ours.zip(qemu).map(|(ours, qemu)| ours / qemu);
-        println!("| {} | {} | {} | {} |", interval.name, cell(ours), cell(qemu), cell(ratio));
+/// Medians, and how many times as fast as the last machine the first one is.
+fn table(names: &[&str], machines: &[Machine], results: &[Vec<Vec<f64>>], runs: usize) -> String {
+    let columns: Vec<&str> = machines.iter().map(|machine| machine.name()).collect();
+    let mut text = format!("| median of {runs}, seconds | {} | times as fast |\n", columns.join(" | "));
+    text += &format!("| --- {}| ---: |\n", "| ---: ".repeat(machines.len()));
+    for (index, name) in names.iter().enumerate() {
+        let medians: Vec<Option<f64>> = results.iter().map(|times| median(times[index].clone())).collect();
+        let cells: Vec<String> = medians.iter().map(|value| value.map_or("-".into(), |v| format!("{v:.3}"))).collect();
+        let ratio = match medians[..] {
+            [Some(first), .., Some(last)] if first > 0.0 => format!("{:.2}", last / first),
+            _ => "-".into(),
+        };
+        text += &format!("| {name} | {} | {ratio} |\n", cells.join(" | "));
     }
+    text
 }
 
 fn median(mut values: Vec<f64>) -> Option<f64> {
@@ -213,7 +296,9 @@ mod tests {
     #[test]
     fn intervals_are_taken_between_lines() {
         let mut command = Command::new("sh");
-        command.args(["-c", "echo a start; sleep 0.2; echo a end; echo b start"]);
+        // What is between the lines takes processor time.
+        let work = "i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done";
+        command.args(["-c", &format!("echo a start; {work}; echo a end; echo b start; sleep 0.2")]);
         let interval = |from: Option<&str>, to: &str| Interval {
             name: String::new(),
             from: from.map(str::to_owned),
@@ -222,8 +307,22 @@ mod tests {
         let intervals =
             [interval(Some("a start"), "a end"), interval(None, "a end"), interval(Some("b start"), "b end")];
         let times = measure(command, &intervals, Duration::from_secs(10)).unwrap();
-        assert!(times[0].is_some_and(|t| (0.15..5.0).contains(&t)), "{times:?}");
+        assert!(times[0].is_some_and(|t| t > 0.001 && t < 5.0), "{times:?}");
         assert!(times[1] >= times[0]);
         assert_eq!(times[2], None);
+    }
+
+    #[test]
+    fn the_last_machine_over_the_first_is_the_ratio() {
+        let results = [vec![vec![1.0, 3.0, 2.0], vec![]], vec![vec![8.0], vec![1.0]]];
+        let text = table(&["a", "b"], &[Machine::Translator, Machine::Qemu], &results, 3);
+        assert!(text.contains("| a | 2.000 | 8.000 | 4.00 |") && text.contains("| b | - | 1.000 | - |"), "{text}");
+    }
+
+    #[test]
+    fn rows_are_between_the_lines_that_the_programs_print() {
+        let lines = |row: Row| (row.interval("").from.unwrap(), row.interval("").to);
+        assert_eq!(lines(row("getpid", "", 1)), ("getpid: start".into(), "getpid: end".into()));
+        assert_eq!(lines(row("system", "fork", 1)), ("system: fork start".into(), "system: fork end".into()));
     }
 }
