@@ -93,34 +93,58 @@ struct Context {
     key: ContextKey,
     generation: u64,
     used: u64,
-    /// Where parts of large pages are cached, in the lower and the upper half of linear addresses.
-    large: [LargePages; 2],
 }
 
-/// A range that covers every large page of which parts are cached, and the size of the largest.
-#[derive(Clone, Copy, Debug, Default)]
+/// Of which large pages parts are cached: a bit stands for each, and for few others.
+#[derive(Clone, Debug)]
 struct LargePages {
-    base: u64,
-    mask: u64,
-    size: u64,
+    /// Some bit is set.
+    any: bool,
+    /// For each size.
+    bits: [[u64; 64]; LARGE_SHIFTS.len()],
 }
+
+/// Sizes of large pages: 2 and 4 MiB, 1 GiB.
+const LARGE_SHIFTS: [u32; 3] = [21, 22, 30];
 
 impl LargePages {
+    const NONE: Self = Self { any: false, bits: [[0; 64]; LARGE_SHIFTS.len()] };
+
+    /// The word and the bit for a page of `1 << shift` bytes.
+    fn place(address: u64, shift: u32) -> (usize, u64) {
+        let number = address >> shift;
+        let place = number ^ number >> 12;
+        ((place >> 6 & 63) as usize, 1 << (place & 63))
+    }
+
     fn add(&mut self, address: u64, size: u64) {
-        if self.size == 0 {
-            (self.base, self.mask) = (address, !(size - 1));
-        }
-        self.size = self.size.max(size);
-        self.mask &= !(size - 1);
-        while (self.base ^ address) & self.mask != 0 {
-            self.mask <<= 1;
+        self.any = true;
+        for (bits, shift) in self.bits.iter_mut().zip(LARGE_SHIFTS) {
+            // What is of no such size (nested paging can leave one) counts as the next larger one.
+            if size <= 1 << shift {
+                let (word, bit) = Self::place(address, shift);
+                bits[word] |= bit;
+                return;
+            }
         }
     }
 
-    /// The aligned range in which the page of `address` may have further parts.
+    /// The aligned range in which the page of `address` may have further parts: its base and the mask of addresses.
     fn around(&self, address: u64) -> Option<(u64, u64)> {
-        let mask = !(self.size.wrapping_sub(1));
-        (self.size != 0 && (self.base ^ address) & self.mask == 0).then_some((address & mask, mask))
+        if !self.any {
+            return None;
+        }
+        LARGE_SHIFTS.into_iter().zip(&self.bits).rev().find_map(|(shift, bits)| {
+            let (word, bit) = Self::place(address, shift);
+            let mask = u64::MAX << shift;
+            (bits[word] & bit != 0).then_some((address & mask, mask))
+        })
+    }
+
+    fn clear(&mut self) {
+        if self.any {
+            *self = Self::NONE;
+        }
     }
 }
 
@@ -166,6 +190,8 @@ pub struct Tlb {
     /// Host address of the first byte of guest RAM.
     ram_base: u64,
     contexts: [Context; CONTEXTS],
+    /// For each context, its large pages.
+    large: Box<[LargePages]>,
     current: usize,
     /// The context before this one: a kernel with page-table isolation goes to and fro between two.
     previous: usize,
@@ -206,12 +232,8 @@ impl Tlb {
             table: entries,
             ram,
             ram_base,
-            contexts: [Context {
-                key: ContextKey::default(),
-                generation: 1,
-                used: 0,
-                large: [LargePages::default(); 2],
-            }; CONTEXTS],
+            contexts: [Context { key: ContextKey::default(), generation: 1, used: 0 }; CONTEXTS],
+            large: vec![LargePages::NONE; CONTEXTS].into_boxed_slice(),
             current: 0,
             previous: 0,
             class: 0,
@@ -281,8 +303,8 @@ impl Tlb {
         if let Some(native) = &mut self.native {
             native.flush(index);
         }
+        self.large[index].clear();
         let context = &mut self.contexts[index];
-        context.large = [LargePages::default(); 2];
         context.generation += 1;
         if context.generation == NEVER {
             context.generation = 1;
@@ -316,7 +338,7 @@ impl Tlb {
                 for class in 0..CLASSES {
                     self.table_of(index, class)[slot(address)] = Entry::default();
                 }
-                if let Some((base, mask)) = self.contexts[index].large[half(address)].around(address) {
+                if let Some((base, mask)) = self.large[index].around(address) {
                     self.flush_range(index, base, mask);
                 }
             }
@@ -329,19 +351,24 @@ impl Tlb {
     /// Forgets every page of context `index` whose address is `base` under `mask`.
     fn flush_range(&mut self, index: usize, base: u64, mask: u64) {
         if let Some(native) = &mut self.native {
-            native.flush(index);
+            native.forget_range(index, base, mask);
         }
-        for entry in self.context(index) {
-            let tag = entry.read | entry.write | entry.execute;
-            if tag & mask & PAGE_MASK == base {
-                *entry = Entry::default();
+        // Pages of a range no larger than a table stand together.
+        let pages = (!mask >> 12) as usize + 1;
+        let (first, count) = if pages < SIZE { (slot(base), pages) } else { (0, SIZE) };
+        for class in 0..CLASSES {
+            for entry in &mut self.table_of(index, class)[first..first + count] {
+                let tag = entry.read | entry.write | entry.execute;
+                if tag & mask & PAGE_MASK == base {
+                    *entry = Entry::default();
+                }
             }
         }
     }
 
     /// The page just entered at `address` is part of a page of `size` bytes: forgetting any part of that forgets all.
     pub fn note_large_page(&mut self, address: u64, size: u64) {
-        self.contexts[self.current].large[half(address)].add(address, size);
+        self.large[self.current].add(address, size);
     }
 
     /// The current context's key.
@@ -610,11 +637,6 @@ impl Tlb {
             addend: host.wrapping_sub(page),
         };
     }
-}
-
-/// Which half of the linear addresses.
-fn half(address: u64) -> usize {
-    (address >> 63) as usize
 }
 
 /// # Safety

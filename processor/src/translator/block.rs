@@ -19,6 +19,7 @@ pub(super) struct Stubs {
     fill: u64,
     call_interpret: u64,
     call_lookup: u64,
+    call_x87: u64,
     vectors: [u64; 2],
     /// Where translations begin.
     pub end: u64,
@@ -50,13 +51,15 @@ impl Stubs {
         far(&mut code, to.interpret);
         let call_lookup = code.here();
         far(&mut code, to.lookup);
+        let call_x87 = code.here();
+        far(&mut code, to.x87);
         let vectors = to.vectors.map(|target| {
             let at = code.here();
             far(&mut code, target);
             at
         });
         buffer.append(code.bytes());
-        Self { budget, link, interpret, fill, call_interpret, call_lookup, vectors, end: buffer.next() }
+        Self { budget, link, interpret, fill, call_interpret, call_lookup, call_x87, vectors, end: buffer.next() }
     }
 }
 
@@ -110,6 +113,8 @@ pub(super) enum Cold {
     Lookup { jump: Fixup, retry: u64, miss: Miss },
     /// Bring the vector registers and try again.
     Vectors { jump: Fixup, retry: u64, site: Site, avx: bool },
+    /// Bring the x87's state and try again.
+    X87 { jump: Fixup, retry: u64, site: Site },
     /// The conditional branch is taken, `executed` instructions into the block.
     Taken { jump: Fixup, target: u64, executed: usize },
     /// A jump within the page that is not linked.
@@ -144,6 +149,8 @@ pub(super) struct Source<'a> {
 /// A translation that was made.
 pub(super) struct Translation {
     pub code: Vec<u8>,
+    /// Where it begins.
+    pub entry: u64,
     /// Where its exit for lack of budget is.
     pub exit: u64,
 }
@@ -154,6 +161,11 @@ pub(super) struct Builder<'a> {
     pub cold: Vec<Cold>,
     pub host: &'a Features,
     pub guarded: [bool; 2],
+    pub guarded_x87: bool,
+    /// The page of FIP is noted.
+    pub noted_page: bool,
+    /// Where the translation begins.
+    entry: u64,
     stubs: &'a Stubs,
     source: &'a Source<'a>,
     ops: &'a mut Ops,
@@ -167,7 +179,18 @@ impl<'a> Builder<'a> {
         host: &'a Features,
         ops: &'a mut Ops,
     ) -> Self {
-        Self { code: Emitter::new(origin), cold: Vec::new(), host, guarded: [false; 2], stubs, source, ops }
+        Self {
+            code: Emitter::new(origin),
+            cold: Vec::new(),
+            host,
+            guarded: [false; 2],
+            guarded_x87: false,
+            noted_page: false,
+            entry: 0,
+            stubs,
+            source,
+            ops,
+        }
     }
 
     /// Translates the block.
@@ -175,10 +198,17 @@ impl<'a> Builder<'a> {
         let source = self.source;
         let start = source.instructions[0].ip();
         let count = source.instructions.len();
-        // RCX holds the budget. The entry is at least five bytes long: a jump can be put over it.
-        self.code.lea(RCX, Rm::Base(RCX, -(count as i32)));
+        let exit = self.code.here();
+        self.code.constant(R14, start);
+        self.code.jump_to(self.stubs.budget);
+        while !self.code.here().is_multiple_of(16) {
+            self.code.byte(0xcc);
+        }
+        self.entry = self.code.here();
+        // RCX holds the negated budget. The entry is at least five bytes long: a jump can be put over it.
+        self.code.lea(RCX, Rm::Base(RCX, count as i32 - 1));
         self.code.pext(RCX, RCX, Rm::state(offset_of!(State, sign)));
-        let out = self.code.jump_unless_rcx_zero();
+        self.code.jump_back_if_rcx_zero(exit);
         let mut left = false;
         for (index, instruction) in source.instructions.iter().enumerate() {
             let site = Site::new(instruction.ip(), index);
@@ -202,12 +232,8 @@ impl<'a> Builder<'a> {
             let next = source.instructions[count - 1].next_ip();
             if source.continues && next < 0x1000 { self.jump(next, count) } else { self.jump_far(next, count) }
         }
-        self.code.fix(out);
-        let exit = self.code.here();
-        self.code.constant(R14, start);
-        self.code.jump_to(self.stubs.budget);
         self.emit_cold();
-        Translation { code: self.code.bytes().to_vec(), exit }
+        Translation { code: self.code.bytes().to_vec(), entry: self.entry, exit }
     }
 
     fn emit_cold(&mut self) {
@@ -249,6 +275,12 @@ impl<'a> Builder<'a> {
                 self.code.call(self.stubs.vectors[usize::from(avx)]);
                 self.code.jump_to(retry);
             }
+            Cold::X87 { jump, retry, site } => {
+                self.code.fix(jump);
+                self.code.constant(RCX, u64::from(site.0));
+                self.code.call(self.stubs.call_x87);
+                self.code.jump_to(retry);
+            }
             Cold::Taken { jump, target, executed } => {
                 self.code.fix(jump);
                 if target < 0x1000 { self.jump(target, executed) } else { self.jump_far(target, executed) }
@@ -268,7 +300,7 @@ impl<'a> Builder<'a> {
         let op = decode::Ops::new(vec![self.source.ops[index].0], 0);
         let address = op.first().address();
         self.ops.push(op);
-        self.guarded = [false; 2];
+        (self.guarded, self.guarded_x87, self.noted_page) = ([false; 2], false, false);
         self.code.constant(RCX, u64::from(site.0));
         self.code.constant(R14, address as u64);
         self.code.call(self.stubs.call_interpret);
@@ -283,13 +315,17 @@ impl<'a> Builder<'a> {
     pub(super) fn spend(&mut self, executed: usize) {
         let budget = Rm::state(offset_of!(State, budget));
         self.code.load(RCX, budget);
-        self.code.lea(RCX, Rm::Base(RCX, -(executed as i32)));
+        self.code.lea(RCX, Rm::Base(RCX, executed as i32));
         self.code.store(budget, RCX);
     }
 
     /// Goes to `target` in the same page.
     pub(super) fn jump(&mut self, target: u64, executed: usize) {
         self.spend(executed);
+        let start = self.source.instructions[0].ip();
+        if target == start && start as usize + self.source.bytes.len() <= 0x1000 {
+            return self.code.jump_to(self.entry);
+        }
         if let Some(entry) = (self.source.known)(target) {
             return self.code.jump_to(entry);
         }

@@ -230,6 +230,12 @@ impl Emitter {
         self.jump()
     }
 
+    /// `jrcxz target`, which is less than 120 bytes back.
+    pub(super) fn jump_back_if_rcx_zero(&mut self, target: u64) {
+        let distance = target.wrapping_sub(self.here() + 2);
+        self.raw(&[0xe3, distance as u8]);
+    }
+
     /// The jump goes to the next byte.
     pub(super) fn fix(&mut self, fixup: Fixup) {
         let to = self.bytes.len();

@@ -46,7 +46,7 @@ mod native {
         };
     }
 
-    /// Guest registers to the processor, the vector registers and MXCSR if they are here. RSP is the state block before and after; RCX, R14 and R15 are free.
+    /// Guest registers to the processor, the vector registers and MXCSR if they are here, x87 state to the state block. RSP is the state block before and after; RCX, R14 and R15 are free.
     macro_rules! save {
         () => {
             concat!(
@@ -81,6 +81,13 @@ mod native {
                 "vzeroupper\n",
                 "ldmxcsr [rsp + {host_mxcsr}]\n",
                 "3:\n",
+                "cmp qword ptr [rsp + {x87_live}], 0\n",
+                "je 6f\n",
+                "mov eax, 1\n",
+                "xor edx, edx\n",
+                "xsave64 [rsp + {x87_area}]\n",
+                "fninit\n",
+                "6:\n",
             )
         };
     }
@@ -95,6 +102,12 @@ mod native {
                 "ldmxcsr [rcx + {mxcsr}]\n",
                 vectors!(load),
                 "4:\n",
+                "cmp qword ptr [rsp + {x87_live}], 0\n",
+                "je 7f\n",
+                "mov eax, 1\n",
+                "xor edx, edx\n",
+                "xrstor64 [rsp + {x87_area}]\n",
+                "7:\n",
                 "mov rax, [rcx + {regs} + 96]\n",
                 "mov [rsp + {high}], rax\n",
                 "mov rax, [rcx + {regs} + 104]\n",
@@ -132,6 +145,8 @@ mod native {
                 high = const offset_of!(State, high),
                 host_rsp = const offset_of!(State, host_rsp),
                 live = const offset_of!(State, live),
+                x87_live = const offset_of!(State, x87_live),
+                x87_area = const offset_of!(State, x87_area),
                 regs = const REGS,
                 ymm = const YMM,
                 mxcsr = const MXCSR,
@@ -260,6 +275,9 @@ mod native {
         /// Called before an instruction with VEX; R14 is used.
         call_avx, avx_refused);
     call_stub!(
+        /// Called before an x87 instruction, whose state is not here: RCX is the site.
+        call_x87, crate::translator::run::bring_x87);
+    call_stub!(
         /// Called where the table of jump targets has nothing for the address in R14.
         call_lookup, crate::translator::run::look_up);
     call_stub!(
@@ -279,12 +297,13 @@ mod native {
     pub(in super::super) unsafe extern "C" fn call_fill() {}
     pub(in super::super) unsafe extern "C" fn call_interpret() {}
     pub(in super::super) unsafe extern "C" fn call_lookup() {}
+    pub(in super::super) unsafe extern "C" fn call_x87() {}
     pub(in super::super) unsafe extern "C" fn call_sse() {}
     pub(in super::super) unsafe extern "C" fn call_avx() {}
 }
 
 pub(super) use native::enter;
-use native::{call_avx, call_fill, call_interpret, call_lookup, call_sse, leave};
+use native::{call_avx, call_fill, call_interpret, call_lookup, call_sse, call_x87, leave};
 
 /// Where the stubs lie, for the jumps to them.
 pub(super) struct Addresses {
@@ -292,6 +311,7 @@ pub(super) struct Addresses {
     pub fill: u64,
     pub interpret: u64,
     pub lookup: u64,
+    pub x87: u64,
     /// Before SSE, and before VEX.
     pub vectors: [u64; 2],
 }
@@ -303,6 +323,7 @@ pub(super) fn addresses() -> Addresses {
         fill: call_fill as *const () as u64,
         interpret: call_interpret as *const () as u64,
         lookup: call_lookup as *const () as u64,
+        x87: call_x87 as *const () as u64,
         vectors: [call_sse as *const () as u64, call_avx as *const () as u64],
     }
 }

@@ -9,6 +9,7 @@ pub fn supported() -> bool {
         std::arch::is_x86_feature_detected!("bmi2")
             && std::arch::is_x86_feature_detected!("avx")
             && std::arch::is_x86_feature_detected!("sse4.2")
+            && std::arch::is_x86_feature_detected!("xsave")
     }
     #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
     {
@@ -32,6 +33,9 @@ impl Features {
             F::INTEL486,
             F::X64,
             F::CMOV,
+            F::FPU,
+            F::FPU287,
+            F::FPU387,
             F::CX8,
             F::SSE,
             F::SSE2,

@@ -5,6 +5,7 @@ use super::block::{Builder, Cold, Done, Miss, Site};
 use super::emit::{Opcode, R12, R13, R14, RAX, RCX, RDX, Rm};
 use super::memory::{Access, PROBED, addressable, home, host_register};
 use super::state::State;
+use super::x87::is_x87;
 use core::mem::offset_of;
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
@@ -29,6 +30,7 @@ impl Builder<'_> {
             Mnemonic::Leave => return self.leave(i, site),
             Mnemonic::Div | Mnemonic::Idiv => return self.divide(i, site),
             Mnemonic::Cmpxchg8b | Mnemonic::Cmpxchg16b => return self.compare_exchange_pair(i, site),
+            _ if is_x87(i) => return self.x87(i, bytes, site),
             _ if is_bit_string(i) => return self.bit_string(i, site),
             _ => {}
         }

@@ -22,6 +22,8 @@
 
 mod bit_string;
 mod block;
+#[cfg(test)]
+mod both;
 pub(crate) mod buffer;
 mod emit;
 mod enter;
@@ -35,6 +37,9 @@ pub(crate) mod state;
 mod vector;
 #[cfg(test)]
 mod vector_tests;
+mod x87;
+#[cfg(test)]
+mod x87_tests;
 
 pub use host::supported;
 pub(crate) use run::Left;

@@ -87,10 +87,10 @@ impl Cpu {
         let state = blocks.pointer(index);
         // SAFETY: `ready` made the block; nothing else refers to it here.
         let block = unsafe { &mut *state };
-        block.budget = (last - self.instructions) as i64;
+        block.budget = self.instructions.wrapping_sub(last) as i64;
         block.pending = false;
         block.rip_base = linear & !0xfff;
-        block.live = 0;
+        (block.live, block.x87_live, block.x87_blocked) = (0, 0, 1);
         self.refresh_native(block);
         block.cpu = &raw mut *self as u64;
         block.code = &raw mut *code as u64;
@@ -99,10 +99,11 @@ impl Cpu {
         unsafe { enter(state, entry) };
         // SAFETY: as above; translated code is left.
         let block = unsafe { &mut *state };
+        block.take_x87(self);
         if std::mem::take(&mut block.pending) {
-            block.budget += PENDING;
+            block.budget -= PENDING;
         }
-        self.instructions = last - block.budget as u64;
+        self.instructions = last.wrapping_add_signed(block.budget);
         self.flags = unpack(block.flags);
         let base = block.rip_base;
         let site = Site::from(block.argument);
@@ -228,6 +229,17 @@ pub(super) extern "C" fn look_up(state: *mut State) -> u64 {
     0
 }
 
+/// Called from translated code: makes the x87's state ready to be loaded. Gives where to go on.
+pub(super) extern "C" fn bring_x87(state: *mut State) -> u64 {
+    // SAFETY: as in `fill`.
+    let (block, cpu) = unsafe { (&mut *state, &*((*state).cpu as *const Cpu)) };
+    if block.give_x87(cpu) {
+        return block.resume;
+    }
+    block.reason = reason::INTERPRET;
+    0
+}
+
 /// Called from translated code: does one operation. Gives where to go on.
 pub(super) extern "C" fn interpret(state: *mut State) -> u64 {
     // SAFETY: as in `fill`.
@@ -237,6 +249,8 @@ pub(super) extern "C" fn interpret(state: *mut State) -> u64 {
     // SAFETY: the address of an operation, which the translator keeps.
     let op = unsafe { At::from_address(address as usize) };
     let before = cpu.native_index();
+    // SAFETY: as in `fill`.
+    unsafe { &mut *state }.take_x87(cpu);
     cpu.flags = unpack(flags);
     cpu.regs[RIP_BASE_REG as usize] = base;
     let stop = op.run(cpu);
@@ -257,7 +271,7 @@ pub(super) extern "C" fn interpret(state: *mut State) -> u64 {
     block.look_at_events(cpu);
     if after != before {
         // Only an instruction that ends its block changes this.
-        block.budget -= Site::from(block.argument).index() as i64 + 1;
+        block.budget += Site::from(block.argument).index() as i64 + 1;
         block.reason = reason::GO;
         return 0;
     }
@@ -269,7 +283,7 @@ impl State {
     fn look_at_events(&mut self, cpu: &Cpu) {
         if cpu.attention != 0 && !self.pending {
             self.pending = true;
-            self.budget -= PENDING;
+            self.budget += PENDING;
         }
     }
 }
@@ -335,6 +349,6 @@ impl Translator {
             return None;
         }
         self.buffer.append(&made.code);
-        Some((origin, made.exit))
+        Some((made.entry, made.exit))
     }
 }

@@ -12,6 +12,8 @@ pub(crate) const PAGES: usize = 512;
 const _: () = assert!(PAGES.is_power_of_two() && PAGES <= crate::memory::tlb::SIZE);
 /// Entries of the table of jump targets.
 pub(crate) const JUMPS: usize = 4096;
+/// Bits of a target that do not count for its place: two targets in so few bytes are seldom both in use.
+const JUMP_SHIFT: u32 = 4;
 /// State blocks.
 pub(crate) const BLOCKS: usize = CONTEXTS * CLASSES;
 const _: () = assert!(BLOCKS.is_power_of_two());
@@ -19,11 +21,13 @@ const _: () = assert!(BLOCKS.is_power_of_two());
 const STACK: usize = 256 << 10;
 
 const PAGE_MASK: u64 = !0xfff;
+/// No instruction reaches farther beyond its first byte; a multiple of the bytes that share a jump target's place.
+const REACH: u64 = 16;
 
 /// What RSP points to. The first fields are reached by short displacements.
 #[repr(C)]
 pub(crate) struct State {
-    /// Instructions that may still be executed.
+    /// Instructions that may still be executed, negated: what a JRCXZ must not take is then the usual way.
     pub budget: i64,
     /// Guest R12 to R15.
     pub high: [u64; 4],
@@ -41,6 +45,14 @@ pub(crate) struct State {
     pub jump_index: u64,
     /// The same: a bit's number in a doubleword, in a quadword.
     pub bit_numbers: [u64; 2],
+    /// Offset in its page of the last x87 instruction executed here that computes.
+    pub fip: u32,
+    /// RIP of that page's first byte.
+    pub fip_base: u64,
+    /// Not zero: the x87's state is not here.
+    pub x87_blocked: u64,
+    /// The x87's state is in the host's.
+    pub x87_live: u64,
     /// Base of GS.
     pub gs: u64,
     /// Base of FS.
@@ -79,6 +91,8 @@ pub(crate) struct State {
     pub code: u64,
     /// The host's MXCSR.
     pub host_mxcsr: u64,
+    /// Where the x87's state is while the host's registers are not the guest's.
+    pub x87_area: super::x87::Area,
     /// The budget has [`PENDING`] taken from it.
     pub pending: bool,
     /// The tables must be emptied before they are used.
@@ -101,7 +115,7 @@ pub(crate) struct State {
     pub bases: [u64; JUMPS],
 }
 
-/// Taken from the budget when events must be looked at: the next block then leaves.
+/// Added to the negated budget when events must be looked at: the next block then leaves.
 pub(crate) const PENDING: i64 = 1 << 40;
 
 const STRIDE: usize = STACK + size_of::<State>().next_multiple_of(4096);
@@ -124,7 +138,7 @@ fn page_slot(address: u64) -> usize {
 }
 
 fn jump_slot(address: u64) -> usize {
-    (address >> 2) as usize & (JUMPS - 1)
+    (address >> JUMP_SHIFT) as usize & (JUMPS - 1)
 }
 
 /// A negated page that no access finds in `slot`, nor one that begins in the page before.
@@ -134,7 +148,7 @@ fn no_page(slot: usize) -> u64 {
 
 /// A negated target that no jump finds in `slot`.
 fn no_target(slot: usize) -> u64 {
-    (((slot + 1) & (JUMPS - 1)) as u64).wrapping_mul(4).wrapping_neg()
+    (((slot + 1) & (JUMPS - 1)) as u64).wrapping_mul(1 << JUMP_SHIFT).wrapping_neg()
 }
 
 impl State {
@@ -200,7 +214,7 @@ impl Blocks {
             state.beyond_page_32 = PAGE_MASK | 31;
             state.sign = 1 << 63;
             state.bit_numbers = [31, 63];
-            state.jump_index = (JUMPS as u64 - 1) << 2;
+            state.jump_index = (JUMPS as u64 - 1) << JUMP_SHIFT;
             state.host_mxcsr = 0x1f80;
             (state.made, state.stale) = (true, true);
         }
@@ -235,9 +249,28 @@ impl Blocks {
         self.each(context, |state| {
             (state.read[slot], state.write[slot]) = (no_page(slot), no_page(slot));
             // An instruction that reaches into the page is entered under an address of the page before.
-            let first = (address & PAGE_MASK).wrapping_sub(0x1000);
+            let first = (address & PAGE_MASK).wrapping_sub(REACH);
+            for step in 0..(REACH + 0x1000) >> JUMP_SHIFT {
+                let slot = jump_slot(first.wrapping_add(step << JUMP_SHIFT));
+                if state.targets[slot].wrapping_neg().wrapping_sub(first) < REACH + 0x1000 {
+                    state.targets[slot] = no_target(slot);
+                }
+            }
+        });
+    }
+
+    /// The translations of the addresses that are `base` under `mask` are void.
+    pub(crate) fn forget_range(&mut self, context: usize, base: u64, mask: u64) {
+        self.each(context, |state| {
+            for slot in 0..PAGES {
+                let (read, write) = (state.read[slot].wrapping_neg(), state.write[slot].wrapping_neg());
+                if read & mask == base || write & mask == base {
+                    (state.read[slot], state.write[slot]) = (no_page(slot), no_page(slot));
+                }
+            }
             for (slot, target) in state.targets.iter_mut().enumerate() {
-                if target.wrapping_neg().wrapping_sub(first) < 0x2000 {
+                let first = target.wrapping_neg();
+                if first & mask == base || first.wrapping_add(REACH) & mask == base {
                     *target = no_target(slot);
                 }
             }
