@@ -46,6 +46,15 @@ pub enum Boot {
         /// Its command line.
         command_line: String,
     },
+    /// Linux by its 32-bit boot protocol.
+    Linux {
+        /// The bzImage.
+        kernel: Vec<u8>,
+        /// The initial RAM disk; may be empty.
+        initrd: Vec<u8>,
+        /// The kernel's command line.
+        command_line: String,
+    },
 }
 
 impl Configuration {

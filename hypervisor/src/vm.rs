@@ -25,6 +25,8 @@ use spin::Mutex;
 pub enum End {
     /// By itself, with a status.
     Status(u32),
+    /// All its vCPUs have halted with interrupts disabled.
+    Halted,
     /// By a reset, as it is not to start again.
     Reset,
     /// By a triple fault at this address.
@@ -38,6 +40,7 @@ impl fmt::Display for End {
         match self {
             Self::Status(0) => f.write_str("ended"),
             Self::Status(status) => write!(f, "ended with status {status}"),
+            Self::Halted => f.write_str("halted"),
             Self::Reset => f.write_str("asked for a reset"),
             Self::TripleFault(rip) => write!(f, "triple fault at {rip:#x}"),
             Self::Failed(why) => f.write_str(why),
@@ -81,6 +84,8 @@ pub struct Vm {
     /// Times that the guest has started again.
     generation: AtomicU32,
     standing: AtomicU32,
+    /// The vCPUs that nothing but others can wake, as bits.
+    resting: AtomicU32,
     start: Mutex<Option<Start>>,
     outcome: Mutex<Option<End>>,
     finished: Mutex<(u8, Statistics)>,
@@ -139,6 +144,7 @@ impl Vm {
             phase: AtomicU8::new(Phase::Running as u8),
             generation: AtomicU32::new(0),
             standing: AtomicU32::new(0),
+            resting: AtomicU32::new(0),
             start: Mutex::new(Some(start)),
             outcome: Mutex::new(None),
             finished: Mutex::default(),
@@ -291,6 +297,20 @@ impl Vm {
         }
     }
 
+    /// Says whether only others can wake the vCPU. When that is so of all, the guest has come to its end.
+    pub fn rests(&self, host: &dyn Host, vcpu: usize, rests: bool) {
+        let bit = 1 << vcpu;
+        if !rests {
+            self.resting.fetch_and(!bit, Ordering::SeqCst);
+            return;
+        }
+        let all = (1u32 << self.mailboxes.len()) - 1;
+        let resting = self.resting.fetch_or(bit, Ordering::SeqCst) | bit;
+        if resting == all && !self.mailboxes.iter().any(Mailbox::has_mail) && self.phase() == Phase::Running {
+            self.end(host, End::Halted);
+        }
+    }
+
     /// A vCPU stands still. The last one puts the image in memory again.
     pub fn stands(&self, host: &dyn Host) {
         if self.standing.fetch_add(1, Ordering::SeqCst) + 1 != u32::from(self.configuration.vcpus) {
@@ -332,12 +352,13 @@ fn check(configuration: &VmConfiguration, has: &Capabilities) -> Result<(), Stri
     if has.unrestricted_guest() {
         return Ok(());
     }
+    let several = configuration.vcpus > 1;
     let why = "which needs \"unrestricted guest\", and the processor does not have it";
     match configuration.boot {
         Boot::RealMode { .. } => Err(["it starts in real-address mode, ", why].concat()),
-        Boot::Multiboot { .. } if configuration.vcpus > 1 => {
+        Boot::Multiboot { .. } | Boot::Linux { .. } if several => {
             Err(["its second vCPU would start in real-address mode, ", why].concat())
         }
-        Boot::Multiboot { .. } => Ok(()),
+        Boot::Multiboot { .. } | Boot::Linux { .. } => Ok(()),
     }
 }

@@ -1,18 +1,16 @@
 //! `cargo xtask conformance`: the VT-x conformance tests on our machine, or with `--bochs` in Debian's Bochs, whose differences must be
 //! those that `docs/conformance.md` explains.
 
+use crate::bochs::{self, Machine, bounded, read};
 use crate::program;
 use guests::bare;
-use guests::iso::{self, IsoFile};
+use guests::iso::IsoFile;
 use guests::programs::output_directory;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
 use vanderpool::Error;
-use vanderpool::debian::Cache;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -33,8 +31,7 @@ pub struct Arguments {
     vanderpool: Option<PathBuf>,
 }
 
-/// The model of Bochs 2.7 whose VT-x has the most.
-const BOCHS_MODEL: &str = "tigerlake";
+const BOCHS_MODEL: &str = bochs::MODEL;
 
 pub fn run(arguments: &Arguments) -> Result<(), Error> {
     let image = bare::build("conformance")?;
@@ -97,74 +94,9 @@ fn on_our_machine(arguments: &Arguments, image: &Path) -> Result<String, Error> 
 }
 
 fn in_bochs(arguments: &Arguments, image: &Path) -> Result<String, Error> {
-    let cache = Cache::of_user(|line| eprintln!("xtask: {line}"))?;
     let files = [IsoFile { path: "conformance", source: image }];
-    let disc = iso::grub(&cache, "conformance", "multiboot /conformance", &files)?;
-    let directory = output_directory()?;
-    let console = directory.join("conformance-bochs.console");
-    let _ = fs::remove_file(&console);
-    let configuration = directory.join("conformance.bochsrc");
     let model = arguments.cpu.as_deref().unwrap_or(BOCHS_MODEL);
-    write(&configuration, &bochsrc(model, &disc, &console, &directory.join("conformance-bochs.log")))?;
-    // Debian's Bochs has its debugger in it, which waits for commands.
-    let commands = directory.join("conformance.bochs-commands");
-    write(&commands, "continue\n")?;
-    let mut command = Command::new("bochs");
-    command.arg("-q").arg("-f").arg(&configuration).arg("-rc").arg(&commands);
-    bounded(command, arguments.limit)?;
-    read(&console)
-}
-
-/// A display is wanted even where nobody looks; the one for VNC does not wait for a viewer.
-fn bochsrc(model: &str, disc: &Path, console: &Path, log: &Path) -> String {
-    format!(
-        "config_interface: textconfig\n\
-         display_library: rfb, options=\"timeout=0\"\n\
-         memory: guest=128, host=128\n\
-         romimage: file=/usr/share/bochs/BIOS-bochs-latest, options=fastboot\n\
-         vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest\n\
-         cpu: model={model}, count=1, ips=200000000, reset_on_triple_fault=0, ignore_bad_msrs=0\n\
-         clock: sync=none\n\
-         ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\n\
-         ata0-master: type=cdrom, path={}, status=inserted\n\
-         boot: cdrom\n\
-         com1: enabled=1, mode=file, dev={}\n\
-         panic: action=fatal\n\
-         error: action=report\n\
-         info: action=ignore\n\
-         debug: action=ignore\n\
-         log: {}\n",
-        disc.display(),
-        console.display(),
-        log.display()
-    )
-}
-
-/// Runs `command` without input or output for at most `limit` seconds. How it ends does not matter: its console tells.
-fn bounded(mut command: Command, limit: u64) -> Result<(), Error> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let cannot = |e: std::io::Error| Error::new(format!("cannot run {name}: {e}"));
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = command.spawn().map_err(cannot)?;
-    let deadline = Instant::now() + Duration::from_secs(limit);
-    while child.try_wait().map_err(cannot)?.is_none() {
-        if Instant::now() >= deadline {
-            child.kill().map_err(cannot)?;
-            child.wait().map_err(cannot)?;
-            break;
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-    Ok(())
-}
-
-fn read(path: &Path) -> Result<String, Error> {
-    let bytes = fs::read(path).map_err(|e| Error::file("read", path, &e))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-fn write(path: &Path, text: &str) -> Result<(), Error> {
-    fs::write(path, text).map_err(|e| Error::file("write", path, &e))
+    bochs::run("conformance", "multiboot /conformance", &files, &Machine { model, processors: 1 }, arguments.limit)
 }
 
 #[cfg(test)]

@@ -5,8 +5,10 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 mod bench;
+mod bochs;
 mod conformance;
 mod fuzz;
+mod hypervisor;
 mod image;
 mod kvm_selftests;
 mod kvm_unit_tests;
@@ -27,6 +29,8 @@ enum Command {
     Conformance(conformance::Arguments),
     /// Fuzz a target under libFuzzer, guided by coverage; without a target, list them.
     Fuzz(fuzz::Arguments),
+    /// Run the hypervisor with its demo's guests in Bochs.
+    Hypervisor(hypervisor::Arguments),
     /// Write the initramfs images of the tests below target/guests and print how to boot them.
     Image(image::Arguments),
     /// Run the KVM selftests of the kernel's source, built in a directory, in Debian's kernel on our machine.
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
         Command::Conformance(arguments) => conformance::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::KvmSelftests(arguments) => kvm_selftests::run(&arguments),
+        Command::Hypervisor(arguments) => hypervisor::run(&arguments),
         Command::KvmUnitTests(arguments) => kvm_unit_tests::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
     };

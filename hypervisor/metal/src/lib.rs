@@ -30,7 +30,7 @@ use hypervisor::host::Host;
 use hypervisor::memory::Pages;
 use hypervisor::report::{Guest, Report};
 use hypervisor::vcpu::Vcpu;
-use hypervisor::vm::Vm;
+use hypervisor::vm::{End, Vm};
 use processor::{PROCESSOR, say};
 use run::Shared;
 use spec::vmx::EntryControls;
@@ -150,6 +150,6 @@ fn finish(shared: &Shared, wanted: usize) -> ! {
         }
     }
     PROCESSOR.print(&alloc::format!("\r\n{report}"));
-    let well = |guest: &Guest| matches!(guest.end, Some(hypervisor::vm::End::Status(0)));
+    let well = |guest: &Guest| matches!(guest.end, Some(End::Status(0) | End::Halted));
     cpu::end(if report.guests.iter().filter(|guest| well(guest)).count() == wanted { 0 } else { 2 })
 }

@@ -1,6 +1,8 @@
 //! What a guest boots, put into its memory.
 
 mod elf;
+mod linux;
+mod mp_table;
 mod multiboot;
 mod real_mode;
 
@@ -26,6 +28,8 @@ pub enum Start {
         eax: u32,
         /// EBX.
         ebx: u32,
+        /// ESI.
+        esi: u32,
     },
 }
 
@@ -37,6 +41,9 @@ pub fn load(memory: &dyn GuestMemory, configuration: &VmConfiguration) -> Result
     match &configuration.boot {
         Boot::RealMode { image } => real_mode::load(memory, image),
         Boot::Multiboot { image, command_line } => multiboot::load(memory, image, command_line),
+        Boot::Linux { kernel, initrd, command_line } => {
+            mp_table::write(memory, configuration.vcpus).and_then(|()| linux::load(memory, kernel, initrd, command_line))
+        }
     }
     .map_err(Into::into)
 }
@@ -83,7 +90,7 @@ mod tests {
     #[test]
     fn a_multiboot_image_gets_its_information() {
         let (start, memory) = load_boot(Boot::Multiboot { image: elf(0x10_0000), command_line: "a b".into() });
-        let Ok(Start::Protected { entry, eax, ebx }) = start else { panic!("{start:?}") };
+        let Ok(Start::Protected { entry, eax, ebx, .. }) = start else { panic!("{start:?}") };
         assert_eq!((entry, eax), (0x10_0010, 0x2bad_b002));
         assert_eq!(memory.read_number(0x10_0000, 4), Ok(0x1bad_b002));
         let line = memory.read_number(u64::from(ebx) + 16, 4).unwrap();

@@ -45,5 +45,5 @@ pub fn load(memory: &dyn GuestMemory, image: &[u8], command_line: &str) -> Resul
     for (address, data) in [(INFORMATION, &information[..]), (MAP, &map), (COMMAND_LINE, &line)] {
         memory.write(address.into(), data).map_err(|_| NO_ROOM)?;
     }
-    Ok(Start::Protected { entry, eax: BOOT_MAGIC, ebx: INFORMATION })
+    Ok(Start::Protected { entry, eax: BOOT_MAGIC, ebx: INFORMATION, esi: 0 })
 }

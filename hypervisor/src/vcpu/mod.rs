@@ -70,6 +70,8 @@ pub struct Vcpu {
     pub(crate) nmi: bool,
     pub(crate) shadow: modes::Shadow,
     generation: u32,
+    /// What the guest was told of it.
+    rests: bool,
     pub(crate) routes: Option<u32>,
 }
 
@@ -94,6 +96,7 @@ impl Vcpu {
             nmi: false,
             shadow: modes::Shadow::default(),
             generation: vm.generation(),
+            rests: false,
             routes: None,
             vm,
         };
@@ -155,6 +158,12 @@ impl Vcpu {
             && (self.nmi || enabled && (self.apic.due().is_some() || self.pic_interrupts()))
         {
             self.activity = Activity::Running;
+        }
+        let rests = matches!(self.activity, Activity::Halted(false) | Activity::WaitForSipi);
+        if rests != self.rests {
+            self.rests = rests;
+            let vm = Arc::clone(&self.vm);
+            vm.rests(host, self.index, rests);
         }
     }
 

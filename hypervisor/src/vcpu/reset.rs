@@ -42,11 +42,11 @@ impl Vcpu {
                 vmcs.set(field::GUEST_RIP, ip.into());
                 Cr0::RESET
             }
-            Start::Protected { entry, eax, ebx } => {
+            Start::Protected { entry, eax, ebx, esi } => {
                 let flat = |selector, rights| SegmentValue { selector, base: 0, limit: u32::MAX, rights };
-                self.set_segments(vmcs, flat(8, rights::CODE32), flat(16, rights::DATA32));
+                self.set_segments(vmcs, flat(0x10, rights::CODE32), flat(0x18, rights::DATA32));
                 vmcs.set(field::GUEST_RIP, entry.into());
-                (self.registers[0], self.registers[3]) = (eax.into(), ebx.into());
+                (self.registers[0], self.registers[3], self.registers[6]) = (eax.into(), ebx.into(), esi.into());
                 Cr0::RESET | Cr0::PE
             }
         };

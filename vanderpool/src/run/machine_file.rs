@@ -68,6 +68,8 @@ struct VmSection {
     boot: Kind,
     image: String,
     #[serde(default)]
+    initrd: Option<String>,
+    #[serde(default)]
     command_line: String,
 }
 
@@ -76,6 +78,7 @@ struct VmSection {
 enum Kind {
     RealMode,
     Multiboot,
+    Linux,
 }
 
 fn one<T: From<u8>>() -> T {
@@ -117,6 +120,11 @@ impl MachineFile {
         Ok(Configuration { vms })
     }
 
+    fn file(&self, name: &str) -> Result<Vec<u8>, Error> {
+        let path = self.directory.join(name);
+        fs::read(&path).map_err(|e| Error::file("read", &path, &e))
+    }
+
     fn vm(&self, vm: &VmSection) -> Result<VmConfiguration, Error> {
         let wrong = |what: fmt::Arguments<'_>| Error::new(format!("guest {}: {what}", vm.name));
         let memory = size(&vm.name, &vm.memory)?;
@@ -131,10 +139,7 @@ impl MachineFile {
         }
         let image = match vm.image.strip_prefix("builtin:") {
             Some(name) => images::guest(name)?.to_vec(),
-            None => {
-                let path = self.directory.join(&vm.image);
-                fs::read(&path).map_err(|e| Error::file("read", &path, &e))?
-            }
+            None => self.file(&vm.image)?,
         };
         let boot = match vm.boot {
             Kind::RealMode if !vm.command_line.is_empty() => {
@@ -142,6 +147,10 @@ impl MachineFile {
             }
             Kind::RealMode => Boot::RealMode { image },
             Kind::Multiboot => Boot::Multiboot { image, command_line: vm.command_line.clone() },
+            Kind::Linux => {
+                let initrd = vm.initrd.as_ref().map(|name| self.file(name)).transpose()?.unwrap_or_default();
+                Boot::Linux { kernel: image, initrd, command_line: vm.command_line.clone() }
+            }
         };
         Ok(VmConfiguration {
             name: vm.name.clone(),
