@@ -1,8 +1,9 @@
 //! From a guest's linear address to its physical one, by its own page tables (SDM Vol. 3A, chapter 4): for the operands and instructions
 //! that the hypervisor has to look at. The access itself was allowed, or there would have been a fault.
 
-use crate::memory::GuestMemory;
+use crate::memory::{GuestMemory, PAGE};
 use crate::vmcs::{Vmcs, field};
+use core::ops::Range;
 use spec::x86::{Cr0, Cr4, Efer};
 
 const PRESENT: u64 = 1;
@@ -46,20 +47,35 @@ fn walk(memory: &dyn GuestMemory, mut table: u64, linear: u64, levels: u32, size
     None
 }
 
+/// Calls `access` with the guest-physical address and the place in the buffer of each part of `length` bytes at `linear` that is in one
+/// page; false as soon as a page is not mapped or `access` says so.
+fn by_pages(
+    vmcs: &dyn Vmcs,
+    memory: &dyn GuestMemory,
+    linear: u64,
+    length: usize,
+    mut access: impl FnMut(u64, Range<usize>) -> bool,
+) -> bool {
+    let mut done = 0;
+    while done < length {
+        let at = linear.wrapping_add(done as u64);
+        let part = (length - done).min((PAGE - at % PAGE) as usize);
+        if !translate(vmcs, memory, at).is_some_and(|physical| access(physical, done..done + part)) {
+            return false;
+        }
+        done += part;
+    }
+    true
+}
+
 /// Reads guest memory at a linear address, over page boundaries; false when not all of it is mapped.
 pub fn read(vmcs: &dyn Vmcs, memory: &dyn GuestMemory, linear: u64, buffer: &mut [u8]) -> bool {
-    buffer.iter_mut().enumerate().all(|(offset, byte)| {
-        let at = translate(vmcs, memory, linear.wrapping_add(offset as u64));
-        at.is_some_and(|at| memory.read(at, core::slice::from_mut(byte)).is_ok())
-    })
+    by_pages(vmcs, memory, linear, buffer.len(), |at, part| memory.read(at, &mut buffer[part]).is_ok())
 }
 
 /// Writes guest memory at a linear address; false when not all of it is mapped.
 pub fn write(vmcs: &dyn Vmcs, memory: &dyn GuestMemory, linear: u64, data: &[u8]) -> bool {
-    data.iter().enumerate().all(|(offset, byte)| {
-        let at = translate(vmcs, memory, linear.wrapping_add(offset as u64));
-        at.is_some_and(|at| memory.write(at, core::slice::from_ref(byte)).is_ok())
-    })
+    by_pages(vmcs, memory, linear, data.len(), |at, part| memory.write(at, &data[part]).is_ok())
 }
 
 #[cfg(test)]

@@ -65,6 +65,9 @@ pub struct Run {
     /// List the built-in examples
     #[arg(long)]
     pub list: bool,
+    /// The same as the example `linux`: two Debian systems and a real-mode guest; the system's package tools get Debian's kernel
+    #[arg(long, conflicts_with = "machine")]
+    pub linux: bool,
     /// Processor model, with changes as in `boot --cpu`, instead of the machine file's
     #[arg(long, value_name = "MODEL[,+F,-F,-WORD.BIT]")]
     pub cpu: Option<String>,

@@ -10,6 +10,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use hypervisor::host::{Host, Nanoseconds, ProcessorId, vector};
 use spec::apic::local_apic::{Lvt, offset};
 use spec::x86::cpuid::leaf;
+use spec::x86::msr;
 use spin::Mutex;
 
 /// The processors.
@@ -165,9 +166,16 @@ pub fn has_xsave() -> bool {
     cpu::cpuid(leaf::VERSION, 0)[2] & 1 << spec::x86::Feature::XSAVE.place().bit != 0
 }
 
-/// Whether there is IA32_TSC_AUX.
-pub fn has_tsc_aux() -> bool {
-    cpu::cpuid(leaf::EXTENDED_FLAGS, 0)[3] & 1 << spec::x86::Feature::RDTSCP.place().bit != 0
+/// Whether there is this one of the MSRs that are switched with vCPUs.
+pub fn has_msr(number: u32) -> bool {
+    const SPECULATION_CONTROL: u32 = 1 << 26 | 1 << 27 | 1 << 31;
+    match number {
+        msr::TSC_AUX => {
+            cpu::cpuid(leaf::EXTENDED_FLAGS, 0)[3] & 1 << spec::x86::Feature::RDTSCP.place().bit != 0
+        }
+        msr::SPEC_CTRL => cpu::cpuid(leaf::EXTENDED_FEATURES, 0)[3] & SPECULATION_CONTROL != 0,
+        _ => true,
+    }
 }
 
 /// XSETBV, where there is one.

@@ -19,6 +19,8 @@ pub struct Slot {
     launched: bool,
     state: ExtendedState,
     extended: bool,
+    /// Which of the MSRs that are switched exist.
+    exists: [bool; SWITCHED_MSRS.len()],
     /// CR2, DR0 to DR3, DR6.
     debug: [u64; 6],
 }
@@ -30,7 +32,9 @@ impl Slot {
         let region = page()?;
         vmx::set_revision(has, region);
         let state = ExtendedState::new(page()?);
-        let slot = Self { vcpu, region, launched: false, state, extended: false, debug: [0, 0, 0, 0, 0, 0xffff_0ff0] };
+        let exists = SWITCHED_MSRS.map(processor::has_msr);
+        let debug = [0, 0, 0, 0, 0, 0xffff_0ff0];
+        let slot = Self { vcpu, region, launched: false, state, extended: false, exists, debug };
         vmclear(region).ok()?;
         vmptrld(region).ok()?;
         slot.write_controls(vpid, msr_bitmap, tables);
@@ -103,8 +107,8 @@ impl Slot {
     }
 
     fn switched(&mut self) -> impl Iterator<Item = (u32, &mut u64)> {
-        let count = if processor::has_tsc_aux() { SWITCHED_MSRS.len() } else { SWITCHED_MSRS.len() - 1 };
-        SWITCHED_MSRS.into_iter().zip(&mut self.vcpu.msrs).take(count)
+        let exists = self.exists;
+        SWITCHED_MSRS.into_iter().zip(&mut self.vcpu.msrs).zip(exists).filter_map(|(msr, exists)| exists.then_some(msr))
     }
 
     /// Enters the guest; comes back after the VM exit, with the exit-reason field.

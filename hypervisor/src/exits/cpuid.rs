@@ -45,6 +45,9 @@ const WITHHELD: &[Feature] = &[
     Feature::UINTR,
 ];
 
+/// CPUID.(7,0):EDX: IA32_CORE_CAPABILITIES.
+const CORE_CAPABILITIES: u32 = 1 << 30;
+
 /// Leaves in the range for hypervisors: who we are.
 const SIGNATURE: &[u8; 12] = b"VanderpoolVP";
 
@@ -80,6 +83,13 @@ fn answer(exit: &Exit<'_>, number: u32, subleaf: u32) -> [u32; 4] {
             set(c, Feature::OSXSAVE, osxsave);
             set(c, Feature::HYPERVISOR, true);
             set(d, Feature::HTT, count > 1);
+        }
+        (leaf::EXTENDED_FEATURES, 0) => *d &= !CORE_CAPABILITIES,
+        // The local APIC's timer counts nanoseconds: that is the crystal, and the time-stamp counter's ratio to it.
+        (leaf::TSC, _) if *a != 0 && *b != 0 && *c != 0 => {
+            let tsc = u64::from(*c) * u64::from(*b) / u64::from(*a);
+            // Small, as kernels multiply it with the crystal's kHz in 32 bits.
+            values = [1000, (tsc / 1_000_000) as u32, 1_000_000_000, 0];
         }
         // XSAVES and its supervisor components need a control that we do not set.
         (leaf::XSAVE, 1) => {

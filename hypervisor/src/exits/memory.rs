@@ -55,7 +55,8 @@ fn decode(exit: &Exit<'_>) -> Option<mmio::Decoded> {
     let mut code = [0; mmio::LONGEST];
     let memory = &*exit.vcpu.vm.memory;
     // The next page may not be there.
-    let length = (1..=mmio::LONGEST).rev().find(|n| paging::read(exit.vmcs, memory, start, &mut code[..*n]))?;
+    let in_page = mmio::LONGEST.min((PAGE - start % PAGE) as usize);
+    let length = [mmio::LONGEST, in_page].into_iter().find(|n| paging::read(exit.vmcs, memory, start, &mut code[..*n]))?;
     mmio::decode(&code[..length], bits, &exit.vcpu.registers, exit.vmcs.get(field::GUEST_RSP))
 }
 

@@ -9,8 +9,17 @@ use core::sync::atomic::Ordering;
 use spec::vmx::EntryControls;
 use spec::x86::{Cr0, Efer, msr};
 
-/// In the VMCS, or used by nobody else: the guest reads and writes them itself.
-const OWN: [u32; 6] = [msr::FS_BASE, msr::GS_BASE, msr::SYSENTER_CS, msr::SYSENTER_ESP, msr::SYSENTER_EIP, msr::EFER];
+/// In the VMCS, or commands that harm nobody: the guest reads and writes them itself.
+const OWN: [u32; 8] = [
+    msr::FS_BASE,
+    msr::GS_BASE,
+    msr::SYSENTER_CS,
+    msr::SYSENTER_ESP,
+    msr::SYSENTER_EIP,
+    msr::EFER,
+    msr::PRED_CMD,
+    msr::FLUSH_CMD,
+];
 
 /// Fills an MSR bitmap (SDM Vol. 3C, 25.6.9): exits for all but those that are the guest's own.
 pub fn bitmap(page: &Page, unrestricted: bool, pat: bool) {
@@ -26,8 +35,10 @@ pub fn bitmap(page: &Page, unrestricted: bool, pat: bool) {
             page.0[area as usize * 128 + bit / 64].fetch_and(!(1 << (bit % 64)), Ordering::Relaxed);
         }
     }
-    // IA32_TIME_STAMP_COUNTER may be read.
-    page.0[0].fetch_and(!(1 << msr::TSC), Ordering::Relaxed);
+    // The time, and what is known of side channels, may be read.
+    for number in [msr::TSC, msr::ARCH_CAPABILITIES] {
+        page.0[number as usize / 64].fetch_and(!(1 << (number % 64)), Ordering::Relaxed);
+    }
 }
 
 const APIC_ENABLED: u64 = 1 << 11;

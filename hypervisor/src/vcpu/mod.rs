@@ -51,7 +51,7 @@ pub struct Vcpu {
     /// The general registers by their numbers; RSP is in the VMCS.
     pub registers: [u64; 16],
     /// The MSRs of [`SWITCHED_MSRS`].
-    pub msrs: [u64; 6],
+    pub msrs: [u64; SWITCHED_MSRS.len()],
     /// XCR0.
     pub xcr0: u64,
     /// Its local APIC.
@@ -83,7 +83,7 @@ impl Vcpu {
         let mut vcpu = Self {
             index,
             registers: [0; 16],
-            msrs: [0; 6],
+            msrs: [0; SWITCHED_MSRS.len()],
             xcr0: 1,
             apic,
             activity: Activity::WaitForSipi,
@@ -108,7 +108,7 @@ impl Vcpu {
     fn power_on(&mut self) {
         self.apic.reset();
         self.xcr0 = 1;
-        self.msrs = [0; 6];
+        self.msrs = [0; SWITCHED_MSRS.len()];
         self.nmi = false;
         self.routes = None;
         self.activity = if self.index == 0 { Activity::Running } else { Activity::WaitForSipi };

@@ -33,7 +33,8 @@ pub fn run(arguments: &cli::Run) -> Result<u8, Error> {
         }
         return Ok(0);
     }
-    let file = read(arguments.machine.as_deref())?;
+    let name = arguments.machine.as_deref().unwrap_or(if arguments.linux { "linux" } else { EXAMPLES[0].0 });
+    let file = read(name)?;
     let configuration = file.configuration()?;
     let module = configuration.pack().map_err(|e| Error::new(format!("cannot pack the guests: {e}")))?;
     if let Some(directory) = &arguments.export {
@@ -57,8 +58,7 @@ pub fn run(arguments: &cli::Run) -> Result<u8, Error> {
 }
 
 /// The machine file of that name, or the built-in example.
-fn read(name: Option<&str>) -> Result<MachineFile, Error> {
-    let name = name.unwrap_or(EXAMPLES[0].0);
+fn read(name: &str) -> Result<MachineFile, Error> {
     if let Some((name, text)) = EXAMPLES.into_iter().find(|(example, _)| *example == name) {
         return MachineFile::parse(text, Path::new("")).map_err(|e| Error::new(format!("example {name}: {e}")));
     }
