@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 /// Package, binary, layout.
-const IMAGES: [(&str, &str, Layout); 4] = [
+const IMAGES: [(&str, &str, Layout); 5] = [
     ("metal", "hypervisor", Layout::Small),
     ("demo", "real-mode", Layout::RealMode),
     ("demo", "protected-mode", Layout::Small),
     ("demo", "long-mode", Layout::Small),
+    ("demo", "hostile", Layout::Small),
 ];
 
 /// What the images are made of.

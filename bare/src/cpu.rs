@@ -62,6 +62,16 @@ pub(crate) fn take_fault() -> Option<Fault> {
     (fault & CAUGHT != 0).then_some(Fault { vector: (fault >> 32) as u8, error: fault as u32 })
 }
 
+/// What the function that [`exceptions::go_on`] was given says about `rip`.
+pub(crate) fn chosen(function: usize, rip: u64) -> Option<u64> {
+    if function == 0 {
+        return None;
+    }
+    // SAFETY: `go_on` stores functions of this type only.
+    let choose = unsafe { core::mem::transmute::<usize, fn(u64) -> Option<u64>>(function) };
+    choose(rip)
+}
+
 #[unsafe(no_mangle)]
 extern "C" fn bare_exception(frame: &mut Frame) {
     exceptions::handle(frame);

@@ -5,7 +5,7 @@ use crate::boot::{self, selector};
 use crate::console::Console;
 use crate::cpu::{self, Frame};
 use crate::{memory, println};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 static IDT: AtomicU64 = AtomicU64::new(0);
 static GUEST_IDT: AtomicU64 = AtomicU64::new(0);
@@ -19,6 +19,13 @@ pub struct Fault {
     pub vector: u8,
     /// The error code, or 0.
     pub error: u32,
+}
+
+static GO_ON: AtomicUsize = AtomicUsize::new(0);
+
+/// Has exceptions that nothing else catches go on where `choose` says, which gets their RIP; `None` ends the program.
+pub fn go_on(choose: fn(u64) -> Option<u64>) {
+    GO_ON.store(choose as usize, Ordering::Relaxed);
 }
 
 /// Base of the host's IDT; its limit is FFFH.
@@ -79,6 +86,10 @@ pub(crate) fn handle(frame: &mut Frame) {
         return;
     }
     if !frame.recover(Fault { vector, error: frame.error as u32 }) {
+        if let Some(rip) = cpu::chosen(GO_ON.load(Ordering::Relaxed), frame.rip) {
+            frame.rip = rip;
+            return;
+        }
         println!("exception {vector} (error {:#x}) at {:#x}", frame.error, frame.rip);
         cpu::end(1);
     }

@@ -1,17 +1,24 @@
-//! A guest's devices: PIC, PIT, RTC, I/O APIC and a 16550, the models of the crate `devices`, and the ports that end or reset the guest.
+//! A guest's devices: PIC, PIT, RTC, I/O APIC, a 16550 and a PCI bus with a virtio network card, the models of the crate `devices`, and the
+//! ports that end or reset the guest.
 
 use crate::host::Nanoseconds;
+use crate::memory::GuestMemory;
+use crate::pci::PciBus;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use devices::device::Device;
 use devices::ioapic::IoApic;
+use devices::network::NetworkBackend;
+use devices::pci::InterruptPorts;
 use devices::pic::DualPic;
 use devices::pit::Pit;
-use devices::ports::{Clock, Msi, Output, Pin, Unconnected};
+use devices::ports::{Clock, Dma, DmaFault, Msi, Output, Pin, Unconnected};
 use devices::rtc::Rtc;
 use devices::serial::Serial;
+use devices::virtio::net::Net;
+use devices::virtio::{self, VirtioPci, VirtioPorts};
 use spin::Mutex;
 
 /// Guest-physical address of the I/O APIC.
@@ -96,6 +103,21 @@ impl Msi for Messages {
     }
 }
 
+/// A guest's memory as its devices see it.
+struct Memory(Arc<dyn GuestMemory>);
+
+impl Dma for Memory {
+    fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), DmaFault> {
+        self.0.read(address, buffer).map_err(|_| DmaFault { address })
+    }
+    fn write(&self, address: u64, data: &[u8]) -> Result<(), DmaFault> {
+        self.0.write(address, data).map_err(|_| DmaFault { address })
+    }
+}
+
+/// The BARs of a virtio function that are memory.
+const VIRTIO_BARS: [u8; 2] = [virtio::pci::MSIX_BAR, virtio::pci::VIRTIO_BAR];
+
 /// The devices.
 pub struct Board {
     now: Arc<AtomicU64>,
@@ -104,6 +126,7 @@ pub struct Board {
     rtc: Rtc,
     io_apic: IoApic,
     serial: Serial,
+    pci: PciBus,
     clocks: [DeviceClock; 3],
     lines: Queue<(u8, bool)>,
     messages: Queue<(u64, u32)>,
@@ -126,6 +149,7 @@ impl Board {
             rtc: Rtc::new(START_DATE, line(8), clock(1)),
             io_apic: IoApic::new(Box::new(Messages(Arc::clone(&messages)))),
             serial: Serial::new(line(4), console, clock(2)),
+            pci: PciBus::default(),
             now,
             clocks,
             lines,
@@ -135,11 +159,26 @@ impl Board {
         }
     }
 
+    /// Adds a network card with the address `mac` on `backend`.
+    pub fn add_network(&mut self, memory: &Arc<dyn GuestMemory>, backend: Box<dyn NetworkBackend>, mac: [u8; 6]) {
+        let msi = Box::new(Messages(Arc::clone(&self.messages)));
+        let interrupts = InterruptPorts { pin: Box::new(Unconnected), msi };
+        let ports = VirtioPorts { dma: Box::new(Memory(Arc::clone(memory))), interrupts };
+        self.pci.add(Box::new(VirtioPci::new(Net::new(backend, mac), ports)), &VIRTIO_BARS);
+    }
+
+    /// Takes what the network has for the guest.
+    pub fn poll(&mut self, now: Nanoseconds) {
+        self.now.store(now, Ordering::Relaxed);
+        self.pci.poll(now);
+    }
+
     /// Power-on reset of every device.
     pub fn reset(&mut self) {
         let devices: [&mut dyn Device; 5] =
             [&mut self.pic, &mut self.pit, &mut self.rtc, &mut self.io_apic, &mut self.serial];
         devices.into_iter().for_each(Device::reset);
+        self.pci.reset(&VIRTIO_BARS);
         self.power = None;
     }
 
@@ -162,6 +201,7 @@ impl Board {
         self.now.store(now, Ordering::Relaxed);
         match self.at(port) {
             Some((device, region, offset)) => device.read(region, offset, size),
+            None if (0xcf8..=0xcff).contains(&port) => self.pci.read(port, size).into(),
             None => u64::MAX,
         }
     }
@@ -174,7 +214,12 @@ impl Board {
             (0xf4, None) => self.power = Some(Power::End(value as u32)),
             (0x64, None) if value as u8 == 0xfe => self.power = Some(Power::Reset),
             (0x92, None) if value & 1 != 0 => self.power = Some(Power::Reset),
-            (0xcf9, None) if value & 4 != 0 => self.power = Some(Power::Reset),
+            (0xcf9, None) if size == 1 => {
+                if value & 4 != 0 {
+                    self.power = Some(Power::Reset);
+                }
+            }
+            (0xcf8..=0xcff, None) => self.pci.write(port, size, value as u32),
             _ => {}
         }
     }
@@ -187,6 +232,18 @@ impl Board {
     /// Writes the I/O APIC.
     pub fn write_io_apic(&mut self, offset: u64, size: u8, value: u64) {
         self.io_apic.write(0, offset, size, value);
+    }
+
+    /// Reads the memory of a PCI function; all ones where there is none.
+    pub fn read_memory(&mut self, address: u64, size: u8, now: Nanoseconds) -> u64 {
+        self.now.store(now, Ordering::Relaxed);
+        self.pci.read_memory(address, size).unwrap_or(u64::MAX)
+    }
+
+    /// Writes the memory of a PCI function.
+    pub fn write_memory(&mut self, address: u64, size: u8, value: u64, now: Nanoseconds) {
+        self.now.store(now, Ordering::Relaxed);
+        self.pci.write_memory(address, size, value);
     }
 
     /// A local APIC has ended the interrupt `vector`.

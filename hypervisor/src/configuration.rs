@@ -25,8 +25,12 @@ pub struct VmConfiguration {
     pub weight: u32,
     /// The most of a processor that each of its vCPUs may have, in percent.
     pub cap: u8,
-    /// Starts again after a triple fault or a reset; else it ends.
+    /// Starts again after every end but its own with status 0: after a triple fault, a reset, a failure.
     pub restart: bool,
+    /// Milliseconds after a start at which it starts again (or ends), whatever it does; 0 for never.
+    pub watchdog: u32,
+    /// It has a network card on the switch between guests.
+    pub network: bool,
     /// What it boots.
     pub boot: Boot,
 }
@@ -88,6 +92,8 @@ mod tests {
             weight: 1,
             cap: 100,
             restart: false,
+            watchdog: 0,
+            network: false,
             boot: Boot::RealMode { image: [0xf4].into() },
         };
         let configuration = Configuration { vms: [vm].into() };

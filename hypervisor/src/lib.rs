@@ -10,6 +10,7 @@
 //! | [`vm`], [`vcpu`] | a guest, one of its processors |
 //! | [`exits`] | what is done about each VM exit, a file for each kind |
 //! | [`apic`], [`board`] | interrupt controllers, timers and devices of a guest |
+//! | [`pci`], [`network`] | a guest's PCI bus with its virtio card, the switch between guests |
 //! | [`scheduler`] | which vCPU a processor runs next, and for how long |
 //! | [`configuration`], [`loader`] | what guests there are, what they boot |
 //! | [`statistics`], [`report`], [`console`] | what is told about it |
@@ -31,7 +32,9 @@ pub mod host;
 pub mod loader;
 pub mod memory;
 pub mod mmio;
+pub mod network;
 pub mod paging;
+pub mod pci;
 pub mod posted;
 pub mod report;
 pub mod scheduler;

@@ -9,10 +9,12 @@ use crate::ept::Ept;
 use crate::host::{Host, Nanoseconds};
 use crate::loader::{self, Start};
 use crate::memory::{GuestMemory, PAGE, Pages, RegisterPage};
+use crate::network::{Port, Switch};
 use crate::posted::{Mailbox, signal};
 use crate::statistics::Statistics;
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -27,6 +29,8 @@ pub enum End {
     Status(u32),
     /// All its vCPUs have halted with interrupts disabled.
     Halted,
+    /// By its watchdog.
+    Watchdog,
     /// By a reset, as it is not to start again.
     Reset,
     /// By a triple fault at this address.
@@ -40,6 +44,7 @@ impl fmt::Display for End {
         match self {
             Self::Status(0) => f.write_str("ended"),
             Self::Status(status) => write!(f, "ended with status {status}"),
+            Self::Watchdog => f.write_str("ended by its watchdog"),
             Self::Halted => f.write_str("halted"),
             Self::Reset => f.write_str("asked for a reset"),
             Self::TripleFault(rip) => write!(f, "triple fault at {rip:#x}"),
@@ -67,13 +72,14 @@ pub struct Vm {
     /// What it is made of.
     pub configuration: VmConfiguration,
     /// Its memory.
-    pub memory: Box<dyn GuestMemory>,
+    pub memory: Arc<dyn GuestMemory>,
     /// The ways to its vCPUs.
-    pub mailboxes: Vec<Mailbox>,
+    pub mailboxes: Vec<Arc<Mailbox>>,
     /// Its extended page tables.
     pub ept: Ept,
     /// The APIC-access page's physical address, where there is one.
     pub apic_access: Option<u64>,
+    network: Option<Port>,
     apic_pages: Vec<&'static RegisterPage>,
     board: Mutex<Board>,
     board_deadline: AtomicU64,
@@ -86,6 +92,7 @@ pub struct Vm {
     standing: AtomicU32,
     /// The vCPUs that nothing but others can wake, as bits.
     resting: AtomicU32,
+    started: AtomicU64,
     start: Mutex<Option<Start>>,
     outcome: Mutex<Option<End>>,
     finished: Mutex<(u8, Statistics)>,
@@ -102,10 +109,12 @@ impl Vm {
         has: &Capabilities,
         pages: &dyn Pages,
         host: &'static dyn Host,
+        switch: &Arc<Switch>,
     ) -> Result<Self, String> {
         check(&configuration, has)?;
         let scarce = || "there is not enough memory for it".to_string();
-        let memory = pages.guest_memory(u64::from(configuration.memory) << 20).ok_or_else(scarce)?;
+        let size = u64::from(configuration.memory) << 20;
+        let memory: Arc<dyn GuestMemory> = Arc::from(pages.guest_memory(size).ok_or_else(scarce)?);
         let mut ept = Ept::new(pages, has.ept_vpid.has(EptVpidCap::PAGES_2M)).ok_or_else(scarce)?;
         let mut mapped = ept.map(pages, 0, memory.base(), memory.size());
         let mut apic_access = None;
@@ -129,11 +138,19 @@ impl Vm {
         let count = usize::from(configuration.vcpus);
         let apic_pages: Option<Vec<_>> = (0..count).map(|_| pages.register_page()).collect();
         let start = loader::load(&*memory, &configuration)?;
+        let mailboxes: Vec<_> = (0..count).map(|_| Arc::new(Mailbox::default())).collect();
+        let mut board = Board::new(Box::new(Lines::new(&configuration.name, host)));
+        let network = configuration.network.then(|| switch.port());
+        if let Some(port) = &network {
+            port.call(Arc::clone(&mailboxes[0]));
+            board.add_network(&memory, port.backend(), Switch::address(port));
+        }
         Ok(Self {
             index,
-            mailboxes: (0..count).map(|_| Mailbox::default()).collect(),
+            mailboxes,
+            network,
             apic_pages: apic_pages.ok_or_else(scarce)?,
-            board: Mutex::new(Board::new(Box::new(Lines::new(&configuration.name, host)))),
+            board: Mutex::new(board),
             configuration,
             memory,
             ept,
@@ -145,6 +162,7 @@ impl Vm {
             generation: AtomicU32::new(0),
             standing: AtomicU32::new(0),
             resting: AtomicU32::new(0),
+            started: AtomicU64::new(host.now()),
             start: Mutex::new(Some(start)),
             outcome: Mutex::new(None),
             finished: Mutex::default(),
@@ -203,6 +221,19 @@ impl Vm {
         self.board_deadline.load(Ordering::SeqCst)
     }
 
+    /// When the watchdog ends its patience.
+    #[must_use]
+    pub fn watchdog(&self) -> Option<Nanoseconds> {
+        let patience = u64::from(self.configuration.watchdog) * 1_000_000;
+        (patience != 0).then(|| self.started.load(Ordering::SeqCst) + patience)
+    }
+
+    /// Whether the network has something for the guest.
+    #[must_use]
+    pub fn has_frames(&self) -> bool {
+        self.network.as_ref().is_some_and(Port::has_frames)
+    }
+
     /// Does something with the board, and what follows from it.
     pub fn with_board<T>(&self, host: &dyn Host, work: impl FnOnce(&mut Board) -> T) -> T {
         let mut board = self.board.lock();
@@ -220,7 +251,8 @@ impl Vm {
             self.deliver(host, (address >> 12) as u8, address & 1 << 2 != 0, data);
         }
         match power {
-            Some(Power::End(status)) => self.end(host, End::Status(status)),
+            Some(Power::End(0)) => self.end(host, End::Status(0)),
+            Some(Power::End(status)) => self.restart(host, End::Status(status)),
             Some(Power::Reset) => self.restart(host, End::Reset),
             None => {}
         }
@@ -306,8 +338,9 @@ impl Vm {
         }
         let all = (1u32 << self.mailboxes.len()) - 1;
         let resting = self.resting.fetch_or(bit, Ordering::SeqCst) | bit;
-        if resting == all && !self.mailboxes.iter().any(Mailbox::has_mail) && self.phase() == Phase::Running {
-            self.end(host, End::Halted);
+        if resting == all && !self.mailboxes.iter().any(|mailbox| mailbox.has_mail()) && self.phase() == Phase::Running
+        {
+            self.restart(host, End::Halted);
         }
     }
 
@@ -317,9 +350,10 @@ impl Vm {
             return;
         }
         self.standing.store(0, Ordering::SeqCst);
+        self.started.store(host.now(), Ordering::SeqCst);
         self.memory.clear();
         self.with_board(host, Board::reset);
-        self.mailboxes.iter().for_each(Mailbox::empty);
+        self.mailboxes.iter().for_each(|mailbox| mailbox.empty());
         match loader::load(&*self.memory, &self.configuration) {
             Ok(start) => *self.start.lock() = Some(start),
             Err(why) => return self.end(host, End::Failed(why)),

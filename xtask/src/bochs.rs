@@ -22,7 +22,13 @@ pub struct Machine<'a> {
 }
 
 /// Runs what the GRUB commands `script` start from `files` for at most `limit` seconds; gives what it wrote to the serial port.
-pub fn run(name: &str, script: &str, files: &[IsoFile<'_>], machine: &Machine<'_>, limit: u64) -> Result<String, Error> {
+pub fn run(
+    name: &str,
+    script: &str,
+    files: &[IsoFile<'_>],
+    machine: &Machine<'_>,
+    limit: u64,
+) -> Result<String, Error> {
     let cache = Cache::of_user(|line| eprintln!("xtask: {line}"))?;
     let disc = iso::grub(&cache, name, script, files)?;
     let directory = output_directory()?;

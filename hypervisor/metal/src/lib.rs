@@ -28,6 +28,7 @@ use hypervisor::configuration::Configuration;
 use hypervisor::exits::msr_bitmap;
 use hypervisor::host::Host;
 use hypervisor::memory::Pages;
+use hypervisor::network::Switch;
 use hypervisor::report::{Guest, Report};
 use hypervisor::vcpu::Vcpu;
 use hypervisor::vm::{End, Vm};
@@ -99,9 +100,10 @@ fn refuse(why: impl core::fmt::Display) -> ! {
 /// The guests that this processor can run; the others are refused by name.
 fn create(configuration: Configuration, has: &Capabilities) -> Vec<Arc<Vm>> {
     let mut vms = Vec::new();
+    let switch = Switch::new(&PROCESSOR);
     for vm in configuration.vms {
         let (name, vcpus, memory) = (vm.name.clone(), vm.vcpus, vm.memory);
-        match Vm::new(vms.len(), vm, has, &memory::PAGES, &PROCESSOR) {
+        match Vm::new(vms.len(), vm, has, &memory::PAGES, &PROCESSOR, &switch) {
             Ok(vm) => {
                 say!("guest {name}: {vcpus} vCPUs, {memory} MiB");
                 vms.push(Arc::new(vm));

@@ -170,9 +170,7 @@ pub fn has_xsave() -> bool {
 pub fn has_msr(number: u32) -> bool {
     const SPECULATION_CONTROL: u32 = 1 << 26 | 1 << 27 | 1 << 31;
     match number {
-        msr::TSC_AUX => {
-            cpu::cpuid(leaf::EXTENDED_FLAGS, 0)[3] & 1 << spec::x86::Feature::RDTSCP.place().bit != 0
-        }
+        msr::TSC_AUX => cpu::cpuid(leaf::EXTENDED_FLAGS, 0)[3] & 1 << spec::x86::Feature::RDTSCP.place().bit != 0,
         msr::SPEC_CTRL => cpu::cpuid(leaf::EXTENDED_FEATURES, 0)[3] & SPECULATION_CONTROL != 0,
         _ => true,
     }

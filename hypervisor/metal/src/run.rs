@@ -143,7 +143,7 @@ fn run(slot: &mut Slot, until: Nanoseconds, timer: Option<u32>) {
             }
             Err(error) => {
                 let why = alloc::format!("VM entry failed: VM-instruction error {error}");
-                slot.vcpu.vm.end(&PROCESSOR, End::Failed(why));
+                slot.vcpu.vm.restart(&PROCESSOR, End::Failed(why));
             }
         }
     }

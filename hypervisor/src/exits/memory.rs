@@ -56,7 +56,8 @@ fn decode(exit: &Exit<'_>) -> Option<mmio::Decoded> {
     let memory = &*exit.vcpu.vm.memory;
     // The next page may not be there.
     let in_page = mmio::LONGEST.min((PAGE - start % PAGE) as usize);
-    let length = [mmio::LONGEST, in_page].into_iter().find(|n| paging::read(exit.vmcs, memory, start, &mut code[..*n]))?;
+    let length =
+        [mmio::LONGEST, in_page].into_iter().find(|n| paging::read(exit.vmcs, memory, start, &mut code[..*n]))?;
     mmio::decode(&code[..length], bits, &exit.vcpu.registers, exit.vmcs.get(field::GUEST_RSP))
 }
 
@@ -67,8 +68,11 @@ fn read(exit: &Exit<'_>, address: u64, size: u8) -> u64 {
             let vm = Arc::clone(&exit.vcpu.vm);
             vm.with_board(exit.host, |board| board.read_io_apic(address & 0xfff, size))
         }
-        // Nothing is there.
-        _ => u64::MAX,
+        _ => {
+            let vm = Arc::clone(&exit.vcpu.vm);
+            let now = exit.host.now();
+            vm.with_board(exit.host, |board| board.read_memory(address, size, now))
+        }
     }
 }
 
@@ -84,7 +88,10 @@ fn write(exit: &mut Exit<'_>, address: u64, size: u8, value: u64) {
             vm.with_board(exit.host, |board| board.write_io_apic(address & 0xfff, size, value));
             vm.routes_changed();
         }
-        _ => {}
+        _ => {
+            let now = exit.host.now();
+            vm.with_board(exit.host, |board| board.write_memory(address, size, value, now));
+        }
     }
 }
 

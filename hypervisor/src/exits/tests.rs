@@ -26,11 +26,21 @@ impl Bench {
 
     fn on(msrs: &BTreeMap<u32, u64>, vcpus: u8) -> Self {
         let boot = Boot::RealMode { image: [0xf4].into() };
-        let configuration =
-            VmConfiguration { name: "a".into(), vcpus, memory: 2, weight: 1, cap: 100, restart: false, boot };
+        let configuration = VmConfiguration {
+            name: "a".into(),
+            vcpus,
+            memory: 2,
+            weight: 1,
+            cap: 100,
+            restart: false,
+            watchdog: 0,
+            network: true,
+            boot,
+        };
         let has = detect(msrs).unwrap();
         let host: &'static TestHost = Box::leak(Box::default());
-        let vm = Arc::new(Vm::new(0, configuration, &has, &TestPages, host).unwrap());
+        let vm =
+            Arc::new(Vm::new(0, configuration, &has, &TestPages, host, &crate::network::Switch::new(host)).unwrap());
         let mut bench = Self { vcpu: Vcpu::new(vm, 0, &has), vmcs: TestVmcs::default(), host };
         bench.vcpu.prepare(&mut bench.vmcs, bench.host);
         bench
@@ -139,6 +149,18 @@ fn what_is_not_the_guest_s_raises_its_fault() {
     (bench.vcpu.registers[0], bench.vcpu.registers[1]) = (5, 0);
     bench.exit(ExitReason::Xsetbv, 0);
     assert_eq!(bench.injected(), Some(13));
+}
+
+#[test]
+fn there_are_no_error_codes_in_real_mode() {
+    for (cr0, expected) in [(Cr0::NE, false), (Cr0::NE | Cr0::PE, true)] {
+        let mut bench = Bench::new(1);
+        bench.set(field::GUEST_CR0, Cr0(cr0));
+        bench.vcpu.registers[1] = 0x480;
+        bench.exit(ExitReason::Rdmsr, 0);
+        assert_eq!(bench.injected(), Some(13));
+        assert_eq!(bench.get(field::ENTRY_INTERRUPTION_INFO).has(InterruptionInfo::ERROR_CODE), expected);
+    }
 }
 
 #[test]

@@ -34,15 +34,11 @@ mod parameter {
 
 const LOADED_HIGH: u8 = 1;
 
-pub fn load(
-    memory: &dyn GuestMemory,
-    kernel: &[u8],
-    initrd: &[u8],
-    command_line: &str,
-) -> Result<Start, &'static str> {
+pub fn load(memory: &dyn GuestMemory, kernel: &[u8], initrd: &[u8], command_line: &str) -> Result<Start, &'static str> {
     const NOT_ONE: &str = "its kernel is no bzImage";
     let word = |at: usize| kernel.get(at..at + 4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-    if word(header::MAGIC) != Some(u32::from_le_bytes(*b"HdrS")) || kernel.get(header::FLAGS).unwrap_or(&0) & LOADED_HIGH == 0
+    if word(header::MAGIC) != Some(u32::from_le_bytes(*b"HdrS"))
+        || kernel.get(header::FLAGS).unwrap_or(&0) & LOADED_HIGH == 0
     {
         return Err(NOT_ONE);
     }

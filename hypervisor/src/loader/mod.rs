@@ -41,9 +41,8 @@ pub fn load(memory: &dyn GuestMemory, configuration: &VmConfiguration) -> Result
     match &configuration.boot {
         Boot::RealMode { image } => real_mode::load(memory, image),
         Boot::Multiboot { image, command_line } => multiboot::load(memory, image, command_line),
-        Boot::Linux { kernel, initrd, command_line } => {
-            mp_table::write(memory, configuration.vcpus).and_then(|()| linux::load(memory, kernel, initrd, command_line))
-        }
+        Boot::Linux { kernel, initrd, command_line } => mp_table::write(memory, configuration.vcpus)
+            .and_then(|()| linux::load(memory, kernel, initrd, command_line)),
     }
     .map_err(Into::into)
 }
@@ -58,8 +57,17 @@ mod tests {
 
     fn load_boot(boot: Boot) -> (Result<Start, String>, alloc::boxed::Box<dyn GuestMemory>) {
         let memory = TestPages.guest_memory(4 << 20).unwrap();
-        let configuration =
-            VmConfiguration { name: "a".into(), vcpus: 1, memory: 4, weight: 1, cap: 100, restart: false, boot };
+        let configuration = VmConfiguration {
+            name: "a".into(),
+            vcpus: 1,
+            memory: 4,
+            weight: 1,
+            cap: 100,
+            restart: false,
+            watchdog: 0,
+            network: true,
+            boot,
+        };
         (load(&*memory, &configuration), memory)
     }
 

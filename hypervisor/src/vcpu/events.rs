@@ -5,7 +5,7 @@ use crate::host::Host;
 use crate::vmcs::{InterruptStatus, Vmcs, field};
 use alloc::sync::Arc;
 use spec::vmx::{Interruptibility, InterruptionInfo, InterruptionType, PrimaryControls};
-use spec::x86::{Rflags, Vector};
+use spec::x86::{Cr0, Rflags, Vector};
 
 /// An event for a VM entry to inject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,11 @@ impl Vcpu {
             self.reset(vmcs, host, begin);
         }
         let waiting = self.choose(vmcs, host);
-        if let Some(Injection { info, error_code, length }) = self.injection.take() {
+        if let Some(Injection { mut info, error_code, length }) = self.injection.take() {
+            if !vmcs.get(field::GUEST_CR0).has(Cr0::PE) {
+                // There are no error codes in real-address mode, and entries that would deliver one fail.
+                info.0 &= !InterruptionInfo::ERROR_CODE;
+            }
             vmcs.set(field::ENTRY_INTERRUPTION_INFO, info);
             if info.has(InterruptionInfo::ERROR_CODE) {
                 vmcs.set(field::ENTRY_EXCEPTION_ERROR_CODE, error_code);

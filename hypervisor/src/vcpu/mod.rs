@@ -133,7 +133,10 @@ impl Vcpu {
         if matches!(self.activity, Activity::Standing | Activity::Ended) {
             return None;
         }
-        let board = if self.index == 0 { self.vm.board_deadline() } else { u64::MAX };
+        let mut board = u64::MAX;
+        if self.index == 0 {
+            board = self.vm.board_deadline().min(self.vm.watchdog().unwrap_or(u64::MAX));
+        }
         let next = board.min(self.apic.deadline().unwrap_or(u64::MAX));
         (next != u64::MAX).then_some(next)
     }
@@ -143,16 +146,26 @@ impl Vcpu {
         if !self.follows_phase(host) {
             return;
         }
-        if self.mailbox().has_mail() {
-            self.read_mail();
-        }
         let now = host.now();
         if self.index == 0 && self.vm.board_deadline() <= now {
             let vm = Arc::clone(&self.vm);
             vm.with_board(host, |board| board.advance(now));
         }
+        if self.index == 0 && self.vm.watchdog().is_some_and(|end| end <= now) {
+            let vm = Arc::clone(&self.vm);
+            vm.restart(host, End::Watchdog);
+            self.follows_phase(host);
+            return;
+        }
+        if self.index == 0 && self.vm.has_frames() {
+            let vm = Arc::clone(&self.vm);
+            vm.with_board(host, |board| board.poll(now));
+        }
         if self.apic.deadline().is_some_and(|deadline| deadline <= now) {
             self.apic.advance(now);
+        }
+        if self.mailbox().has_mail() {
+            self.read_mail();
         }
         if let Activity::Halted(enabled) = self.activity
             && (self.nmi || enabled && (self.apic.due().is_some() || self.pic_interrupts()))
@@ -224,8 +237,9 @@ impl Vcpu {
         }
     }
 
-    /// Ends the guest, as the hypervisor cannot do what it wants.
+    /// Ends the guest or starts it again, as the hypervisor cannot do what it wants.
     pub(crate) fn give_up(&mut self, host: &dyn Host, why: alloc::string::String) {
-        self.vm.end(host, End::Failed(why));
+        let vm = Arc::clone(&self.vm);
+        vm.restart(host, End::Failed(why));
     }
 }

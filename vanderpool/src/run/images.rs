@@ -9,10 +9,11 @@ macro_rules! image {
 }
 
 const HYPERVISOR: &[u8] = image!("hypervisor");
-const GUESTS: [(&str, &[u8]); 3] = [
+const GUESTS: [(&str, &[u8]); 4] = [
     ("real-mode", image!("real-mode")),
     ("protected-mode", image!("protected-mode")),
     ("long-mode", image!("long-mode")),
+    ("hostile", image!("hostile")),
 ];
 
 /// The hypervisor.

@@ -67,6 +67,11 @@ struct VmSection {
     cap: u8,
     #[serde(default)]
     restart: bool,
+    /// Milliseconds after which it starts again, whatever it does; 0: never.
+    #[serde(default)]
+    watchdog: u32,
+    #[serde(default)]
+    network: bool,
     boot: Kind,
     image: String,
     #[serde(default)]
@@ -184,6 +189,8 @@ impl MachineFile {
             weight: vm.weight,
             cap: vm.cap,
             restart: vm.restart,
+            watchdog: vm.watchdog,
+            network: vm.network,
             boot,
         })
     }

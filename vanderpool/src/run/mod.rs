@@ -19,8 +19,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// The built-in examples: their names and files. The first is the demo.
-pub const EXAMPLES: [(&str, &str); 2] =
-    [("demo", include_str!("../../../examples/demo.toml")), ("shares", include_str!("../../../examples/shares.toml"))];
+pub const EXAMPLES: [(&str, &str); 4] = [
+    ("demo", include_str!("../../../examples/demo.toml")),
+    ("hostile", include_str!("../../../examples/hostile.toml")),
+    ("linux", include_str!("../../../examples/linux.toml")),
+    ("shares", include_str!("../../../examples/shares.toml")),
+];
 
 /// Runs the guests to their end; gives the exit status.
 ///

@@ -1,0 +1,180 @@
+//! The network between guests: a switch that learns behind which port an address is.
+
+use crate::host::{Host, Nanoseconds};
+use crate::posted::{Mailbox, signal};
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use devices::network::NetworkBackend;
+use spin::Mutex;
+
+/// Frames that wait for a guest; more are dropped, as on a wire.
+const LONGEST_QUEUE: usize = 512;
+/// Addresses that are remembered; a guest that makes up more makes others be flooded.
+const MOST_ADDRESSES: usize = 256;
+
+type Address = [u8; 6];
+
+/// The side of a port that its guest looks at.
+#[derive(Default)]
+struct Wire {
+    frames: Mutex<VecDeque<Vec<u8>>>,
+    mailbox: Mutex<Option<Arc<Mailbox>>>,
+}
+
+/// The switch.
+pub struct Switch {
+    host: &'static dyn Host,
+    wires: Mutex<Vec<Arc<Wire>>>,
+    addresses: Mutex<BTreeMap<Address, usize>>,
+}
+
+/// A guest's port.
+#[derive(Clone)]
+pub struct Port {
+    switch: Arc<Switch>,
+    number: usize,
+    wire: Arc<Wire>,
+}
+
+impl Switch {
+    /// A switch without ports.
+    #[must_use]
+    pub fn new(host: &'static dyn Host) -> Arc<Self> {
+        Arc::new(Self { host, wires: Mutex::default(), addresses: Mutex::default() })
+    }
+
+    /// A new port.
+    #[must_use]
+    pub fn port(self: &Arc<Self>) -> Port {
+        let mut wires = self.wires.lock();
+        let wire = Arc::new(Wire::default());
+        wires.push(Arc::clone(&wire));
+        Port { switch: Arc::clone(self), number: wires.len() - 1, wire }
+    }
+
+    /// The MAC address of the card at a port: locally administered.
+    #[must_use]
+    pub fn address(port: &Port) -> [u8; 6] {
+        [0x52, 0x54, 0, 0x56, 0x50, port.number as u8 + 1]
+    }
+
+    fn forward(&self, from: usize, frame: &[u8]) {
+        let (Some(to), Some(source)) = (address(frame, 0), address(frame, 6)) else { return };
+        let mut addresses = self.addresses.lock();
+        if !is_group(source) && (addresses.len() < MOST_ADDRESSES || addresses.contains_key(&source)) {
+            addresses.insert(source, from);
+        }
+        let known = addresses.get(&to).copied();
+        drop(addresses);
+        let wires = self.wires.lock();
+        for (number, wire) in wires.iter().enumerate() {
+            if number != from && known.is_none_or(|known| known == number) {
+                self.give(wire, frame);
+            }
+        }
+    }
+
+    fn give(&self, wire: &Wire, frame: &[u8]) {
+        let mut frames = wire.frames.lock();
+        if frames.len() < LONGEST_QUEUE {
+            frames.push_back(frame.to_vec());
+        }
+        let first = frames.len() == 1;
+        drop(frames);
+        if let Some(mailbox) = &*wire.mailbox.lock()
+            && first
+        {
+            mailbox.signal(self.host, signal::LOOK);
+        }
+    }
+}
+
+fn address(frame: &[u8], at: usize) -> Option<Address> {
+    frame.get(at..at + 6)?.try_into().ok()
+}
+
+fn is_group(address: Address) -> bool {
+    address[0] & 1 != 0
+}
+
+impl Port {
+    /// Says who is called when a frame comes.
+    pub fn call(&self, mailbox: Arc<Mailbox>) {
+        *self.wire.mailbox.lock() = Some(mailbox);
+    }
+
+    /// Whether frames wait.
+    #[must_use]
+    pub fn has_frames(&self) -> bool {
+        !self.wire.frames.lock().is_empty()
+    }
+
+    /// The port as what a card is connected to.
+    #[must_use]
+    pub fn backend(&self) -> Box<dyn NetworkBackend> {
+        Box::new(self.clone())
+    }
+}
+
+impl NetworkBackend for Port {
+    fn send(&mut self, frame: &[u8]) {
+        self.switch.forward(self.number, frame);
+    }
+
+    fn poll(&mut self, _: Nanoseconds) -> Option<Vec<u8>> {
+        self.wire.frames.lock().pop_front()
+    }
+
+    fn waiting_for_host(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestHost;
+
+    fn switch(ports: usize) -> Vec<Port> {
+        let host: &'static TestHost = Box::leak(Box::default());
+        let switch = Switch::new(host);
+        (0..ports).map(|_| switch.port()).collect()
+    }
+
+    fn frame(to: u8, from: u8) -> Vec<u8> {
+        let mut frame = std::vec![0; 60];
+        (frame[5], frame[11]) = (to, from);
+        if to == 0xff {
+            frame[..6].fill(0xff);
+        }
+        frame
+    }
+
+    #[test]
+    fn what_is_known_goes_to_one_port_and_all_else_to_the_others() {
+        let mut ports = switch(3);
+        ports[0].send(&frame(0xff, 1));
+        assert!(ports[0].poll(0).is_none() && ports[1].poll(0).is_some() && ports[2].poll(0).is_some());
+        ports[1].send(&frame(1, 2));
+        assert_eq!(ports[0].poll(0), Some(frame(1, 2)));
+        assert!(ports[2].poll(0).is_none());
+        // To itself, and too short to be one.
+        ports[0].send(&frame(1, 1));
+        ports[0].send(&[0; 11]);
+        assert!(ports.iter_mut().all(|port| port.poll(0).is_none()));
+    }
+
+    #[test]
+    fn a_guest_that_sends_without_end_takes_neither_memory_nor_the_table() {
+        let mut ports = switch(2);
+        for n in 0..2000u16 {
+            let mut frame = frame(0xff, 0);
+            frame[7..9].copy_from_slice(&n.to_le_bytes());
+            ports[0].send(&frame);
+        }
+        assert_eq!(ports[1].wire.frames.lock().len(), LONGEST_QUEUE);
+        assert_eq!(ports[0].switch.addresses.lock().len(), MOST_ADDRESSES);
+    }
+}
