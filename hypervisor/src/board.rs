@@ -214,11 +214,7 @@ impl Board {
             (0xf4, None) => self.power = Some(Power::End(value as u32)),
             (0x64, None) if value as u8 == 0xfe => self.power = Some(Power::Reset),
             (0x92, None) if value & 1 != 0 => self.power = Some(Power::Reset),
-            (0xcf9, None) if size == 1 => {
-                if value & 4 != 0 {
-                    self.power = Some(Power::Reset);
-                }
-            }
+            (0xcf9, None) if size == 1 && value & 4 != 0 => self.power = Some(Power::Reset),
             (0xcf8..=0xcff, None) => self.pci.write(port, size, value as u32),
             _ => {}
         }

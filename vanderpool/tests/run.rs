@@ -108,3 +108,23 @@ fn a_triple_fault_is_the_guest_s_own() {
     assert_eq!(row(&run, "started again"), [2, 0]);
     assert_eq!(row(&run, "triple fault"), [2, 0]);
 }
+
+/// Random instructions, ports, MSRs and device addresses at privilege level 0: the hypervisor and the neighbour keep running.
+#[test]
+fn a_hostile_guest_harms_itself_only() {
+    let run = run(&["run", "hostile"], LIMIT);
+    run.expect_status(0).expect("[neighbour] 100 interrupts of the timer").expect("[hostile] 50 rounds");
+    assert_eq!(row(&run, "started again"), [50, 0]);
+}
+
+/// Some minutes.
+#[test]
+#[ignore = "some minutes: cargo test --release -p vanderpool --test run -- --ignored"]
+fn two_debian_guests_exchange_64_mib_over_the_network() {
+    let run = run(&["run", "--linux"], Duration::from_secs(1200));
+    run.expect_status(0).expect("3 packets transmitted, 3 packets received").expect("[real] 1438 primes below 12000");
+    let sums: Vec<_> =
+        run.console.lines().filter_map(|line| line.split_once("sent     ").or(line.split_once("received "))).collect();
+    let sums: Vec<_> = sums.iter().map(|(_, sum)| *sum).filter(|sum| sum.ends_with('-')).collect();
+    assert_eq!(sums, ["de8cce0c307e935acf4522805f8a4f1c  -"; 3], "{}", run.console);
+}

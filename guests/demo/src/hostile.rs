@@ -2,7 +2,7 @@
 //! destroyed itself; then it starts again with other random numbers. The number of the round is in the RTC's memory, which a reset keeps.
 //! Its command line is the number of rounds.
 #![cfg_attr(panic = "abort", no_std, no_main)]
-#![cfg_attr(panic = "abort", allow(unsafe_code, reason = "random code is executed"))]
+#![allow(unsafe_code, reason = "random code is executed")]
 #![cfg_attr(not(panic = "abort"), allow(dead_code, unused_imports, reason = "there is nothing to run"))]
 
 use bare::{cpu, exceptions, memory, multiboot, println};
