@@ -49,11 +49,6 @@ fn kind(mnemonic: Mnemonic) -> Option<Kind> {
     })
 }
 
-/// They compare into RFLAGS.
-fn sets_status_flags(mnemonic: Mnemonic) -> bool {
-    matches!(mnemonic, Mnemonic::Fcomi | Mnemonic::Fcomip | Mnemonic::Fucomi | Mnemonic::Fucomip)
-}
-
 /// Whether the instruction may be emitted by [`Builder::x87`].
 pub(super) fn is_x87(i: &Instruction) -> bool {
     kind(i.mnemonic()).is_some()
@@ -79,10 +74,6 @@ impl Builder<'_> {
             self.code.op32(opcode, raw.reg() & 7, PROBED);
         } else if let Some(modrm) = raw.modrm {
             self.code.raw(&[opcode, modrm]);
-            if sets_status_flags(i.mnemonic()) {
-                // C1 becomes 0 (SDM Vol 2A, FCOMI); Intel's processors leave it. FINCSTP and FDECSTP clear it.
-                self.code.raw(&[0xd9, 0xf7, 0xd9, 0xf6]);
-            }
         }
         if matches!(kind, Kind::Computes | Kind::Stores) {
             if !std::mem::replace(&mut self.noted_page, true) {
