@@ -98,14 +98,16 @@ fn translate(unit: &mut RemappingUnit, config: UnitConfig, memory: &VecDma, inpu
     };
     let before = unit.save();
     let result = unit.translate(&request);
-    // A unit without anything in its caches finds the same in the same tables, unless a cache is stale, as caches may be: what it finds it
-    // finds again.
-    let mut fresh = self::unit(config, memory);
-    fresh.restore(&before);
-    fresh.forget();
-    let first = fresh.translate(&request);
-    assert_eq!(fresh.translate(&request), first, "a translation that was kept is the translation");
+    // With empty caches, what is found is found again: from the caches as from the tables. In scalable mode flags are set in the tables,
+    // which here may be any other table too.
+    if !config.scalable_mode {
+        let mut fresh = self::unit(config, memory);
+        fresh.restore(&before);
+        fresh.forget();
+        let first = fresh.translate(&request);
+        assert_eq!(fresh.translate(&request), first, "a translation that was kept is the translation");
+    }
     if let Ok(translation) = result {
-        assert!(translation.length <= 0x1000 && translation.address >> 52 == 0 || request.pasid.is_none());
+        assert!((1..=0x1000).contains(&translation.length), "a translation ends with its page");
     }
 }
