@@ -106,6 +106,13 @@ impl HostBridge {
         self.config.set(usize::from(PAM0), &[0x30, 0x33, 0x33, 0x33, 0x33, 0x33, 0x33]);
     }
 
+    /// Reset that leaves where 0xC0000-0xFFFFF goes: firmware that lives in the RAM there goes on after a sleep.
+    pub fn reset_all_but_shadow(&mut self) {
+        let shadow: [u8; 7] = std::array::from_fn(|i| self.config.byte(usize::from(PAM0) + i));
+        self.reset();
+        self.config.set(usize::from(PAM0), &shadow);
+    }
+
     /// True while 0xA0000-0xBFFFF reaches the RAM behind it instead of video memory.
     #[must_use]
     pub fn smram_open(&self) -> bool {

@@ -48,11 +48,14 @@ pub mod offset {
 const TMR_STS: u16 = 1 << 0;
 const GBL_STS: u16 = 1 << 5;
 const PWRBTN_STS: u16 = 1 << 8;
+const RTC_STS: u16 = 1 << 10;
 const WAK_STS: u16 = 1 << 15;
 /// Status bits that software clears by writing ones.
-const STS_CLEARABLE: u16 = TMR_STS | 1 << 4 | GBL_STS | PWRBTN_STS | 1 << 10 | 1 << 11 | 1 << 14 | WAK_STS;
+const STS_CLEARABLE: u16 = TMR_STS | 1 << 4 | GBL_STS | PWRBTN_STS | RTC_STS | 1 << 11 | 1 << 14 | WAK_STS;
 /// Enable bits that exist: timer, global lock, power button, RTC.
-const EN_WRITABLE: u16 = TMR_STS | GBL_STS | PWRBTN_STS | 1 << 10;
+const EN_WRITABLE: u16 = TMR_STS | GBL_STS | PWRBTN_STS | RTC_STS;
+/// Events that wake the machine from S3, if enabled (ICH9 datasheet, 5.13.7.4).
+const WAKES: u16 = PWRBTN_STS | RTC_STS;
 const SCI_EN: u32 = 1;
 const BM_RLD: u32 = 1 << 1;
 const SLP_TYP_SHIFT: u32 = 10;
@@ -60,6 +63,8 @@ const SLP_TYP: u32 = 7 << SLP_TYP_SHIFT;
 const SLP_EN: u32 = 1 << 13;
 /// SLP_TYP of soft-off, as the \_S5 object of our tables says (QEMU's value as well).
 pub const SLP_TYP_S5: u8 = 0;
+/// SLP_TYP of suspend to RAM, as the \_S3 object says.
+pub const SLP_TYP_S3: u8 = 1;
 const SMI_EN_RESET: u32 = 1 << 5; // APMC_EN
 const TIMER_MASK: u64 = 0xff_ffff;
 /// TMR_STS is set whenever the timer's highest bit (23) changes.
@@ -116,6 +121,26 @@ impl PowerManagement {
     /// The power button is pressed: the operating system hears of it by an SCI if it enabled the event.
     pub fn press_power_button(&mut self) {
         self.registers.status |= PWRBTN_STS;
+        self.update();
+    }
+
+    /// The real-time clock's interrupt request, IRQ8#, becomes `level`: RTC_STS remembers that it was asserted.
+    pub fn set_rtc_interrupt(&mut self, level: bool) {
+        if level {
+            self.registers.status |= RTC_STS;
+            self.update();
+        }
+    }
+
+    /// An event that is enabled to wake the machine has happened.
+    #[must_use]
+    pub fn wakes(&self) -> bool {
+        self.registers.status & self.registers.enable & WAKES != 0
+    }
+
+    /// The machine wakes: WAK_STS tells software. The other registers are on power that never goes.
+    pub fn wake(&mut self) {
+        self.registers.status |= WAK_STS;
         self.update();
     }
 
@@ -186,8 +211,12 @@ impl PowerManagement {
         if touches(offset::PM1_CNT, 4) {
             let control = merge(self.registers.control.into(), offset::PM1_CNT, 4) as u32;
             self.registers.control = control & (BM_RLD | SLP_TYP) | SCI_EN;
-            if control & SLP_EN != 0 && (control & SLP_TYP) >> SLP_TYP_SHIFT == u32::from(SLP_TYP_S5) {
-                self.control.request(PowerRequest::PowerOff);
+            if control & SLP_EN != 0 {
+                match ((control & SLP_TYP) >> SLP_TYP_SHIFT) as u8 {
+                    SLP_TYP_S5 => self.control.request(PowerRequest::PowerOff),
+                    SLP_TYP_S3 => self.control.request(PowerRequest::SuspendToRam),
+                    _ => {}
+                }
             }
         }
         if touches(offset::GPE0_EN, 8) {
@@ -379,11 +408,30 @@ mod tests {
     #[test]
     fn sleep_type_5_with_sleep_enable_powers_off() {
         let (board, mut pm) = block();
-        pm.write(REGION_PM, 4, 2, 0x0400 | 0x2000);
+        pm.write(REGION_PM, 4, 2, 0x0800 | 0x2000);
         assert!(board.0.lock().unwrap().requests.is_empty(), "another sleep type");
+        pm.write(REGION_PM, 4, 2, 0);
         pm.write(REGION_PM, 5, 1, 0x20);
         assert_eq!(board.0.lock().unwrap().requests, [PowerRequest::PowerOff]);
         assert_eq!(pm.read(REGION_PM, 4, 2), 1, "SLP_EN reads 0, SCI_EN 1");
+    }
+
+    #[test]
+    fn sleep_type_1_suspends_and_only_what_is_enabled_wakes() {
+        let (board, mut pm) = block();
+        pm.write(REGION_PM, 4, 2, 0x0400);
+        assert!(board.0.lock().unwrap().requests.is_empty(), "without SLP_EN");
+        pm.write(REGION_PM, 4, 2, 0x2400);
+        assert_eq!(board.0.lock().unwrap().requests, [PowerRequest::SuspendToRam]);
+        pm.set_rtc_interrupt(true);
+        assert!(!pm.wakes(), "RTC_EN is 0");
+        pm.write(REGION_PM, 2, 2, 0x0400);
+        assert!(pm.wakes());
+        pm.set_rtc_interrupt(false);
+        pm.wake();
+        assert_eq!(pm.read(REGION_PM, 0, 2), 0x8400, "WAK_STS, and RTC_STS until it is cleared");
+        pm.write(REGION_PM, 0, 2, 0x8400);
+        assert_eq!((pm.read(REGION_PM, 0, 2), pm.wakes()), (0, false));
     }
 
     #[test]

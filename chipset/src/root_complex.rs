@@ -280,10 +280,21 @@ impl RootComplex {
 
     /// Power-on reset of the root complex and everything plugged in.
     pub fn reset(&mut self) {
-        self.address = 0;
-        self.reset_control.reset();
         self.mch.reset();
         self.lpc.reset();
+        self.reset_others();
+    }
+
+    /// As [`RootComplex::reset`], for a sleep that memory survives: it stays where the processors see it, and power management where software finds
+    /// it, for SeaBIOS does not put it there again when it wakes.
+    pub fn reset_for_sleep(&mut self) {
+        self.mch.reset_all_but_shadow();
+        self.reset_others();
+    }
+
+    fn reset_others(&mut self) {
+        self.address = 0;
+        self.reset_control.reset();
         for function in self.functions.values_mut() {
             function.reset();
         }

@@ -74,6 +74,8 @@ pub enum PowerRequest {
     Exit(u32),
     /// Switch the power off.
     PowerOff,
+    /// Take the power from everything but memory and what wakes the machine (ACPI sleep state S3).
+    SuspendToRam,
     /// Reset everything.
     Reset,
 }

@@ -193,18 +193,39 @@ impl Board {
     /// Power-on reset of everything but memory.
     pub fn reset(&mut self) {
         self.root.reset();
+        for device in [&mut self.rtc as &mut dyn Device, &mut self.power] {
+            device.reset();
+        }
+        self.reset_others();
+    }
+
+    /// Sleep state S3: the clock, power management and memory stay as they are, memory also in where the processors see it.
+    pub fn power_down(&mut self) {
+        self.root.reset_for_sleep();
+        self.reset_others();
+    }
+
+    /// Power management, which is awake when nothing else is.
+    pub fn power(&mut self) -> &mut PowerManagement {
+        &mut self.power
+    }
+
+    /// Sets a byte of the CMOS memory.
+    pub fn set_cmos(&mut self, index: u8, value: u8) {
+        self.rtc.set_cmos(index, value);
+    }
+
+    fn reset_others(&mut self) {
         if let Some(unit) = &self.iommu {
             unit.lock().reset();
         }
-        for device in
-            [&mut self.pic as &mut dyn Device, &mut self.io_apic, &mut self.pit, &mut self.rtc, &mut self.hpet]
-        {
+        for device in [&mut self.pic as &mut dyn Device, &mut self.io_apic, &mut self.pit, &mut self.hpet] {
             device.reset();
         }
         for serial in &mut self.serial {
             serial.reset();
         }
-        for device in [&mut self.keyboard as &mut dyn Device, &mut self.power, &mut self.debug] {
+        for device in [&mut self.keyboard as &mut dyn Device, &mut self.debug] {
             device.reset();
         }
         if let Some(fw_cfg) = &mut self.fw_cfg {
@@ -255,6 +276,9 @@ impl Board {
                         }
                     }
                     Request::Line(line, level) => {
+                        if line == Line::Isa(8) {
+                            self.power.set_rtc_interrupt(level);
+                        }
                         self.interrupts.set(line, level);
                         self.drive();
                     }

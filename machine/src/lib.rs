@@ -20,6 +20,7 @@ mod memory;
 mod ports;
 mod processors;
 mod run;
+mod sleep;
 mod state;
 pub mod trace;
 pub mod watch;

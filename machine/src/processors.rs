@@ -5,7 +5,7 @@ use crate::boot::InitialState;
 use processor::apic::InterruptMessage;
 use processor::cpu::TableRegister;
 use processor::flags::LateFlags;
-use processor::segment::Segment;
+use processor::segment::{CS, Segment};
 use processor::{Bus, Cpu};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -88,5 +88,15 @@ pub fn start(cpu: &mut Cpu, state: &InitialState) {
     (cpu.cr0, cpu.cr3, cpu.cr4, cpu.efer) = (*cr0, *cr3, *cr4, *efer);
     cpu.mode_changed();
     // Firmware would have done this: the 8259's interrupts pass through LINT0.
+    cpu.apic.set_virtual_wire();
+}
+
+/// Lets the first processor, as it is after power-on, go on in real mode at the physical address `vector` below 1 MiB, as firmware does after a
+/// sleep (ACPI 6.5, 5.2.10).
+pub fn start_real(cpu: &mut Cpu, vector: u32) {
+    let selector = (vector >> 4) as u16;
+    cpu.segs[CS] = Segment { selector, base: u64::from(selector) << 4, ..cpu.segs[CS] };
+    cpu.rip = u64::from(vector & 15);
+    cpu.mode_changed();
     cpu.apic.set_virtual_wire();
 }

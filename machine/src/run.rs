@@ -59,7 +59,7 @@ pub enum Outcome {
 }
 
 /// What a boot needs again after a reset.
-enum Starter {
+pub(crate) enum Starter {
     Direct {
         name: String,
         kernel: Vec<u8>,
@@ -77,7 +77,7 @@ pub struct Machine {
     pub(crate) code: CodeCache,
     pub(crate) board: Arc<Mutex<Board>>,
     model: Arc<Model>,
-    starter: Starter,
+    pub(crate) starter: Starter,
     reboot: bool,
     /// The virtual time of processors that are not running now.
     pub(crate) now: u64,
@@ -94,6 +94,10 @@ pub struct Machine {
     pub(crate) typed: VecDeque<u8>,
     pub(crate) end: Option<Outcome>,
     pub(crate) reset_wanted: bool,
+    /// The guest has asked for sleep state S3.
+    pub(crate) sleep_wanted: bool,
+    /// In sleep state S3: nothing runs until something wakes the machine.
+    pub(crate) asleep: bool,
     /// Who watches the processors.
     pub(crate) watchers: crate::watch::SharedWatchers,
 }
@@ -185,6 +189,8 @@ impl Machine {
             typed: VecDeque::new(),
             end: None,
             reset_wanted: false,
+            sleep_wanted: false,
+            asleep: false,
             watchers: Default::default(),
         };
         machine.start()?;
@@ -247,11 +253,12 @@ impl Machine {
         }
         (self.turn, self.turn_end) = (0, None);
         self.paused = None;
+        self.asleep = false;
         self.start()
     }
 
     /// Carries out what devices and processors have asked of the board.
-    fn service(&mut self) {
+    pub(crate) fn service(&mut self) {
         let mut board = lock(&self.board);
         board.settle();
         if let Some(unit) = &board.iommu {
@@ -269,6 +276,7 @@ impl Machine {
             match request {
                 PowerRequest::PowerOff => self.end = Some(Outcome::PowerOff),
                 PowerRequest::Exit(status) => self.end = Some(Outcome::DebugExit(status)),
+                PowerRequest::SuspendToRam => self.sleep_wanted = true,
                 PowerRequest::Reset => self.reset_wanted = true,
             }
         }
@@ -311,6 +319,12 @@ impl Machine {
                     return Outcome::Reset;
                 }
             }
+            if std::mem::take(&mut self.sleep_wanted) {
+                self.fall_asleep();
+            }
+            if self.asleep {
+                self.wake_if_due();
+            }
             if self.paused.is_none() && self.now >= self.next_look {
                 self.next_look = self.now + HOST_INTERVAL;
                 if self.look_at_host(host) {
@@ -326,7 +340,8 @@ impl Machine {
                 }
                 cut = self.now.saturating_add(left);
             }
-            match self.run_turn(until, cut) {
+            let turn = if self.asleep { Turn::AllIdle } else { self.run_turn(until, cut) };
+            match turn {
                 Turn::Ran => {}
                 Turn::Debug(processor, stopped) => return Outcome::Debug { processor, stopped },
                 Turn::TripleFault(processor) => {
@@ -381,7 +396,7 @@ impl Machine {
                 match exit {
                     RunExit::Service => {
                         self.service();
-                        if self.end.is_some() || self.reset_wanted {
+                        if self.end.is_some() || self.reset_wanted || self.sleep_wanted {
                             return Turn::Ran;
                         }
                         // The alarm that bounds this turn may have been set anew.

@@ -19,6 +19,7 @@ pub struct MachineState {
     pub(crate) next_look: u64,
     pub(crate) idle_looked: Option<u64>,
     pub(crate) typed: VecDeque<u8>,
+    pub(crate) asleep: bool,
     pub(crate) processors: Vec<CpuState>,
     pub(crate) board: BoardState,
 }
@@ -49,6 +50,7 @@ impl Machine {
             next_look: self.next_look,
             idle_looked: self.idle_looked,
             typed: self.typed.clone(),
+            asleep: self.asleep,
             processors: self.cpus.iter().map(|cpu| cpu.save()).collect(),
             board: lock(&self.board).save(),
         }
@@ -70,7 +72,7 @@ impl Machine {
     /// # Errors
     /// When the configuration was another one. The machine is not to be run then.
     pub fn restore(&mut self, state: &MachineState, memory: &SavedMemory) -> Result<(), OtherMachine> {
-        let MachineState { now, turn, turn_end, next_look, idle_looked, typed, processors, board } = state;
+        let MachineState { now, turn, turn_end, next_look, idle_looked, typed, asleep, processors, board } = state;
         if processors.len() != self.cpus.len() || *turn >= self.cpus.len() {
             return Err(OtherMachine);
         }
@@ -98,7 +100,8 @@ impl Machine {
         (self.now, self.turn, self.turn_end) = (*now, *turn, *turn_end);
         (self.next_look, self.idle_looked) = (*next_look, *idle_looked);
         self.typed.clone_from(typed);
-        (self.end, self.reset_wanted) = (None, false);
+        (self.end, self.reset_wanted, self.sleep_wanted) = (None, false, false);
+        self.asleep = *asleep;
         self.renew_map();
         Ok(())
     }

@@ -6,7 +6,7 @@ use crate::memory_map::{
     ECAM_BASE, ECAM_SIZE, HPET_BASE, PCI_MEMORY32_BASE, PCI_MEMORY32_END, PM_BASE, PM_SIZE, RCBA_BASE, RCBA_SIZE,
     VGA_BASE,
 };
-use crate::power::SLP_TYP_S5;
+use crate::power::{SLP_TYP_S3, SLP_TYP_S5};
 use acpi_tables::Aml;
 use acpi_tables::aml::{
     AddressSpace, AddressSpaceCacheable, Arg, Device, EISAName, IO, If, Memory32Fixed, Method, Name, Package,
@@ -15,7 +15,7 @@ use acpi_tables::aml::{
 
 pub(super) fn aml(config: &AcpiConfig) -> Vec<u8> {
     let mut aml = Vec::new();
-    soft_off(&mut aml);
+    sleep_states(&mut aml);
     interrupt_model(&mut aml);
     let mut system_bus = Vec::new();
     pci_root(config, &mut system_bus);
@@ -46,9 +46,11 @@ fn resources(children: Vec<&dyn Aml>) -> Box<dyn Aml> {
     Box::new(Name::new("_CRS".into(), &ResourceTemplate::new(children)))
 }
 
-/// `\_S5`: the sleep type for soft-off.
-fn soft_off(aml: &mut Vec<u8>) {
-    Name::new("\\_S5_".into(), &Package::new(vec![&SLP_TYP_S5, &ZERO, &ZERO, &ZERO])).to_aml_bytes(aml);
+/// `\_S3` and `\_S5`: the sleep types for suspend to RAM and for soft-off.
+fn sleep_states(aml: &mut Vec<u8>) {
+    for (name, sleep_type) in [("\\_S3_", SLP_TYP_S3), ("\\_S5_", SLP_TYP_S5)] {
+        Name::new(name.into(), &Package::new(vec![&sleep_type, &sleep_type, &ZERO, &ZERO])).to_aml_bytes(aml);
+    }
 }
 
 /// `\_PIC` remembers whether the operating system uses the I/O APIC (1) or the PICs (0).

@@ -59,6 +59,9 @@ pub struct AcpiTables {
 
 /// Alignment of the tables in memory: the FACS, which is first, asks for 64 bytes.
 pub const TABLES_ALIGNMENT: u64 = 64;
+/// Offset in the tables of the waking vector: the FACS is first (ACPI 6.5, 5.2.10). An operating system puts there where it wants to go on in
+/// real mode after a sleep, as a physical address below 1 MiB.
+pub const WAKING_VECTOR: u64 = 12;
 const TABLES_FILE: &str = "etc/acpi/tables";
 const RSDP_FILE: &str = "etc/acpi/rsdp";
 
@@ -195,6 +198,7 @@ mod tests {
         let fadt = found.iter().find(|t| &t[..4] == b"FACP").unwrap();
         let (facs, dsdt) = (table(dword(fadt, 36)), table(dword(fadt, 40)));
         assert_eq!(dword(fadt, 140), dword(fadt, 40), "X_DSDT");
+        assert_eq!(dword(fadt, 36), base, "the FACS is first, as WAKING_VECTOR says");
         found.extend([dsdt, facs, rsdt, xsdt]);
         found
     }

@@ -105,7 +105,7 @@ fn rsdp(rsdt: usize, xsdt: usize) -> (Vec<u8>, Vec<Fixup>) {
     (bytes, fixups)
 }
 
-/// Fixed hardware (ACPI 6.5, 5.2.9): always in ACPI mode (no SMI command), power button as fixed hardware.
+/// Fixed hardware (ACPI 6.5, 5.2.9): always in ACPI mode (no SMI command), power button and clock alarm as fixed hardware.
 fn fadt(config: &AcpiConfig) -> acpi_tables::fadt::FADT {
     let port = |offset: u16, bytes: u8, access| {
         GAS::new(AddressSpace::SystemIo, 8 * bytes, 0, access, u64::from(PM_BASE + offset))
@@ -115,7 +115,6 @@ fn fadt(config: &AcpiConfig) -> acpi_tables::fadt::FADT {
         .flag(Flags::Wbinvd)
         .flag(Flags::ProcC1)
         .flag(Flags::SlpButton)
-        .flag(Flags::FixRtc)
         .flag(Flags::ResetRegSup)
         .preferred_pm_profile(PmProfile::Unspecified)
         .gpe_info(u32::from(PM_BASE + offset::GPE0_STS), 0, 16, 0, 0);

@@ -99,6 +99,16 @@ pub fn detect(image: &[u8]) -> Result<KernelKind, BootError> {
     }
 }
 
+/// Bytes at the end of low RAM that the ACPI tables take.
+fn acpi_size(tables: &AcpiTables) -> u64 {
+    tables.size().next_multiple_of(0x1_0000)
+}
+
+/// Where [`load`] puts the ACPI tables.
+pub fn acpi_address(ram: RamLayout, tables: &AcpiTables) -> u64 {
+    ram.low.saturating_sub(acpi_size(tables)).next_multiple_of(TABLES_ALIGNMENT)
+}
+
 /// Puts the kernel, what it is given and the ACPI tables into `memory`; gives the state in which the first processor starts.
 ///
 /// # Errors
@@ -112,7 +122,7 @@ pub fn load(memory: &mut dyn GuestMemory, boot: &DirectBoot<'_>) -> Result<Initi
     if boot.command_line.contains('\0') {
         return Err(BootError::CommandLineHasNul);
     }
-    let acpi_size = boot.acpi.map_or(0, |tables| tables.size().next_multiple_of(0x1_0000));
+    let acpi_size = boot.acpi.map_or(0, acpi_size);
     let map = direct_boot_map(ram, acpi_size);
     let top = ram.low.saturating_sub(acpi_size);
     memory.write(BDA_EBDA_SEGMENT, &0x9fc0u16.to_le_bytes())?;
@@ -124,7 +134,7 @@ pub fn load(memory: &mut dyn GuestMemory, boot: &DirectBoot<'_>) -> Result<Initi
         if top < MINIMUM_MEMORY / 2 {
             return Err(BootError::TooLittleMemory { needs: MINIMUM_MEMORY + acpi_size, has: ram.low });
         }
-        let address = top.next_multiple_of(TABLES_ALIGNMENT);
+        let address = acpi_address(ram, tables);
         let (bytes, rsdp) = tables.link(address as u32);
         memory.write(address, &bytes)?;
         memory.write(RSDP_ADDRESS, &rsdp)?;

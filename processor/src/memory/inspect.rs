@@ -10,7 +10,7 @@ use crate::vmx::Controls;
 use crate::vmx::ept::{self, Access, Failure, PhysicalMemory, Translation};
 use spec::vmx::ept::{EptEntry, Eptp};
 use spec::x86::paging::Entry;
-use spec::x86::{Cr0, Cr3, Cr4, Efer};
+use spec::x86::{Cr0, Cr3, Cr4};
 
 /// An entry that a walk went through.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -209,7 +209,7 @@ impl Cpu {
         let (wide, long) = (self.cr4 & Cr4::PAE != 0, self.long_mode());
         let width_mask = ((1u64 << self.physical_bits) - 1) & !0xfff;
         let mut reserved = if wide { !width_mask & ((1 << 52) - 1) & !0xfff } else { 0 };
-        if wide && self.efer & Efer::NXE == 0 {
+        if wide && !self.execute_disable() {
             reserved |= Entry::XD;
         }
         let (width, index_bits) = if wide { (8, 9) } else { (4, 10) };
@@ -340,6 +340,7 @@ mod tests {
     use super::*;
     use crate::testing::{Machine, PAGE_TABLES};
     use crate::trap::Trap;
+    use spec::x86::Efer;
 
     /// A small generator: the cases need to be many, not good.
     fn random(state: &mut u64) -> u64 {

@@ -6,6 +6,7 @@ use crate::cpu::{Cpu, Mode};
 use crate::flags;
 use crate::trap::{Exec, Trapped};
 use spec::x86::exceptions::PageFaultCode;
+use spec::x86::msr::MiscEnable;
 
 const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
@@ -254,9 +255,14 @@ impl Cpu {
         }
     }
 
+    /// Pages can be marked as not executable: IA32_EFER.NXE, unless IA32_MISC_ENABLE takes the feature away.
+    pub(super) fn execute_disable(&self) -> bool {
+        self.efer & EFER_NXE != 0 && self.msrs.misc_enable & MiscEnable::XD_DISABLE == 0
+    }
+
     fn fault_code(&self, kind: Kind, class: usize) -> u32 {
         let fetch =
-            kind == Kind::Execute && (self.cr4 & CR4_SMEP != 0 || self.cr4 & CR4_PAE != 0 && self.efer & EFER_NXE != 0);
+            kind == Kind::Execute && (self.cr4 & CR4_SMEP != 0 || self.cr4 & CR4_PAE != 0 && self.execute_disable());
         (kind.writes() as u32) << 1
             | ((class == tlb::USER) as u32) << 2
             | (fetch as u32) << 4
@@ -343,7 +349,7 @@ impl Cpu {
         let absent = code | if root.hlat { PageFaultCode::HLAT } else { 0 };
         let address_mask = ((1u64 << self.physical_bits) - 1) & !0xfff;
         let mut reserved = !address_mask & ((1 << 52) - 1) & !0xfff;
-        if self.efer & EFER_NXE == 0 {
+        if !self.execute_disable() {
             reserved |= NO_EXECUTE;
         }
         let long = self.long_mode();

@@ -4,6 +4,7 @@ use super::frequency::{CRYSTAL_HZ, TSC_HZ};
 use super::{Model, msrs};
 use spec::x86::control_registers::Xcr0;
 use spec::x86::cpuid::{Feature, Register, leaf};
+use spec::x86::msr::MiscEnable;
 
 /// EAX, EBX, ECX and EDX.
 pub type CpuidResult = [u32; 4];
@@ -177,6 +178,9 @@ impl Model {
                 let mut result = self.flags(function, 0);
                 if !context.in_64_bit_mode {
                     result[3] &= !(1 << Feature::SYSCALL.place().bit);
+                }
+                if context.misc_enable & MiscEnable::XD_DISABLE != 0 {
+                    result[3] &= !(1 << Feature::NX.place().bit);
                 }
                 result
             }

@@ -37,6 +37,10 @@ pub(super) fn register(table: &mut Table) {
     table.end(Code::Outsd_DX_m32, branch!(outs::<4>)).sized(4);
 }
 
+/// Virtual nanoseconds that a port access takes besides that of every instruction: about what it takes on a PC, where nothing answers faster than
+/// the chipset does. Loops that poll a port until time has passed turn that much less often.
+const PORT_TIME: u64 = 500;
+
 impl Cpu {
     /// #GP(0) unless the I/O privilege level or the bitmap in the TSS allows the port.
     fn check_io(&mut self, port: u16, size: u8) -> Exec {
@@ -83,8 +87,9 @@ impl Cpu {
 
     fn read_port(&mut self, port: u16, size: u8) -> u32 {
         let now = self.now();
-        self.attention |= attention::BUS_TOUCHED;
+        self.attention |= attention::BUS_TOUCHED | attention::DEADLINE;
         let value = self.bus.io_read(now, port, size);
+        self.idle_time += PORT_TIME;
         self.observe(Happening::Port { port, size, value, write: false });
         self.note_io_breakpoints(port, size);
         value
@@ -92,8 +97,9 @@ impl Cpu {
 
     fn write_port(&mut self, port: u16, size: u8, value: u32) {
         let now = self.now();
-        self.attention |= attention::BUS_TOUCHED;
+        self.attention |= attention::BUS_TOUCHED | attention::DEADLINE;
         self.bus.io_write(now, port, size, value);
+        self.idle_time += PORT_TIME;
         self.observe(Happening::Port { port, size, value, write: true });
         self.note_io_breakpoints(port, size);
     }

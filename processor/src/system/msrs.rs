@@ -16,7 +16,7 @@ use spec::x86::control_registers::Cr0;
 use spec::x86::cpuid::Feature;
 use spec::x86::debug::DebugCtl;
 use spec::x86::efer::Efer;
-use spec::x86::msr::{self, FeatureControl, MtrrDefType, SpecCtrl};
+use spec::x86::msr::{self, FeatureControl, MiscEnable, MtrrDefType, SpecCtrl};
 use spec::x86::paging::MemoryType;
 
 /// Memory type range registers (SDM vol. 3A, 12.11).
@@ -312,7 +312,11 @@ impl Cpu {
             }
             msr::MISC_ENABLE => {
                 let writable = self.model.reset_msrs().misc_enable_writable;
-                self.msrs.misc_enable = self.msrs.misc_enable & !writable | value & writable;
+                let before = self.msrs.misc_enable;
+                self.msrs.misc_enable = before & !writable | value & writable;
+                if (before ^ self.msrs.misc_enable) & MiscEnable::XD_DISABLE != 0 {
+                    self.tlb.flush_all();
+                }
             }
             msr::DEBUGCTL => {
                 if value & !DEBUGCTL_WRITABLE != 0 {
@@ -413,7 +417,8 @@ impl Cpu {
 
     /// Writes IA32_EFER. LMA follows LME and CR0.PG.
     pub(crate) fn write_efer(&mut self, value: u64) -> bool {
-        if value & !self.model.efer_supported() != 0 {
+        let without = if self.msrs.misc_enable & MiscEnable::XD_DISABLE != 0 { Efer::NXE } else { 0 };
+        if value & !(self.model.efer_supported() & !without) != 0 {
             return false;
         }
         let changed = self.efer ^ value;

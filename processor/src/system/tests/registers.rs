@@ -1,5 +1,6 @@
 use crate::cpu::Mode;
 use crate::flags;
+use crate::memory::paging::Kind;
 use crate::testing::{CODE32, DATA, GDT, Machine};
 
 fn long() -> Machine {
@@ -15,6 +16,32 @@ fn mov_to_cr(machine: &mut Machine, cr: u8, value: u64) -> bool {
     machine.cpu.regs[0] = value;
     machine.execute(&[0x0f, 0x22, 0xc0 | cr << 3], 1);
     machine.cpu.rip == 0x8003
+}
+
+#[test]
+fn execute_disable_can_be_taken_away() {
+    const MISC_ENABLE: u32 = 0x1a0;
+    const EFER: u32 = 0xc000_0080;
+    let mut machine = long();
+    assert!(wrmsr(&mut machine, EFER, 0xd01));
+    let nx = |machine: &mut Machine| {
+        machine.cpu.regs[0] = 0x8000_0001;
+        machine.cpu.rip = 0x8000;
+        machine.execute(&[0x0f, 0xa2], 1); // cpuid
+        machine.cpu.regs[2] >> 20 & 1 != 0
+    };
+    assert!(nx(&mut machine));
+    let before = machine.cpu.msrs.misc_enable;
+    assert!(wrmsr(&mut machine, MISC_ENABLE, before | 1 << 34));
+    assert!(!nx(&mut machine));
+    assert!(!wrmsr(&mut machine, EFER, 0xd01), "NXE is reserved");
+    // XD is a reserved bit: the page with the code cannot be used.
+    let entry = crate::testing::PAGE_TABLES + 0x2000;
+    machine.store(entry, 8, machine.load(entry, 8) | 1 << 63);
+    machine.cpu.tlb.flush_all();
+    assert!(machine.cpu.translate(0x9000, Kind::Read, 0).is_err());
+    machine.cpu.msrs.misc_enable = before;
+    assert!(machine.cpu.translate(0x9000, Kind::Read, 0).is_ok());
 }
 
 fn wrmsr(machine: &mut Machine, number: u32, value: u64) -> bool {
