@@ -17,6 +17,10 @@ pub trait Host {
     fn poll(&mut self) -> Option<HostEvent>;
     /// What comes within `limit` of real time.
     fn wait(&mut self, limit: Duration) -> Option<HostEvent>;
+    /// The run is to end now, also while bytes wait that the guest does not take.
+    fn interrupts(&mut self) -> bool {
+        false
+    }
     /// Somebody sits there: idle time passes as it does for people, and a machine where nothing can happen waits for input.
     fn interactive(&self) -> bool;
 }

@@ -457,6 +457,9 @@ impl Machine {
     /// Takes what the host has. True when the run shall end.
     fn look_at_host(&mut self, host: &mut dyn Host) -> bool {
         // Bytes wait here until the guest has taken those before: then the next are asked for.
+        if host.interrupts() {
+            return true;
+        }
         let mut stop = false;
         while self.typed.is_empty() {
             let event = host.poll();

@@ -138,6 +138,32 @@ pub enum Format {
     Text,
     /// The JSON that Perfetto and Chrome read.
     Chrome,
+    /// JSON, a [`Record`] a line.
+    Records,
+}
+
+/// The record in a line of a trace in [`Format::Chrome`] or [`Format::Records`]; `None` for lines around the records.
+///
+/// # Errors
+/// When the line is of no such trace.
+pub fn read_record(line: &str) -> Result<Option<Record>, serde_json::Error> {
+    /// An event of Chrome's that holds a record; others have no arguments of this kind.
+    #[derive(Deserialize)]
+    struct Event {
+        args: Option<serde_json::Value>,
+    }
+    let text = line.trim().trim_end_matches(',');
+    if matches!(text, "" | "]}") || text.starts_with("{\"displayTimeUnit\"") {
+        return Ok(None);
+    }
+    let value: serde_json::Value = serde_json::from_str(text)?;
+    if value.get("ph").is_none() {
+        return serde_json::from_value(value).map(Some);
+    }
+    match serde_json::from_value(value)? {
+        Event { args: Some(record) } if record.get("kind").is_some() => serde_json::from_value(record).map(Some),
+        Event { .. } => Ok(None),
+    }
 }
 
 /// Writes records.
@@ -182,6 +208,7 @@ impl Tracer {
         match self.format {
             Format::Text => self.put(&text_line(record)),
             Format::Chrome => self.put_event(record),
+            Format::Records => self.put(&(json(record) + "\n")),
         }
     }
 

@@ -3,9 +3,10 @@
 use crate::cli::{self, Network, Serial};
 use crate::debian::Cache;
 use crate::gdb;
-use crate::host::{Input, Keyboard, Signals};
+use crate::host::{Input, InputEnded, Keyboard, Signals};
 use crate::initramfs::Initramfs;
-use crate::terminal::RawMode;
+use crate::prompt;
+use crate::terminal::{CTRL_C, CTRL_D, RawMode};
 use crate::watch;
 use crate::{Error, check, exit_status};
 use devices::network::UserNetwork;
@@ -34,7 +35,7 @@ pub fn run(arguments: &cli::Boot) -> Result<u8, Error> {
     let on_terminal = arguments.uses_terminal() && io::stdin().is_terminal();
     let keyboard = if arguments.uses_terminal() { Keyboard::of_stdin(on_terminal) } else { Keyboard::none() };
     if on_terminal {
-        eprintln!("vanderpool: Ctrl-A x ends the machine, Ctrl-A h helps");
+        eprintln!("vanderpool: Ctrl-A x ends the machine, Ctrl-A d looks into it, Ctrl-A h helps");
     }
     let mut console = HostConsole::new(keyboard, signals);
     let gdb = arguments.gdb.as_deref().or(arguments.gdb_wait.then_some(gdb::DEFAULT_ADDRESS));
@@ -60,7 +61,7 @@ pub fn run(arguments: &cli::Boot) -> Result<u8, Error> {
     Ok(status(&outcome, &console))
 }
 
-/// Runs `machine` to its end, under gdb when it is to listen somewhere.
+/// Runs `machine` to its end, under gdb when it is to listen somewhere, else with the debug prompt behind its key.
 pub(crate) fn run_machine(
     machine: &mut Machine,
     console: &mut HostConsole,
@@ -69,8 +70,19 @@ pub(crate) fn run_machine(
     wait: bool,
 ) -> Result<Outcome, Error> {
     match gdb {
-        Some(address) => gdb::run(machine, console, limit, &gdb::listen(address)?, wait),
-        None => Ok(machine.run(console, limit)),
+        Some(address) => {
+            console.without_prompt = true;
+            gdb::run(machine, console, limit, &gdb::listen(address)?, wait)
+        }
+        None => loop {
+            let outcome = machine.run(console, limit);
+            if outcome != Outcome::Interrupted || !console.prompts() {
+                return Ok(outcome);
+            }
+            if let Some(outcome) = prompt::run(machine, console, limit)? {
+                return Ok(outcome);
+            }
+        },
     }
 }
 
@@ -237,34 +249,85 @@ pub(crate) struct HostConsole {
     keyboard: Keyboard,
     signals: Signals,
     quit: bool,
+    /// The debug prompt cannot be had: gdb has the machine.
+    without_prompt: bool,
+    /// What was typed at the prompt and is no whole line yet.
+    line: Vec<u8>,
 }
 
 impl HostConsole {
     pub(crate) fn new(keyboard: Keyboard, signals: Signals) -> Self {
-        Self { keyboard, signals, quit: false }
+        Self { keyboard, signals, quit: false, without_prompt: false, line: Vec::new() }
     }
 
     /// The run is to end, by the user or by a signal.
     pub(crate) fn stopping(&self) -> bool {
-        self.quit || self.signals.pending().is_some()
+        self.quit || self.keyboard.quits() || self.signals.pending().is_some()
+    }
+
+    /// The run is to end.
+    pub(crate) fn quit(&mut self) {
+        self.quit = true;
+    }
+
+    /// The user wants the debug prompt.
+    pub(crate) fn prompts(&self) -> bool {
+        self.keyboard.prompts()
+    }
+
+    /// Keys go to the guest again.
+    pub(crate) fn leave_prompt(&mut self) {
+        self.line.clear();
+        self.keyboard.leave_prompt();
+    }
+
+    /// A line typed at the prompt. `None`: the run is to end.
+    pub(crate) fn read_line(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.line.iter().position(|key| matches!(*key, b'\n' | b'\r' | CTRL_C | CTRL_D)) {
+                let typed: Vec<u8> = self.line.drain(..=end).collect();
+                let text = String::from_utf8_lossy(&typed[..end]).into_owned();
+                return Some(match typed[end] {
+                    CTRL_C => String::new(),
+                    CTRL_D => "continue".to_owned(),
+                    _ => text,
+                });
+            }
+            if self.stopping() {
+                return None;
+            }
+            match self.keyboard.typed(Duration::from_millis(100)) {
+                Ok(typed) => self.line.extend(typed.unwrap_or_default()),
+                Err(InputEnded) => return None,
+            }
+        }
+    }
+
+    /// Ctrl-C was typed at the prompt.
+    pub(crate) fn cancelled(&mut self) -> bool {
+        while let Ok(Some(typed)) = self.keyboard.typed(Duration::ZERO) {
+            self.line.extend(typed);
+        }
+        let cancelled = self.line.contains(&CTRL_C);
+        if cancelled {
+            self.line.clear();
+        }
+        cancelled
     }
 
     /// The signal that ended the run, unless the user did.
     pub(crate) fn signal(&self) -> Option<u8> {
-        self.signals.pending().filter(|_| !self.quit)
+        self.signals.pending().filter(|_| !self.quit && !self.keyboard.quits())
     }
 
     fn event(&mut self, input: Option<Input>) -> Option<HostEvent> {
-        if self.signals.pending().is_some() {
+        if self.interrupts() {
             return Some(HostEvent::Stop);
         }
         match input? {
             Input::Bytes(bytes) => Some(HostEvent::Serial(bytes)),
-            Input::Quit => {
-                self.quit = true;
-                Some(HostEvent::Stop)
-            }
-            Input::End => None,
+            // These are seen by their flags.
+            Input::Quit | Input::Prompt | Input::End => None,
         }
     }
 }
@@ -287,6 +350,14 @@ impl Host for HostConsole {
 
     fn interactive(&self) -> bool {
         !self.keyboard.ended()
+    }
+
+    fn interrupts(&mut self) -> bool {
+        if self.without_prompt && self.keyboard.prompts() {
+            self.leave_prompt();
+            eprint!("\r\nvanderpool: gdb has the machine: use its `monitor` commands\r\n");
+        }
+        self.stopping() || self.keyboard.prompts()
     }
 }
 

@@ -26,6 +26,9 @@ pub enum Command {
     Boot(Box<Boot>),
     /// List the processor models, or show what one has
     Cpus(Cpus),
+    /// Record what the processors of a machine do, or show what was recorded
+    #[command(subcommand)]
+    Trace(TraceCommand),
     /// Take QEMU's command line, as far as test suites use it; `vanderpool qemu -help` lists what there is
     #[command(disable_help_flag = true)]
     Qemu {
@@ -88,6 +91,7 @@ pub struct Run {
 const BOOT_HELP: &str = "\
 Keys (when the serial console is on a terminal):
   Ctrl-A x       end the machine
+  Ctrl-A d       debug prompt: the machine stands still and can be looked at
   Ctrl-A h       help
   Ctrl-A Ctrl-A  send Ctrl-A to the guest
 
@@ -200,7 +204,7 @@ pub struct Boot {
     #[arg(long, value_name = "FILE", requires = "explain")]
     pub explain_output: Option<PathBuf>,
     /// Write VM entries, exits, injections, interrupts, exceptions, MSR and I/O accesses to FILE: for Perfetto and Chrome if its name ends in
-    /// .json, else as text
+    /// .json, one JSON object a line if it ends in .jsonl, else as text; `vanderpool trace show` reads the first two again
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
     /// Trace only these: entry, exit, injection, failure, interrupt, exception, msr, io, shutdown, cpu=N, vmcs=ADDRESS, with commas
@@ -214,6 +218,66 @@ impl Boot {
     #[must_use]
     pub fn uses_terminal(&self) -> bool {
         self.serial == Serial::Stdio || self.virtio_console == Some(Serial::Stdio)
+    }
+}
+
+/// `vanderpool trace`.
+#[derive(Debug, Subcommand)]
+pub enum TraceCommand {
+    /// Boot a machine, as `vanderpool boot` does, and record into FILE
+    Record(Box<TraceRecord>),
+    /// Show a recorded trace, or part of it, as text or in another form
+    Show(TraceShow),
+}
+
+/// `vanderpool trace record`.
+#[derive(Debug, Args)]
+pub struct TraceRecord {
+    /// Where the trace goes, as with `boot --trace`: .json for Perfetto and Chrome, .jsonl for one JSON object a line, anything else for text
+    pub file: PathBuf,
+    /// Record only these, as with `boot --trace-filter`
+    #[arg(long, value_name = "FILTER")]
+    pub filter: Option<Filter>,
+    /// The machine.
+    #[command(flatten)]
+    pub boot: Boot,
+}
+
+/// `vanderpool trace show`.
+#[derive(Debug, Args)]
+pub struct TraceShow {
+    /// A trace recorded into a file named .json or .jsonl
+    pub file: PathBuf,
+    /// Show only these: entry, exit, injection, failure, interrupt, exception, msr, io, shutdown, cpu=N, vmcs=ADDRESS, with commas
+    /// between them
+    #[arg(long, value_name = "FILTER")]
+    pub filter: Option<Filter>,
+    /// How it is shown; unless given, as the name of the output says, else as text
+    #[arg(long, value_enum)]
+    pub format: Option<TraceFormat>,
+    /// Write to OUTPUT instead of standard output
+    #[arg(long, short, value_name = "OUTPUT")]
+    pub output: Option<PathBuf>,
+}
+
+/// How a trace is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum TraceFormat {
+    /// A line of text for each record
+    Text,
+    /// The JSON that Perfetto and Chrome read
+    Perfetto,
+    /// JSON, one object a line
+    Records,
+}
+
+impl From<TraceFormat> for machine::trace::Format {
+    fn from(format: TraceFormat) -> Self {
+        match format {
+            TraceFormat::Text => Self::Text,
+            TraceFormat::Perfetto => Self::Chrome,
+            TraceFormat::Records => Self::Records,
+        }
     }
 }
 

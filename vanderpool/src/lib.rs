@@ -13,10 +13,13 @@ pub mod exit_status;
 pub mod gdb;
 pub mod host;
 pub mod initramfs;
+mod inspect;
 pub mod modules;
+mod prompt;
 pub mod qemu;
 pub mod run;
 pub mod terminal;
+pub mod trace;
 pub mod watch;
 
 pub use error::Error;

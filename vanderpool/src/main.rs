@@ -5,7 +5,7 @@ use clap::Parser;
 use std::io::Write;
 use std::process::ExitCode;
 use vanderpool::cli::{Arguments, Command};
-use vanderpool::{boot, cpus, exit_status, qemu, run};
+use vanderpool::{boot, cpus, exit_status, qemu, run, trace};
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os();
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
             let _ = std::io::stdout().write_all(text.as_bytes());
             0
         }),
+        Command::Trace(command) => trace::run(&command),
         Command::Qemu { arguments } => Ok(qemu::run("vanderpool qemu", &arguments)),
     };
     match result {

@@ -1,7 +1,7 @@
 //! The user's terminal as the guest's serial console: raw mode, the escape key, and the promise that the terminal is as it was
 //! when the command has ended, however it ended.
 
-use rustix::termios::{self, OptionalActions, Termios};
+use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex, Termios};
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -11,6 +11,7 @@ const ESCAPE: u8 = 0x01;
 /// What Ctrl-A h prints.
 const HELP: &str = "\r\n\
     Ctrl-A x       end the machine\r\n\
+    Ctrl-A d       debug prompt: the machine stands still\r\n\
     Ctrl-A Ctrl-A  send Ctrl-A to the guest\r\n\
     Ctrl-A h       this help\r\n";
 
@@ -52,6 +53,47 @@ impl Drop for RawMode {
     }
 }
 
+/// Control characters that end a line of the prompt.
+pub const CTRL_C: u8 = 0x03;
+/// The same.
+pub const CTRL_D: u8 = 0x04;
+
+/// The terminal of a [`RawMode`] gives lines, which can be edited, until dropped. Ctrl-C and Ctrl-D are characters that end a line.
+#[derive(Debug)]
+pub struct Cooked(());
+
+impl Cooked {
+    /// Sets line mode.
+    ///
+    /// # Errors
+    /// When the terminal refuses.
+    pub fn enter() -> io::Result<Self> {
+        let original = ORIGINAL.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(original) = &*original {
+            let mut cooked = original.clone();
+            cooked.local_modes -= LocalModes::ISIG;
+            // An end of the input would be one for ever.
+            cooked.special_codes[SpecialCodeIndex::VEOF] = 0;
+            cooked.special_codes[SpecialCodeIndex::VEOL] = CTRL_D;
+            cooked.special_codes[SpecialCodeIndex::VEOL2] = CTRL_C;
+            termios::tcsetattr(io::stdin(), OptionalActions::Now, &cooked)?;
+        }
+        Ok(Self(()))
+    }
+}
+
+impl Drop for Cooked {
+    fn drop(&mut self) {
+        let original = ORIGINAL.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(original) = &*original {
+            let mut raw = original.clone();
+            raw.make_raw();
+            // Nothing is left to do when this fails.
+            let _ = termios::tcsetattr(io::stdin(), OptionalActions::Now, &raw);
+        }
+    }
+}
+
 /// Gives the terminal its own settings back. May be called at any time and more than once.
 pub fn restore() {
     let original = ORIGINAL.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -79,6 +121,8 @@ fn restore_on_panic() {
 pub enum Request {
     /// Ctrl-A x.
     Quit,
+    /// Ctrl-A d.
+    Prompt,
     /// Ctrl-A h.
     Help,
 }
@@ -100,6 +144,7 @@ impl EscapeFilter {
                     self.escaped = false;
                     match key {
                         b'x' | b'X' => return (index + 1, Some(Request::Quit)),
+                        b'd' | b'D' => return (index + 1, Some(Request::Prompt)),
                         b'h' | b'H' | b'?' => return (index + 1, Some(Request::Help)),
                         ESCAPE => guest.push(ESCAPE),
                         // Not ours: the guest gets both.

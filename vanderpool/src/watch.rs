@@ -1,9 +1,10 @@
 //! `--explain`, `--trace` and `--stats`: who watches the machine, and where what they find goes.
 
+use crate::trace::format_of;
 use crate::{Error, cli};
 use machine::exit_statistics::ExitStatistics;
 use machine::explain::{Explainer, Explanation, Sink};
-use machine::trace::{Format, Tracer};
+use machine::trace::Tracer;
 use machine::{Machine, Watchers};
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -28,8 +29,7 @@ pub fn watch(machine: &mut Machine, arguments: &cli::Boot) -> Result<(), Error> 
         watchers.explainer = Some(Explainer::new(kinds, sink(arguments)?));
     }
     if let Some(path) = &arguments.trace {
-        let format =
-            if path.extension().is_some_and(|extension| extension == "json") { Format::Chrome } else { Format::Text };
+        let format = format_of(path);
         let filter = arguments.trace_filter.clone().unwrap_or_default();
         watchers.tracer = Some(Tracer::new(filter, format, Box::new(BufWriter::new(create(path)?))));
     }

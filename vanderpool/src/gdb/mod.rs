@@ -133,6 +133,10 @@ impl Host for Door<'_> {
     fn interactive(&self) -> bool {
         self.console.interactive()
     }
+
+    fn interrupts(&mut self) -> bool {
+        self.console.interrupts()
+    }
 }
 
 /// The session is over by an error: tells it, unless it is only that the connection has gone.

@@ -1,7 +1,7 @@
 //! gdb's `monitor` commands.
 
 use super::target::Debugged;
-use machine::DUMPS;
+use crate::inspect::{self, number};
 use processor::debugger::Scope;
 use std::fmt::Write;
 
@@ -20,43 +20,15 @@ fn obey(debugged: &mut Debugged<'_>, command: &str) -> Result<String, String> {
         [] | ["help"] => Ok(help()),
         ["break-in"] => Ok(describe(debugged)),
         ["break-in", rest @ ..] => break_in(debugged, rest),
-        ["dump", rest @ ..] => debugged.machine.dump(&rest.join(" ")),
-        ["time"] => {
-            let (now, instructions) = (debugged.machine.now(), debugged.machine.instructions());
-            Ok(format!("{now} ns, {instructions} instructions"))
-        }
-        ["digest"] => Ok(debugged.machine.digest().to_string()),
-        ["physical", address] => physical(debugged, address, "64"),
-        ["physical", address, count] => physical(debugged, address, count),
-        // What can be dumped can be asked for by its name alone.
-        [name, ..] if DUMPS.iter().any(|(dump, ..)| dump == name) => debugged.machine.dump(command),
-        _ => Err(format!("there is no command {command:?}")),
+        words => inspect::answer(debugged.machine, 0, words)
+            .unwrap_or_else(|| Err(format!("there is no command {command:?}"))),
     }
 }
 
 fn help() -> String {
-    let mut text = String::from(
-        "break-in any|l1|l2|eptp N|vpid N|vmcs N [at ADDRESS]\n\
-        \x20   breakpoints and watchpoints (all, or those at ADDRESS) count only there\n\
-         dump NAME ..\n",
-    );
-    for (name, arguments, what) in DUMPS {
-        let _ = writeln!(text, "    {name} {arguments}: {what}");
-    }
-    text.push_str(
-        "physical ADDRESS [COUNT]\n    bytes of physical memory\n\
-         time\n    virtual time and instructions\n\
-         digest\n    of the machine's state\n",
-    );
-    text
-}
-
-fn number(word: &str) -> Result<u64, String> {
-    let parsed = match word.strip_prefix("0x") {
-        Some(digits) => u64::from_str_radix(digits, 16),
-        None => word.parse(),
-    };
-    parsed.map_err(|_| format!("{word} is no number"))
+    let own = "break-in any|l1|l2|eptp N|vpid N|vmcs N [at ADDRESS]\n\
+               \x20   breakpoints and watchpoints (all, or those at ADDRESS) count only there\n";
+    format!("{own}{}", inspect::help())
 }
 
 fn break_in(debugged: &mut Debugged<'_>, words: &[&str]) -> Result<String, String> {
@@ -100,22 +72,4 @@ fn describe(debugged: &Debugged<'_>) -> String {
         let _ = writeln!(text, "at {address:#x} {}", name(scope));
     }
     text
-}
-
-fn physical(debugged: &Debugged<'_>, address: &str, count: &str) -> Result<String, String> {
-    let (address, count) = (number(address)?, number(count)?.min(0x1_0000));
-    let cpu = debugged.machine.processors().first().ok_or("there is no processor")?;
-    let mut text = String::new();
-    for line in (0..count).step_by(16) {
-        let _ = write!(text, "{:016x} ", address.wrapping_add(line));
-        for n in line..count.min(line + 16) {
-            match cpu.peek_physical::<1>(address.wrapping_add(n)) {
-                Some(byte) => write!(text, " {byte:02x}"),
-                None => write!(text, " --"),
-            }
-            .unwrap_or_default();
-        }
-        text.push('\n');
-    }
-    Ok(text)
 }
