@@ -6,7 +6,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, channel, sync_channel};
+use std::sync::mpsc::{
+    Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, TrySendError, channel, sync_channel,
+};
 use std::thread;
 use std::time::Duration;
 
@@ -78,8 +80,9 @@ impl Keyboard {
         if !escape_key && stdin_is_all_there() {
             return Self::of_bytes(io::stdin().lock());
         }
-        // Room for a few reads: input from a pipe waits there when the guest is slow to take it.
-        let (sender, inputs) = sync_channel(4);
+        // Room for a few reads: input from a pipe waits there when the guest is slow to take it. Keys must not wait, or the escape key would behind
+        // those that the guest does not take.
+        let (sender, inputs) = sync_channel(if escape_key { 1024 } else { 4 });
         let (prompt, typed) = channel();
         let requests = Arc::new(Requests::default());
         let reader = Reader { sender, prompt, requests: requests.clone(), escape_key };
@@ -212,6 +215,16 @@ impl Reader {
         let _ = self.sender.send(Input::End);
     }
 
+    /// Passes keys on to the guest. False when nobody wants more.
+    fn pass_on(&self, keys: Vec<u8>) -> bool {
+        if self.escape_key {
+            // Keys are lost where there is no room, as they are on any keyboard.
+            !matches!(self.sender.try_send(Input::Bytes(keys)), Err(TrySendError::Disconnected(_)))
+        } else {
+            self.sender.send(Input::Bytes(keys)).is_ok()
+        }
+    }
+
     /// False when nobody wants more.
     fn distribute(&self, mut keys: &[u8], filter: &mut EscapeFilter) -> bool {
         while !keys.is_empty() {
@@ -249,7 +262,7 @@ impl Reader {
                 Some(Request::Help) => crate::terminal::print_help(),
                 None => {}
             }
-            if !guest.is_empty() && self.sender.send(Input::Bytes(guest)).is_err() {
+            if !guest.is_empty() && !self.pass_on(guest) {
                 return false;
             }
         }

@@ -4,7 +4,7 @@ use crate::boot::HostConsole;
 use crate::terminal::Cooked;
 use crate::{Error, inspect};
 use machine::explain::{Explainer, Kinds};
-use machine::{Host, HostEvent, Machine, Outcome, Watchers};
+use machine::{Host, HostEvent, Machine, Outcome};
 use std::time::Duration;
 
 /// What is done after a command.
@@ -113,7 +113,7 @@ impl Prompt<'_> {
     }
 
     fn explain_from_now_on(&mut self, kinds: Option<Kinds>) {
-        let mut watchers = std::mem::replace(&mut *self.machine.watchers(), Watchers::default());
+        let mut watchers = std::mem::take(&mut *self.machine.watchers());
         watchers.explainer = kinds.map(|kinds| {
             let sink = |explanation: &machine::explain::Explanation| {
                 // The terminal is in raw mode while the machine runs.

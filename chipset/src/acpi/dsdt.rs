@@ -9,8 +9,9 @@ use crate::memory_map::{
 use crate::power::{SLP_TYP_S3, SLP_TYP_S5};
 use acpi_tables::Aml;
 use acpi_tables::aml::{
-    AddressSpace, AddressSpaceCacheable, Arg, Device, EISAName, IO, If, Memory32Fixed, Method, Name, Package,
-    PackageBuilder, Path, ResourceTemplate, Return, Scope, Store, ZERO,
+    AddressSpace, AddressSpaceCacheable, And, Arg, CreateDWordField, Device, EISAName, Else, Equal, IO, If, Local,
+    Memory32Fixed, Method, Name, NotEqual, ONE, Or, Package, PackageBuilder, Path, ResourceTemplate, Return, Scope,
+    Store, Uuid, ZERO,
 };
 
 pub(super) fn aml(config: &AcpiConfig) -> Vec<u8> {
@@ -109,9 +110,41 @@ fn pci_root(config: &AcpiConfig, aml: &mut Vec<u8>) {
         Box::new(Name::new("PRTA".into(), &interrupt_routes(|pirq| 16 + u32::from(pirq)))),
         Box::new(Name::new("PRTP".into(), &interrupt_routes(|pirq| PIRQ_TO_ISA[usize::from(pirq & 3)].into()))),
         routing,
+        operating_system_capabilities(),
     ];
     contents.push(Box::new(isa(config)));
     RawDevice { path: "PCI0", contents }.to_aml_bytes(aml);
+}
+
+/// `_OSC` of a PCI Express root (PCI Firmware Specification 3.3, 4.5): what the operating system asks to control it may, of those that nobody here
+/// controls in its stead.
+fn operating_system_capabilities() -> Box<dyn Aml> {
+    const PCI_HOST_BRIDGE: &str = "33db4d5b-1ff7-401c-9657-7441c03dd766";
+    /// Native hot plug, power management events, error reporting, the PCI Express capability structure.
+    const GRANTED: u8 = 0b1_1101;
+    const UNKNOWN_UUID: u8 = 1 << 2;
+    const UNKNOWN_REVISION: u8 = 1 << 3;
+    const MASKED: u8 = 1 << 4;
+    const STATUS: Reference = Reference("CDW1");
+    const CONTROL: Reference = Reference("CDW3");
+    let [status_at, control_at] = [0u8, 8];
+    let (buffer, granted) = (Arg(3), Local(0));
+    let status = CreateDWordField::new(&STATUS, &buffer, &status_at);
+    let control = CreateDWordField::new(&CONTROL, &buffer, &control_at);
+    let grant = And::new(&granted, &CONTROL, &GRANTED);
+    let revision = NotEqual::new(&Arg(1), &ONE);
+    let say_revision = Or::new(&STATUS, &STATUS, &UNKNOWN_REVISION);
+    let less = NotEqual::new(&CONTROL, &granted);
+    let say_less = Or::new(&STATUS, &STATUS, &MASKED);
+    let answer = Store::new(&CONTROL, &granted);
+    let (if_revision, if_less) = (If::new(&revision, vec![&say_revision]), If::new(&less, vec![&say_less]));
+    let uuid = Uuid::new(PCI_HOST_BRIDGE);
+    let is_ours = Equal::new(&Arg(0), &uuid);
+    let ours = If::new(&is_ours, vec![&control, &grant, &if_revision, &if_less, &answer]);
+    let say_uuid = Or::new(&STATUS, &STATUS, &UNKNOWN_UUID);
+    let other = Else::new(vec![&say_uuid]);
+    let back = Return::new(&buffer);
+    Method::new("_OSC".into(), 4, false, vec![&status, &ours, &other, &back]).boxed()
 }
 
 /// Boxes a piece of AML by writing it out.
