@@ -10,6 +10,7 @@ pub mod ahci;
 pub mod board;
 pub mod chipset;
 pub mod devices;
+pub mod engines;
 pub mod exercise;
 pub mod generate;
 pub mod images;
@@ -111,6 +112,13 @@ pub const TARGETS: &[Target] = &[
         run: processor::run,
         seeds: processor::seeds,
         longest: 512,
+    },
+    Target {
+        name: "engines",
+        about: "random code and page tables on both engines",
+        run: engines::run,
+        seeds: no_seeds,
+        longest: 4096,
     },
     Target {
         name: "vmcs",

@@ -27,7 +27,7 @@ const TABLES: u64 = 0x8000;
 const BUDGET: u64 = 500;
 
 /// A board without devices: ports and memory beyond RAM read as a function of their address.
-struct Nothing;
+pub(crate) struct Nothing;
 
 impl Bus for Nothing {
     fn read(&mut self, _now: u64, address: u64, size: u8) -> u64 {

@@ -8,6 +8,7 @@ fn inputs(target: &Target) -> u64 {
     match target.name {
         "processor" => 60,
         "vmcs" => 20_000,
+        "engines" => 2_000,
         _ => 400,
     }
 }
@@ -40,4 +41,24 @@ fn a_million_vmcss_leave_the_state_that_the_manual_says() {
     for _ in 0..1_000_000 {
         (target.run)(&input(&mut random, &seeds, target.longest));
     }
+}
+
+/// `ENGINES_SEED=2 cargo test --release -p fuzzing --test seeded engines -- --ignored --nocapture`
+#[test]
+#[ignore = "takes minutes"]
+fn ten_million_blocks_run_alike_on_both_engines() {
+    let number =
+        |name: &str, default: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
+    let (seed, wanted) = (number("ENGINES_SEED", 1), number("ENGINES_BLOCKS", 10_000_000));
+    let mut random = Random::new(seed);
+    let (mut inputs, mut blocks) = (0_u64, 0);
+    while blocks < wanted {
+        let data: Vec<u8> = (0..256).flat_map(|_| random.draw().to_le_bytes()).collect();
+        inputs += 1;
+        blocks += fuzzing::engines::blocks(&data) as u64;
+        if inputs.is_multiple_of(16_384) {
+            println!("{blocks} blocks");
+        }
+    }
+    println!("seed {seed}: {blocks} blocks in {inputs} inputs");
 }

@@ -223,7 +223,11 @@ impl Cpu {
         let mut reached = Left::Next;
         let mut flushes = 0;
         loop {
-            let native = if self.mode == Mode::Long64 { code.native(index, &self.ram) } else { None };
+            let native = if self.mode == Mode::Long64 && self.cet == CetCode::Off {
+                code.native(index, &self.ram)
+            } else {
+                None
+            };
             let Some(block) = code.block(index) else { return };
             let (count, crosses) = (u64::from(block.count), block.second_page.is_some());
             let now = code.translator.as_ref().map_or(0, |translator| translator.flushes);

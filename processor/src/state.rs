@@ -144,8 +144,14 @@ impl Cpu {
             activity: *activity,
             apic: apic.save(),
             msrs: *msrs,
-            // How long the instruction was that ran last on its own matters to nobody after it.
-            events: PendingEvents { step_length: 0, ..*events },
+            // What is noted of the instruction that ran last on its own matters to nobody after it.
+            events: PendingEvents {
+                step_length: 0,
+                interrupted: false,
+                trace_late: false,
+                loaded_rf: false,
+                ..*events
+            },
             monitor: *monitor,
             vmx: vmx.save(),
             vmx_attention: *flags & attention::VMX != 0,

@@ -7,7 +7,7 @@ use super::ops::{At, Ops};
 use super::table::{Place, Table, undefined_handler};
 use crate::cet::{CetCode, missing_endbranch_handler};
 use crate::memory::ram::{GuestRam, PAGE_SIZE};
-use crate::translator::Translator;
+use crate::translator::{Translator, Tuning};
 use iced_x86::{Code, CpuidFeature, Decoder, DecoderOptions, Instruction, OpKind, Register, RflagsBits};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -148,7 +148,12 @@ impl CodeCache {
 
     /// Uses the translating engine from now on. False where the host cannot.
     pub fn use_translator(&mut self) -> bool {
-        self.translator = Translator::new().map(Box::new);
+        self.use_tuned_translator(Tuning::default())
+    }
+
+    /// The same, not as usual.
+    pub fn use_tuned_translator(&mut self, tuning: Tuning) -> bool {
+        self.translator = Translator::new(tuning).map(Box::new);
         self.translator.is_some()
     }
 
@@ -506,7 +511,7 @@ impl CodeCache {
         }
         if !memory && entry.reg_cannot_trap {
             // Shifts by a count that may be zero modify flags only sometimes: iced says they are modified, so keep those alive unless dead for certain.
-            let certain = if may_keep_flags(instruction) { 0 } else { modified };
+            let certain = if may_keep_flags(instruction) { 0 } else { modified & !kept(instruction) };
             *live = *live & !certain | instruction.rflags_read();
         } else {
             *live = u32::MAX;
@@ -551,11 +556,21 @@ fn fuse(ops: &mut [Op]) {
     }
 }
 
-fn may_keep_flags(instruction: &Instruction) -> bool {
+/// Whether the instruction may leave the flags that it modifies as they are.
+pub(crate) fn may_keep_flags(instruction: &Instruction) -> bool {
     use iced_x86::Mnemonic::*;
     match instruction.mnemonic() {
         Shl | Shr | Sar | Sal => instruction.op1_kind() != OpKind::Immediate8 || instruction.immediate8() & 31 == 0,
-        Rol | Ror | Rcl | Rcr | Shld | Shrd | Bsf | Bsr => true,
+        Rol | Ror | Rcl | Rcr | Shld | Shrd => true,
         _ => false,
+    }
+}
+
+/// Flags that are undefined after the instruction, and that our handler keeps.
+fn kept(instruction: &Instruction) -> u32 {
+    use iced_x86::Mnemonic::*;
+    match instruction.mnemonic() {
+        Bt | Bts | Btr | Btc => instruction.rflags_undefined(),
+        _ => 0,
     }
 }

@@ -165,6 +165,14 @@ impl Op {
         }
     }
 
+    /// One that does nothing and ends, in the place of an instruction that somebody else does.
+    pub(crate) fn successor() -> Self {
+        fn nothing(_cpu: &mut Cpu, _at: At) -> Stop {
+            Stop::Done
+        }
+        Self { length: 1, ..Self::new(nothing) }
+    }
+
     /// iced's `Code`.
     pub fn code(&self) -> iced_x86::Code {
         iced_x86::Code::try_from(self.code as usize).unwrap_or_default()

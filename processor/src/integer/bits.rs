@@ -3,7 +3,7 @@
 use super::operand::{cut, read, write};
 use crate::cpu::Cpu;
 use crate::decode::{Op, Table};
-use crate::flags::{CF, LateFlags, ZF, sign_extend};
+use crate::flags::{CF, LateFlags, SF, ZF, sign_extend};
 use crate::op;
 use crate::trap::Exec;
 use iced_x86::Code;
@@ -68,31 +68,30 @@ fn source<const N: usize, const MEMORY: bool>(cpu: &mut Cpu, op: &Op, slot: usiz
     }
 }
 
-/// BSF, BSR: ZF says whether the source is zero; then the destination keeps its value, as on every processor.
+/// BSF, BSR: ZF says whether the source is zero; then the destination keeps its value, as on every processor. PF is undefined, and on Intel's
+/// processors tells the parity of the result (of a zero source); the others are cleared.
 #[inline(always)]
 fn scan<const N: usize, const MEMORY: bool, const REVERSE: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let value = source::<N, MEMORY>(cpu, op, 1)?;
-    let bits = cpu.flags.bits() & !ZF;
     if value == 0 {
-        cpu.flags = LateFlags::from_bits(bits | ZF);
+        cpu.flags = LateFlags::logical(0, 8);
         return Ok(());
     }
-    cpu.flags = LateFlags::from_bits(bits);
     let result = if REVERSE { 63 - value.leading_zeros() } else { value.trailing_zeros() };
+    // Not zero, and of the same parity.
+    cpu.flags = LateFlags::logical(result as u64 ^ 0x300, 8);
     write::<N>(cpu, op.r[0], result as u64);
     Ok(())
 }
 
-/// LZCNT, TZCNT: CF for a zero source, ZF for a zero result.
+/// LZCNT, TZCNT: CF for a zero source, ZF for a zero result; the others are undefined, and cleared on Intel's processors.
 #[inline(always)]
 fn count_zeros<const N: usize, const MEMORY: bool, const LEADING: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let value = source::<N, MEMORY>(cpu, op, 1)?;
     let bits = 8 * N as u32;
     let result = if LEADING { value.leading_zeros() - (64 - bits) } else { value.trailing_zeros().min(bits) };
     write::<N>(cpu, op.r[0], result as u64);
-    let flags = if value == 0 { CF } else { 0 } | if result == 0 { ZF } else { 0 };
-    let kept = cpu.flags.bits() & !(CF | ZF);
-    cpu.flags = LateFlags::from_bits(kept | flags);
+    cpu.flags = LateFlags::from_bits(if value == 0 { CF } else { 0 } | if result == 0 { ZF } else { 0 });
     Ok(())
 }
 
@@ -104,9 +103,11 @@ fn popcnt<const N: usize, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-/// The flags of BMI1's logical results: ZF and SF of the result, CF given, OF clear; AF and PF undefined.
+/// The flags of BMI1's logical results: ZF and SF of the result, CF given, OF clear; AF and PF are undefined, and cleared on Intel's processors.
 fn bmi_flags<const N: usize>(cpu: &mut Cpu, result: u64, carry: bool) {
-    cpu.flags = LateFlags::with_carry_overflow(result, N, carry, false);
+    let zero = if result == 0 { ZF } else { 0 };
+    let sign = if sign_extend(result, N) >> 63 != 0 { SF } else { 0 };
+    cpu.flags = LateFlags::from_bits(carry as u64 | zero | sign);
 }
 
 fn andn<const N: usize, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
@@ -138,7 +139,8 @@ fn bextr<const N: usize, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let shifted = if start < 64 { a >> start } else { 0 };
     let result = if length < 64 { shifted & ((1 << length) - 1) } else { shifted };
     write::<N>(cpu, op.r[0], result);
-    bmi_flags::<N>(cpu, result, false);
+    // SF is undefined, and cleared too.
+    cpu.flags = LateFlags::from_bits(if result == 0 { ZF } else { 0 });
     Ok(())
 }
 

@@ -30,6 +30,15 @@ fn write_wide<const N: usize>(cpu: &mut Cpu, low: u64, high: u64) {
     }
 }
 
+/// Flags of a multiplication whose low half is `low`. SF, ZF, AF and PF are undefined; on Intel's processors SF and PF are those of the low half,
+/// ZF and AF clear.
+#[inline(always)]
+fn product_flags<const N: usize>(low: u64, overflow: bool) -> LateFlags {
+    // Not zero, and of the same sign and parity.
+    let shown = if low == 0 { 3 } else { low };
+    LateFlags::with_carry_overflow(shown, N, overflow, overflow)
+}
+
 #[inline(always)]
 fn mul<const N: usize, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let b = operand::<N, MEMORY>(cpu, op, 0)?;
@@ -37,7 +46,7 @@ fn mul<const N: usize, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     let (low, high) = (cut::<N>(product as u64), (product >> (8 * N)) as u64);
     write_wide::<N>(cpu, low, high);
     let overflow = cut::<N>(high) != 0;
-    cpu.flags = LateFlags::with_carry_overflow(low, N, overflow, overflow);
+    cpu.flags = product_flags::<N>(low, overflow);
     Ok(())
 }
 
@@ -49,7 +58,7 @@ fn imul_wide<const N: usize, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Exec
     let (low, high) = (cut::<N>(product as u64), (product >> (8 * N)) as u64);
     write_wide::<N>(cpu, low, high);
     let overflow = product != sign_extend(low, N) as i64 as i128;
-    cpu.flags = LateFlags::with_carry_overflow(low, N, overflow, overflow);
+    cpu.flags = product_flags::<N>(low, overflow);
     Ok(())
 }
 
@@ -58,7 +67,7 @@ fn imul_flags<const N: usize>(a: u64, b: u64) -> (u64, LateFlags) {
     let product = sign_extend(a, N) as i64 as i128 * sign_extend(b, N) as i64 as i128;
     let low = cut::<N>(product as u64);
     let overflow = product != sign_extend(low, N) as i64 as i128;
-    (low, LateFlags::with_carry_overflow(low, N, overflow, overflow))
+    (low, product_flags::<N>(low, overflow))
 }
 
 #[inline(always)]

@@ -7,6 +7,8 @@ use super::enter::{self, reason};
 use super::host::Features;
 use super::memory::Access;
 use super::state::State;
+use super::undefined;
+use crate::decode::table::{Place, Table};
 use crate::decode::{self, Op};
 use core::mem::offset_of;
 use iced_x86::Instruction;
@@ -30,32 +32,28 @@ impl Stubs {
     pub(super) fn emit(buffer: &mut CodeBuffer) -> Self {
         let to = enter::addresses();
         let mut code = Emitter::new(buffer.next());
-        // The process' own code is farther away than a relative jump reaches.
-        let far = |code: &mut Emitter, target: u64| {
-            code.raw(&[0xff, 0x25, 0, 0, 0, 0]);
-            code.raw(&target.to_le_bytes());
-        };
         let exit = |code: &mut Emitter, reason: u64| {
             let at = code.here();
             code.op64(0xc7, 0, Rm::state(offset_of!(State, reason)));
             code.dword(reason as u32);
-            far(code, to.leave);
+            // The process' own code is farther away than a relative jump reaches.
+            code.far_jump(to.leave);
             at
         };
         let budget = exit(&mut code, reason::BUDGET);
         let link = exit(&mut code, reason::LINK);
         let interpret = exit(&mut code, reason::INTERPRET);
         let fill = code.here();
-        far(&mut code, to.fill);
+        code.far_jump(to.fill);
         let call_interpret = code.here();
-        far(&mut code, to.interpret);
+        code.far_jump(to.interpret);
         let call_lookup = code.here();
-        far(&mut code, to.lookup);
+        code.far_jump(to.lookup);
         let call_x87 = code.here();
-        far(&mut code, to.x87);
+        code.far_jump(to.x87);
         let vectors = to.vectors.map(|target| {
             let at = code.here();
-            far(&mut code, target);
+            code.far_jump(target);
             at
         });
         buffer.append(code.bytes());
@@ -164,6 +162,8 @@ pub(super) struct Builder<'a> {
     pub guarded_x87: bool,
     /// The page of FIP is noted.
     pub noted_page: bool,
+    /// Status flags that may be read after the instruction that is emitted, in iced's bits.
+    pub live: u32,
     /// Where the translation begins.
     entry: u64,
     stubs: &'a Stubs,
@@ -186,6 +186,7 @@ impl<'a> Builder<'a> {
             guarded: [false; 2],
             guarded_x87: false,
             noted_page: false,
+            live: 0,
             entry: 0,
             stubs,
             source,
@@ -210,10 +211,12 @@ impl<'a> Builder<'a> {
         self.code.pext(RCX, RCX, Rm::state(offset_of!(State, sign)));
         self.code.jump_back_if_rcx_zero(exit);
         let mut left = false;
+        let live = undefined::live(source.instructions, |index| source.ops[index].1, self.host);
         for (index, instruction) in source.instructions.iter().enumerate() {
             let site = Site::new(instruction.ip(), index);
             let at = (instruction.ip() - start) as usize;
             let bytes = &source.bytes[at..at + instruction.len()];
+            self.live = live[index];
             let known = source.ops[index].1 && self.host.have(instruction.cpuid_features());
             left = match if known { self.translate(instruction, bytes, site, index + 1) } else { Done::No } {
                 Done::Yes => false,
@@ -297,9 +300,16 @@ impl<'a> Builder<'a> {
 
     /// The interpreter does instruction `index`.
     fn interpret(&mut self, index: usize, site: Site) {
-        let op = decode::Ops::new(vec![self.source.ops[index].0], 0);
-        let address = op.first().address();
-        self.ops.push(op);
+        let op = self.source.ops[index].0;
+        let last = index + 1 == self.source.instructions.len();
+        let mut ops = vec![op];
+        // STI holds interrupts back by itself if the next instruction runs before anybody looks.
+        if !last && Table::shared().get(op.code()).place == Place::EndsAfterNext {
+            ops.push(Op::successor());
+        }
+        let ops = decode::Ops::new(ops, 0);
+        let address = ops.first().address();
+        self.ops.push(ops);
         (self.guarded, self.guarded_x87, self.noted_page) = ([false; 2], false, false);
         self.code.constant(RCX, u64::from(site.0));
         self.code.constant(R14, address as u64);
@@ -354,13 +364,23 @@ impl<'a> Builder<'a> {
 
     /// Goes to the address in R14, if its translation is known; then `commit` is done first. R14 and RCX are free for it, not R15.
     pub(super) fn look_up(&mut self, executed: usize, miss: Miss, commit: impl FnOnce(&mut Self)) {
+        self.find_target(miss);
+        commit(self);
+        self.go(executed);
+    }
+
+    /// The place of the target in R14 into R15, if its translation is known. RCX is used.
+    pub(super) fn find_target(&mut self, miss: Miss) {
         let retry = self.code.here();
         self.code.pext(R15, R14, Rm::state(offset_of!(State, jump_index)));
         self.code.load(RCX, Rm::element(offset_of!(State, targets), R15));
         self.code.lea(RCX, Rm::Indexed(RCX, R14, 0, 0));
         let jump = self.code.jump_unless_rcx_zero();
         self.cold.push(Cold::Lookup { jump, retry, miss });
-        commit(self);
+    }
+
+    /// Goes to the target whose place is in R15, taking `executed` from the budget.
+    pub(super) fn go(&mut self, executed: usize) {
         self.code.load(RCX, Rm::element(offset_of!(State, bases), R15));
         self.code.store(Rm::state(offset_of!(State, rip_base)), RCX);
         if executed != 0 {

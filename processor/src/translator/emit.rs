@@ -78,6 +78,16 @@ impl Emitter {
         self.origin + self.bytes.len() as u64
     }
 
+    /// The bytes from the address `start` on.
+    pub(super) fn from(&self, start: u64) -> &[u8] {
+        self.bytes.get((start - self.origin) as usize..).unwrap_or_default()
+    }
+
+    /// Forgets them.
+    pub(super) fn back_to(&mut self, start: u64) {
+        self.bytes.truncate((start - self.origin) as usize);
+    }
+
     pub(super) fn byte(&mut self, byte: u8) {
         self.bytes.push(byte);
     }
@@ -234,6 +244,23 @@ impl Emitter {
     pub(super) fn jump_back_if_rcx_zero(&mut self, target: u64) {
         let distance = target.wrapping_sub(self.here() + 2);
         self.raw(&[0xe3, distance as u8]);
+    }
+
+    /// `jrcxz` to where [`Emitter::fix_skip`] will say, less than 128 bytes away.
+    pub(super) fn skip_if_rcx_zero(&mut self) -> Fixup {
+        self.raw(&[0xe3, 0]);
+        Fixup(self.bytes.len())
+    }
+
+    /// The short jump goes to the next byte.
+    pub(super) fn fix_skip(&mut self, fixup: Fixup) {
+        self.bytes[fixup.0 - 1] = (self.bytes.len() - fixup.0) as u8;
+    }
+
+    /// `jmp` to an address that a displacement may not reach.
+    pub(super) fn far_jump(&mut self, target: u64) {
+        self.raw(&[0xff, 0x25, 0, 0, 0, 0]);
+        self.raw(&target.to_le_bytes());
     }
 
     /// The jump goes to the next byte.

@@ -305,6 +305,11 @@ mod native {
 pub(super) use native::enter;
 use native::{call_avx, call_fill, call_interpret, call_lookup, call_sse, call_x87, leave};
 
+/// Where [`leave`] lies.
+pub(super) fn leave_address() -> u64 {
+    leave as *const () as u64
+}
+
 /// Where the stubs lie, for the jumps to them.
 pub(super) struct Addresses {
     pub leave: u64,
@@ -319,7 +324,7 @@ pub(super) struct Addresses {
 /// Where they lie in this process.
 pub(super) fn addresses() -> Addresses {
     Addresses {
-        leave: leave as *const () as u64,
+        leave: leave_address(),
         fill: call_fill as *const () as u64,
         interpret: call_interpret as *const () as u64,
         lookup: call_lookup as *const () as u64,

@@ -4,13 +4,16 @@
 //! only a list of what must not be done this way.
 
 use super::block::{Builder, Done, Site};
-use super::emit::{Opcode, R13, R14, R15, RCX, Reg, Rm};
+use super::emit::{Opcode, R13, R14, R15, RAX, RCX, Reg, Rm};
 use super::memory::{Access, PROBED, addressable, home, host_register};
 use super::raw::Raw;
+use super::state::State;
+use super::undefined::{Undefined, undefined};
 use super::vector;
+use core::mem::offset_of;
 use iced_x86::{
-    EncodingKind, Instruction, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess, OpCodeOperandKind,
-    OpKind, Register,
+    Decoder, DecoderOptions, EncodingKind, Instruction, InstructionInfoFactory, InstructionInfoOptions, Mnemonic,
+    OpAccess, OpCodeOperandKind, OpKind, Register,
 };
 
 /// Where a general register stands in the encoding.
@@ -137,6 +140,15 @@ fn plan(i: &Instruction) -> Option<Plan> {
     Some(plan)
 }
 
+/// Bytes of the first operand.
+pub(super) fn operand_size(i: &Instruction) -> usize {
+    match i.op_kind(0) {
+        OpKind::Memory => i.memory_size().size(),
+        OpKind::Register => i.op0_register().size(),
+        _ => 0,
+    }
+}
+
 /// Whether the operand in memory must be aligned to its size (SDM Vol 2A, 2.4: exception types 1 and 4).
 fn aligned(i: &Instruction, size: usize) -> bool {
     use Mnemonic::*;
@@ -156,6 +168,10 @@ impl Builder<'_> {
     pub(super) fn generic(&mut self, i: &Instruction, bytes: &[u8], site: Site) -> Done {
         let integer = integer(i.mnemonic());
         if !integer && !vector::kept(i.mnemonic()) {
+            return Done::No;
+        }
+        let undefined = undefined(i, self.live, self.host);
+        if undefined == Undefined::Interpreter {
             return Done::No;
         }
         let Some(plan) = plan(i) else { return Done::No };
@@ -190,10 +206,28 @@ impl Builder<'_> {
                 self.code.load(host, from);
             }
         }
-        if plan.count {
+        if undefined == Undefined::ByCount {
+            let wide = operand_size(i) == 8;
+            self.code.pext(RCX, R13, Rm::state(offset_of!(State, bit_numbers) + 8 * usize::from(wide)));
+            if let (Some(host), 4) = (hosts[0], operand_size(i)) {
+                // The upper half is lost even if the count is zero.
+                self.code.op32(0x8b, host, Rm::Reg(host));
+            }
+        } else if plan.count {
             self.code.load32(RCX, Rm::Reg(R13));
         }
-        self.emit_again(&raw, &plan, &hosts, memory);
+        let start = self.code.here();
+        let emit = |builder: &mut Self, raw: &Raw<'_>| builder.emit_again(raw, &plan, &hosts, memory);
+        match undefined {
+            Undefined::ByNumber(number) => self.shift_twice(Some(number), &raw, emit),
+            Undefined::ByCount => self.shift_twice(None, &raw, emit),
+            _ => emit(self, &raw),
+        }
+        if !self.is_again(start, i) {
+            debug_assert!(false, "{:?} emitted as something else", i.code());
+            self.code.back_to(start);
+            return Done::No;
+        }
         if vector::index_in_rcx(i.mnemonic()) {
             self.code.load32(R13, Rm::Reg(RCX));
         }
@@ -205,7 +239,24 @@ impl Builder<'_> {
                 self.code.store(home(gpr.guest), host);
             }
         }
+        if let Undefined::Product(size) = undefined {
+            // With one operand the low half is in RAX.
+            self.product_flags(if i.op_count() == 1 { RAX } else { hosts[0].unwrap_or(RAX) }, size);
+        }
         Done::Yes
+    }
+
+    /// What was emitted from `start` on is the instruction, or two of its mnemonic: whatever the guest's bytes are, nothing else gets executed.
+    fn is_again(&self, start: u64, i: &Instruction) -> bool {
+        let mut decoder = Decoder::new(64, self.code.from(start), DecoderOptions::NONE);
+        let mut all = true;
+        while decoder.can_decode() {
+            let emitted = decoder.decode();
+            // Around a shift by CL.
+            let frame = matches!(emitted.mnemonic(), Mnemonic::Jrcxz | Mnemonic::Lea);
+            all &= emitted.mnemonic() == i.mnemonic() && operand_size(&emitted) == operand_size(i) || frame;
+        }
+        all
     }
 
     fn emit_again(&mut self, raw: &Raw<'_>, plan: &Plan, hosts: &[Option<Reg>; 4], memory: Rm) {
@@ -295,9 +346,9 @@ fn assign(plan: &Plan) -> Option<[Option<Reg>; 4]> {
     Some(hosts)
 }
 
-/// Instructions without vector registers that may be emitted again: their implicit registers are RAX, RDX and CL, which are where they belong. BSF and
-/// BSR are not among them: the flags that the manual leaves undefined are not the interpreter's on every host.
-fn integer(mnemonic: Mnemonic) -> bool {
+/// Instructions without vector registers that may be emitted again: their implicit registers are RAX, RDX and CL, which are where they belong. Without
+/// an operand in memory none of them traps.
+pub(super) fn integer(mnemonic: Mnemonic) -> bool {
     use Mnemonic::*;
     matches!(
         mnemonic,
@@ -335,6 +386,8 @@ fn integer(mnemonic: Mnemonic) -> bool {
             | Rcr
             | Shld
             | Shrd
+            | Bsf
+            | Bsr
             | Tzcnt
             | Lzcnt
             | Popcnt

@@ -1,6 +1,6 @@
 //! What the host's processor has.
 
-use iced_x86::CpuidFeature;
+use iced_x86::{CpuidFeature, Mnemonic};
 
 /// Whether this host can run translations.
 pub fn supported() -> bool {
@@ -17,48 +17,68 @@ pub fn supported() -> bool {
     }
 }
 
-/// The instruction-set extensions that may be emitted.
+/// What the host has and how it behaves.
 #[derive(Clone, Debug)]
-pub(super) struct Features(Vec<CpuidFeature>);
+pub(super) struct Features {
+    /// The instruction-set extensions that may be emitted.
+    have: Vec<CpuidFeature>,
+    /// See [`super::probe::alike`].
+    alike: Vec<Mnemonic>,
+}
 
-impl Features {
-    /// Those of this host.
-    pub(super) fn of_host() -> Self {
-        use CpuidFeature as F;
-        let mut have = vec![
-            F::INTEL8086,
-            F::INTEL186,
-            F::INTEL286,
-            F::INTEL386,
-            F::INTEL486,
-            F::X64,
-            F::CMOV,
-            F::FPU,
-            F::FPU287,
-            F::FPU387,
-            F::CX8,
-            F::SSE,
-            F::SSE2,
-            F::MULTIBYTENOP,
-        ];
-        #[cfg(target_arch = "x86_64")]
-        {
-            macro_rules! detect {
+/// The extensions that this host has, of those that may be emitted.
+pub(super) fn extensions() -> Vec<CpuidFeature> {
+    use CpuidFeature as F;
+    let mut have = vec![
+        F::INTEL8086,
+        F::INTEL186,
+        F::INTEL286,
+        F::INTEL386,
+        F::INTEL486,
+        F::X64,
+        F::CMOV,
+        F::FPU,
+        F::FPU287,
+        F::FPU387,
+        F::CX8,
+        F::SSE,
+        F::SSE2,
+        F::MULTIBYTENOP,
+    ];
+    #[cfg(target_arch = "x86_64")]
+    {
+        macro_rules! detect {
                 ($($name:tt $feature:ident),*) => {
                     $(if std::arch::is_x86_feature_detected!($name) { have.push(F::$feature); })*
                 };
             }
-            detect!(
-                "sse3" SSE3, "ssse3" SSSE3, "sse4.1" SSE4_1, "sse4.2" SSE4_2, "popcnt" POPCNT, "lzcnt" LZCNT, "bmi1" BMI1, "bmi2" BMI2,
-                "movbe" MOVBE, "adx" ADX, "cmpxchg16b" CMPXCHG16B, "avx" AVX, "avx2" AVX2, "fma" FMA, "f16c" F16C, "aes" AES,
-                "pclmulqdq" PCLMULQDQ, "sha" SHA
-            );
-        }
-        Self(have)
+        detect!(
+            "sse3" SSE3, "ssse3" SSSE3, "sse4.1" SSE4_1, "sse4.2" SSE4_2, "popcnt" POPCNT, "lzcnt" LZCNT, "bmi1" BMI1, "bmi2" BMI2,
+            "movbe" MOVBE, "adx" ADX, "cmpxchg16b" CMPXCHG16B, "avx" AVX, "avx2" AVX2, "fma" FMA, "f16c" F16C, "aes" AES,
+            "pclmulqdq" PCLMULQDQ, "sha" SHA
+        );
+    }
+    have
+}
+
+impl Features {
+    /// Those of this host.
+    pub(super) fn of_host() -> Self {
+        Self { have: extensions(), alike: super::probe::alike().to_vec() }
+    }
+
+    /// The same, taking the host to do nothing that is undefined as the interpreter does.
+    pub(super) fn unlike(self) -> Self {
+        Self { alike: Vec::new(), ..self }
+    }
+
+    /// This host's flags after `mnemonic` are the interpreter's, also those that the manual leaves undefined.
+    pub(super) fn alike(&self, mnemonic: Mnemonic) -> bool {
+        self.alike.contains(&mnemonic)
     }
 
     /// All of `wanted` are there.
     pub(super) fn have(&self, wanted: &[CpuidFeature]) -> bool {
-        wanted.iter().all(|feature| self.0.contains(feature))
+        wanted.iter().all(|feature| self.have.contains(feature))
     }
 }

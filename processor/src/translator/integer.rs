@@ -2,7 +2,7 @@
 
 use super::bit_string::is_bit_string;
 use super::block::{Builder, Cold, Done, Miss, Site};
-use super::emit::{Opcode, R12, R13, R14, RAX, RCX, RDX, Rm};
+use super::emit::{Opcode, R12, R13, R14, R15, RAX, RCX, RDX, Rm};
 use super::memory::{Access, PROBED, addressable, home, host_register};
 use super::state::State;
 use super::x87::is_x87;
@@ -208,19 +208,16 @@ impl Builder<'_> {
         if !self.indirect_target(i, site) {
             return Done::No;
         }
-        self.code.store(Rm::state(offset_of!(State, spill)), R14);
+        // As the interpreter: nothing is seen of the stack before the target is known to be good.
+        self.find_target(Miss::Interpret(site));
+        self.code.store(Rm::state(offset_of!(State, spill)), R15);
         self.probe_push(site);
-        self.code.lea(R14, PROBED);
-        self.code.store(Rm::state(offset_of!(State, spill) + 8), R14);
-        self.code.load(R14, Rm::state(offset_of!(State, spill)));
-        self.look_up(executed, Miss::Interpret(site), |builder| {
-            let code = &mut builder.code;
-            code.load(R14, Rm::state(offset_of!(State, spill) + 8));
-            code.load(RCX, Rm::state(offset_of!(State, rip_base)));
-            code.lea(RCX, Rm::Base(RCX, i.next_ip() as i32));
-            code.store(Rm::Base(R14, 0), RCX);
-            builder.move_stack(-8);
-        });
+        self.code.load(RCX, Rm::state(offset_of!(State, rip_base)));
+        self.code.lea(RCX, Rm::Base(RCX, i.next_ip() as i32));
+        self.code.store(PROBED, RCX);
+        self.move_stack(-8);
+        self.code.load(R15, Rm::state(offset_of!(State, spill)));
+        self.go(executed);
         Done::Left
     }
 

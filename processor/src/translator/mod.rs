@@ -31,9 +31,11 @@ mod generic;
 mod host;
 mod integer;
 mod memory;
+mod probe;
 mod raw;
 mod run;
 pub(crate) mod state;
+mod undefined;
 mod vector;
 #[cfg(test)]
 mod vector_tests;
@@ -51,8 +53,22 @@ use state::BLOCKS;
 const BUFFER: usize = 128 << 20;
 /// No translation is longer.
 const LONGEST: usize = 64 << 10;
-/// Times that a block is met before it is translated; in tests of this crate everything is.
-const THRESHOLD: u32 = if cfg!(test) { 1 } else { 12 };
+
+/// How translations are made. Tests want blocks translated at once, and the forms for hosts other than theirs.
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning {
+    /// How many times a block is run before it is translated, at least once.
+    pub threshold: u32,
+    /// Takes the host to leave nothing that is undefined as the interpreter does.
+    pub unlike: bool,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        // In tests of this crate everything is translated.
+        Self { threshold: if cfg!(test) { 1 } else { 12 }, unlike: false }
+    }
+}
 
 /// Operations whose addresses are in the code, so each must stay where it is.
 type Ops = Vec<crate::decode::Ops>;
@@ -66,6 +82,7 @@ pub struct Translator {
     /// Counts how often all translations were dropped.
     pub(crate) flushes: u64,
     host: host::Features,
+    threshold: u32,
 }
 
 impl std::fmt::Debug for Translator {
@@ -76,13 +93,15 @@ impl std::fmt::Debug for Translator {
 
 impl Translator {
     /// An empty one; `None` where the host cannot.
-    pub fn new() -> Option<Self> {
+    pub fn new(tuning: Tuning) -> Option<Self> {
         if !supported() {
             return None;
         }
         let mut buffer = CodeBuffer::new(BUFFER).ok()?;
         let stubs = block::Stubs::emit(&mut buffer);
-        Some(Self { buffer, ops: Vec::new(), stubs, flushes: 0, host: host::Features::of_host() })
+        let host = host::Features::of_host();
+        let host = if tuning.unlike { host.unlike() } else { host };
+        Some(Self { buffer, ops: Vec::new(), stubs, flushes: 0, host, threshold: tuning.threshold })
     }
 
     /// The translation at `entry` is void: whoever gets there leaves.

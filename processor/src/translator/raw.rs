@@ -33,23 +33,22 @@ impl<'a> Raw<'a> {
     /// Takes a valid 64-bit instruction apart. `None` for encodings that are not emitted again (EVEX, XOP).
     pub(super) fn parse(bytes: &'a [u8], has_modrm: bool) -> Option<Self> {
         let mut at = 0;
+        let mut rex = 0;
         let (mut prefixes, mut prefix_count) = ([0; 4], 0);
         loop {
             match *bytes.get(at)? {
                 prefix @ (0x66 | 0xf2 | 0xf3 | 0xf0) => {
+                    rex = 0;
                     if !prefixes[..prefix_count].contains(&prefix) {
                         *prefixes.get_mut(prefix_count)? = prefix;
                         prefix_count += 1;
                     }
                 }
-                0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0x67 => {}
+                0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0x67 => rex = 0,
+                // Only one that comes last counts.
+                prefix @ 0x40..=0x4f => rex = prefix,
                 _ => break,
             }
-            at += 1;
-        }
-        let mut rex = 0;
-        if bytes.get(at)? & 0xf0 == 0x40 {
-            rex = bytes[at];
             at += 1;
         }
         let mut vex = None;
@@ -111,6 +110,11 @@ impl<'a> Raw<'a> {
         Some(Self { prefixes, prefix_count, rex, vex, opcode, modrm, immediate: bytes.get(at..)? })
     }
 
+    /// The same prefixes and operands with another opcode and immediate.
+    pub(super) fn with<'b>(&self, opcode: &'b [u8], immediate: &'b [u8]) -> Raw<'b> {
+        Raw { opcode, immediate, ..*self }
+    }
+
     /// The prefixes to emit again.
     pub(super) fn prefixes(&self) -> impl Iterator<Item = u8> {
         // Before opcodes of one byte F2 and F3 are hints, or nothing.
@@ -158,5 +162,10 @@ mod tests {
         let vex = raw.vex.unwrap();
         assert_eq!((vex.map, vex.pp, vex.wide, vex.v), (2, 3, true, 10));
         assert_eq!((raw.reg(), raw.rm()), (9, 11));
+        // REX prefixes that do not count: or r9b, [rsi]
+        let raw = Raw::parse(&[0x4f, 0x3e, 0x48, 0x44, 0x0a, 0x0e], true).unwrap();
+        assert_eq!((raw.rex, raw.opcode, raw.reg()), (0x44, &[0x0a][..], 9));
+        let raw = Raw::parse(&[0x4f, 0x66, 0x0b, 0x0e], true).unwrap();
+        assert_eq!((raw.rex, raw.opcode, raw.reg()), (0, &[0x0b][..], 1));
     }
 }

@@ -3,8 +3,8 @@
 
 use super::block::{Builder, Site, Source};
 use super::enter::{enter, reason};
-use super::state::{PENDING, State};
-use super::{THRESHOLD, Translator, block_index};
+use super::state::{Blocks, PENDING, State};
+use super::{Translator, block_index};
 use crate::cet::CetCode;
 use crate::cpu::{Cpu, Mode, RIP_BASE_REG};
 use crate::decode::cache::{BLOCK_LIMIT, BlockKind, CodeCache};
@@ -49,10 +49,22 @@ pub(crate) enum Left {
     Trapped(Op),
 }
 
+/// Runs the instructions at `entry`, which end in [`super::enter::leave`], with the registers and flags of `cpu`.
+pub(super) fn execute(blocks: &mut Blocks, entry: u64, cpu: &mut Cpu) {
+    blocks.ready(0, 0).flags = pack(cpu.flags);
+    let state = blocks.pointer(0);
+    // SAFETY: the state block is ready; nothing else refers to it. What is executed touches general registers and flags only, and leaves.
+    unsafe {
+        (*state).cpu = &raw mut *cpu as u64;
+        enter(state, entry);
+        cpu.flags = unpack((*state).flags);
+    }
+}
+
 impl Cpu {
     /// The index of the state block for what the processor now does; `None` if the interpreter has to do it.
     fn native_index(&self) -> Option<usize> {
-        (self.mode == Mode::Long64 && !self.tlb.is_slow())
+        (self.mode == Mode::Long64 && self.cet == CetCode::Off && !self.tlb.is_slow())
             .then(|| block_index(self.tlb.context_number(), self.tlb.class()))
     }
 
@@ -291,6 +303,7 @@ impl State {
 impl CodeCache {
     /// The translation of block `index`; made if the block has been run often enough.
     pub(crate) fn native(&mut self, index: u32, ram: &GuestRam) -> Option<u64> {
+        let threshold = self.translator.as_ref()?.threshold;
         let block = self.block_mut(index)?;
         if block.native.entry != 0 {
             return Some(block.native.entry);
@@ -299,7 +312,7 @@ impl CodeCache {
             return None;
         }
         block.native.heat += 1;
-        if block.native.heat != THRESHOLD {
+        if block.native.heat != threshold {
             return None;
         }
         if self.translator.as_ref()?.full() {

@@ -1,0 +1,426 @@
+//! Both engines: random code with random page tables, on the interpreter and translated, must end in the same state.
+//!
+//! A block of code runs until it halts, an exception reaches its handler (which halts: its address tells the vector, its frame the rest), or the
+//! budget is used up. Between blocks memory and page tables change as by DMA, and the registers are set anew; caches are kept.
+
+mod program;
+
+use crate::input::Input;
+use crate::processor::Nothing;
+use processor::decode::announced::announces;
+use processor::decode::cache::CodeCache;
+use processor::memory::map::{MemoryMap, MemoryRegion};
+use processor::memory::ram::GuestRam;
+use processor::models::Model;
+use processor::run::{Activity, attention};
+use processor::segment::{self, Segment};
+use processor::translator::Tuning;
+use processor::{Cpu, RunExit};
+use program::{POINTERS, Writer};
+use std::cell::RefCell;
+use std::sync::Arc;
+
+/// RAM, from address 0.
+const MEMORY: u64 = 1 << 18;
+const GDT: u64 = 0x800;
+const TSS: u64 = 0x1000;
+const IDT: u64 = 0x2000;
+/// Page-map level 4, directory pointers, directory, table of the first 2 MiB, table of the window.
+const TABLES: u64 = 0x8000;
+/// Four pages of code.
+const CODE: u64 = 0x1_0000;
+/// A page where any address is near a return.
+const SUBROUTINES: u64 = 0x1_4000;
+/// The handler of each vector is one byte long: HLT.
+const HANDLERS: u64 = 0x1_8000;
+/// Two pages of stack.
+const STACK: u64 = 0x2_0000;
+/// 16 pages of data.
+const DATA: u64 = 0x3_0000;
+/// Linear addresses at which pages are mapped as the input says.
+const WINDOW: u64 = 0x20_0000;
+/// How many of them are used.
+const PAGES: u64 = 24;
+
+/// One processor with its memory.
+struct Side {
+    cpu: Cpu,
+    ram: Arc<GuestRam>,
+    code: CodeCache,
+}
+
+impl Side {
+    fn new(tuning: Option<Tuning>) -> Self {
+        let ram = Arc::new(GuestRam::new(MEMORY));
+        let region = MemoryRegion { base: 0, length: MEMORY, offset: 0, writable: true };
+        let map = Arc::new(MemoryMap { regions: vec![region] });
+        let model = Arc::new(Model::named("full").unwrap_or_else(|_| Model::default_model()));
+        let mut cpu = Cpu::new(0, Arc::clone(&ram), map, Box::new(Nothing)).with_model(Arc::clone(&model), 1);
+        let mut code = CodeCache::new(|feature| announces(&model, feature));
+        if let Some(tuning) = tuning
+            && code.use_tuned_translator(tuning)
+        {
+            cpu.use_translator();
+        }
+        Self { cpu, ram, code }
+    }
+
+    /// Everything as at the beginning of an input.
+    fn reset(&mut self, image: &[u8]) {
+        self.code.clear(&self.ram);
+        self.ram.write(0, image);
+        self.code.clear(&self.ram);
+        self.cpu.power_on();
+        self.cpu.instructions = 0;
+        self.cpu.idle_time = 0;
+    }
+
+    /// Runs for `budget` instructions, `step` at a time.
+    fn run(&mut self, budget: u64, step: u64) {
+        let end = self.cpu.now() + budget;
+        while self.cpu.now() < end {
+            let until = (self.cpu.now() + step).min(end);
+            match self.cpu.run(&mut self.code, until) {
+                RunExit::Deadline | RunExit::Service | RunExit::Yield => {}
+                RunExit::Idle | RunExit::TripleFault | RunExit::Debug => break,
+            }
+        }
+    }
+
+    fn memory(&self) -> Vec<u8> {
+        let mut bytes = vec![0; MEMORY as usize];
+        self.ram.read(0, &mut bytes);
+        bytes
+    }
+}
+
+/// The processor's mode for a whole input.
+#[derive(Clone, Copy, Debug)]
+struct Setting {
+    /// 64-bit mode, else compatibility mode.
+    long: bool,
+    level: u8,
+    /// Bits of CR0 and CR4 beside those always set.
+    cr0: u64,
+    cr4: u64,
+    pcid: u64,
+    pkru: u32,
+}
+
+impl Setting {
+    fn read(input: &mut Input<'_>) -> Self {
+        let (first, second) = (input.byte(), input.byte());
+        let bit = |set: bool, number: u32| u64::from(set) << number;
+        let cr4 = bit(second & 1 != 0, 21) // SMAP
+            | bit(second & 2 != 0, 20) // SMEP
+            | bit(second & 0x0c == 0x0c, 17) // PCIDE
+            | bit(second & 0x30 == 0x30, 22); // PKE
+        Self {
+            long: first & 7 != 0,
+            level: if first & 8 != 0 { 3 } else { 0 },
+            // WP; TS.
+            cr0: bit(first & 0x10 != 0, 16) | bit(first & 0xe0 == 0xe0, 3),
+            cr4,
+            pcid: u64::from(second >> 6),
+            pkru: if second & 0x30 == 0x30 { input.number(4) as u32 & !3 } else { 0 },
+        }
+    }
+
+    /// What memory holds at first.
+    fn image(self) -> Vec<u8> {
+        let mut image = vec![0; MEMORY as usize];
+        let mut quad = |address: u64, value: u64| {
+            image[address as usize..][..8].copy_from_slice(&value.to_le_bytes());
+        };
+        let descriptors: [u64; 9] = [
+            0,
+            0x00cf_9b00_0000_ffff,
+            0x00cf_9300_0000_ffff,
+            0x00af_9b00_0000_ffff,
+            0x00af_fb00_0000_ffff,
+            0x00cf_f300_0000_ffff,
+            0x00cf_fb00_0000_ffff,
+            0x0000_8b00_0000_0067 | TSS << 16,
+            0,
+        ];
+        for (index, descriptor) in (0..).zip(descriptors) {
+            quad(GDT + 8 * index, descriptor);
+        }
+        for vector in 0..256 {
+            let handler = HANDLERS + vector;
+            quad(IDT + 16 * vector, handler & 0xffff | 0x18 << 16 | 0xee00 << 32 | (handler >> 16) << 48);
+        }
+        let user = if self.level == 3 { 4 } else { 0 };
+        quad(TABLES, (TABLES + 0x1000) | 7);
+        quad(TABLES + 8 * 511, (TABLES + 0x1000) | 7);
+        quad(TABLES + 0x1000, (TABLES + 0x2000) | 7);
+        quad(TABLES + 0x2000, (TABLES + 0x3000) | 7);
+        quad(TABLES + 0x2008, (TABLES + 0x4000) | 7);
+        for page in 0..MEMORY >> 12 {
+            // Handlers and tables are the supervisor's.
+            let user = if page << 12 >= CODE && page << 12 != HANDLERS { user } else { 0 };
+            quad(TABLES + 0x3000 + 8 * page, page << 12 | 3 | user);
+        }
+        quad(TSS + 4, STACK + 0x800);
+        image[TSS as usize + 0x66..][..2].copy_from_slice(&0x68_u16.to_le_bytes());
+        image[HANDLERS as usize..][..0x100].fill(0xf4);
+        for (index, byte) in image[SUBROUTINES as usize..][..0x1000].iter_mut().enumerate() {
+            // inc eax (or rax); ret
+            *byte = [0x48, 0xff, 0xc0, 0xc3][index % 4];
+        }
+        for (index, byte) in image[DATA as usize..].iter_mut().enumerate() {
+            *byte = (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()[6];
+        }
+        image
+    }
+
+    fn enter(self, cpu: &mut Cpu) {
+        cpu.activity = Activity::Active;
+        cpu.attention = cpu.attention & !attention::INACTIVE | attention::EVENT | attention::DEADLINE;
+        let data = segment::PRESENT | segment::NON_SYSTEM | segment::WRITABLE | segment::ACCESSED;
+        let big = segment::BIG | segment::GRANULARITY;
+        let (level, privilege) = (u16::from(self.level), u32::from(self.level) << 5);
+        let flat = |selector, access| Segment { selector, base: 0, limit: u32::MAX, access: access | privilege };
+        for index in 0..6 {
+            cpu.segs[index] = flat(if level == 3 { 0x2b } else { 0x10 }, data | big);
+        }
+        let (selector, size) = if self.long {
+            (if level == 3 { 0x23 } else { 0x18 }, segment::LONG)
+        } else {
+            (if level == 3 { 0x33 } else { 0x08 }, segment::BIG)
+        };
+        cpu.segs[segment::CS] = flat(selector, data | segment::CODE | size | segment::GRANULARITY);
+        cpu.cr3 = TABLES | if self.cr4 & 1 << 17 != 0 { self.pcid } else { 0 };
+        cpu.cr4 = 0x4_0620 | self.cr4;
+        cpu.xcr0 = 7;
+        cpu.efer = 0xd01;
+        cpu.cr0 = 0x8000_0033 | self.cr0;
+        cpu.pkru = self.pkru;
+        cpu.dr = [0, 0, 0, 0, 0, 0, 0xffff_0ff0, 0x400];
+        (cpu.gdtr.base, cpu.gdtr.limit) = (GDT, 71);
+        (cpu.idtr.base, cpu.idtr.limit) = (IDT, 0xfff);
+        cpu.tr = Segment { selector: 0x38, base: TSS, limit: 0x67, access: segment::PRESENT | 11 };
+        cpu.set_cpl(self.level);
+        cpu.mode_changed();
+    }
+}
+
+/// What is different before each block, for both sides.
+struct Block {
+    /// Linear, and physical: code is mapped where it is.
+    start: u64,
+    code: Vec<u8>,
+    registers: [u64; 16],
+    rflags: u64,
+    bases: [u64; 2],
+    mxcsr: u32,
+    /// Entries of the window's table, and whether the TLB is flushed then.
+    entries: Vec<(u64, u64)>,
+    flush: bool,
+    budget: u64,
+    step: u64,
+}
+
+/// An address in the window, mostly where an access of some bytes fits.
+fn address(input: &mut Input<'_>) -> u64 {
+    let (page, place) = (u64::from(input.byte()) % PAGES, input.byte());
+    let offset = match place & 7 {
+        0 => 0xff0 + u64::from(place >> 3),
+        1 => u64::from(place >> 3),
+        _ => u64::from(place) << 4,
+    };
+    let high = if page == 7 { 0xffff_ff80_0000_0000 } else { 0 };
+    high | (WINDOW + (page << 12)).wrapping_add(offset)
+}
+
+/// A page-table entry of the window.
+fn entry(input: &mut Input<'_>) -> u64 {
+    let (target, rights) = (u64::from(input.byte()), input.byte());
+    let page = match target {
+        0..=15 => CODE + (target << 10 & 0x3000),
+        16 => TABLES + 0x4000,
+        17 => STACK,
+        18 => MEMORY, // nothing there
+        _ => DATA + (target << 12 & 0xf000),
+    };
+    // Mostly present and writable; user as the last bit says; sometimes global, accessed, dirty.
+    let flags = match rights & 15 {
+        0 => 0,
+        1 => 1,
+        _ => 3,
+    } | u64::from(rights & 0x10 != 0) << 2
+        | u64::from(rights & 0xe0 == 0xe0) << 8
+        | u64::from(rights & 0x60 == 0x60) << 5;
+    let key = u64::from(rights & 0xc0 == 0x40) << 59;
+    let reserved = u64::from(target == 19 && rights & 0x8 != 0) << 51;
+    page | flags | key | reserved | u64::from(rights & 0xf0 == 0xb0) << 63
+}
+
+impl Block {
+    fn read(input: &mut Input<'_>, setting: Setting, first: bool) -> Self {
+        let choice = input.byte();
+        let user = if setting.level == 3 { 4 } else { 0 };
+        let mut entries = Vec::new();
+        let mut flush = true;
+        if first {
+            for page in 0..PAGES {
+                entries.push((page, entry(input) ^ user ^ 4));
+            }
+        } else if choice & 3 == 0 {
+            for _ in 0..=choice >> 6 {
+                entries.push((u64::from(input.byte()) % PAGES, entry(input) ^ user ^ 4));
+            }
+            flush = choice & 4 == 0;
+        }
+        let place = u64::from(input.byte());
+        let page = CODE + (place & 3) % 3 * 0x1000;
+        let start = page + if place & 0x0c == 0 { 0xfc0 + (place >> 2) } else { (place >> 2) * 0x30 };
+        let mut registers: [u64; 16] = core::array::from_fn(|_| match input.byte() {
+            small @ 0..=99 => u64::from(small),
+            edge @ 100..=199 => (1_u64 << (edge & 63)).wrapping_sub(u64::from(edge >> 6 & 1)),
+            _ => input.number(8),
+        });
+        for pointer in POINTERS {
+            registers[usize::from(pointer)] = address(input);
+        }
+        registers[1] &= 0x1f;
+        registers[2] &= 0xff;
+        registers[14] = if choice & 8 == 0 { registers[14] } else { start.wrapping_add(registers[0] & 0x7f) };
+        registers[15] = SUBROUTINES + (registers[15] & 0xfff);
+        registers[4] = match input.byte() {
+            top @ 0..=199 => STACK + 0x1f00 - 8 * u64::from(top),
+            odd @ 200..=229 => STACK + 0x1000 - u64::from(odd & 15),
+            _ => address(input),
+        };
+        if !setting.long {
+            for register in &mut registers {
+                *register &= 0xffff_ffff;
+            }
+        }
+        // Status flags, DF, AC.
+        let bits = input.number(4);
+        let rflags = 2 | bits & 0x8d5 | if bits & 0x7000 == 0 { 0x400 } else { 0 } | bits & 0x4_0000;
+        let mxcsr = if bits >> 24 == 0 { 0x1f00 } else { 0x1f80 };
+        let count = 1 + usize::from(input.byte() % 28);
+        let bases = [address(input), address(input)];
+        let mut writer = Writer::new(input, start, setting.long);
+        for _ in 0..count {
+            writer.instruction();
+        }
+        writer.end(choice & 0x10 == 0);
+        let code = writer.code;
+        let (budget, step) = (10 + u64::from(input.byte()), u64::from(input.byte()));
+        let step = if step < 64 { 1 + step } else { budget };
+        Self { start, code, registers, rflags, bases, mxcsr, entries, flush, budget, step }
+    }
+
+    fn run(&self, side: &mut Side, setting: Setting, step: u64) {
+        for &(page, entry) in &self.entries {
+            side.ram.write(TABLES + 0x4000 + 8 * page, &entry.to_le_bytes());
+        }
+        if self.flush && !self.entries.is_empty() {
+            side.cpu.tlb.flush_all();
+        }
+        side.ram.write(self.start, &self.code);
+        let cpu = &mut side.cpu;
+        cpu.regs[..16].copy_from_slice(&self.registers);
+        cpu.rip = self.start;
+        cpu.mxcsr = self.mxcsr;
+        setting.enter(cpu);
+        if setting.long {
+            cpu.segs[segment::FS].base = self.bases[0];
+            cpu.segs[segment::GS].base = self.bases[1];
+        }
+        cpu.set_rflags(self.rflags);
+        side.run(self.budget, step);
+    }
+}
+
+/// Both sides. The translator of one kind of pair takes the host to be unlike the interpreter in everything that is undefined.
+struct Pair {
+    sides: [Side; 2],
+}
+
+impl Pair {
+    fn new(unlike: bool) -> Self {
+        let tuning = Tuning { threshold: if unlike { 1 } else { 2 }, unlike };
+        Self { sides: [Side::new(None), Side::new(Some(tuning))] }
+    }
+
+    /// Runs an input, comparing memory after each block if `each`, else at the end.
+    fn run(&mut self, data: &[u8], each: bool) -> Result<usize, String> {
+        let mut input = Input::new(data);
+        let _ = input.byte();
+        let setting = Setting::read(&mut input);
+        let image = setting.image();
+        for side in &mut self.sides {
+            side.reset(&image);
+        }
+        let mut blocks = 0;
+        while !input.is_empty() {
+            let block = Block::read(&mut input, setting, blocks == 0);
+            blocks += 1;
+            let [ours, theirs] = &mut self.sides;
+            block.run(ours, setting, block.budget);
+            block.run(theirs, setting, block.step);
+            let (a, b) = (ours.cpu.save(), theirs.cpu.save());
+            if a != b {
+                let lines = format!("{a:#?}");
+                let others = format!("{b:#?}");
+                let differing: Vec<_> =
+                    lines.lines().zip(others.lines()).enumerate().filter(|(_, (a, b))| a != b).collect();
+                return Err(format!("block {blocks}: {differing:?}\n{}", describe(&block, setting)));
+            }
+            if each || input.is_empty() {
+                let (a, b) = (ours.memory(), theirs.memory());
+                if let Some(at) = a.iter().zip(&b).position(|(a, b)| a != b) {
+                    let show = |bytes: &[u8]| format!("{:02x?}", &bytes[at & !7..][..16]);
+                    let which = format!("memory at {at:#x}: {} {}", show(&a), show(&b));
+                    return Err(format!("block {blocks}: {which}\n{}", describe(&block, setting)));
+                }
+            }
+        }
+        Ok(blocks)
+    }
+}
+
+fn describe(block: &Block, setting: Setting) -> String {
+    let registers: Vec<_> = block.registers.iter().map(|value| format!("{value:x}")).collect();
+    let code: Vec<_> = block.code.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!(
+        "{setting:?}\nat {:#x}, RFLAGS {:#x}, bases {:x?}, budget {} in steps of {}, entries {:x?}\nregisters {}\ncode {}",
+        block.start,
+        block.rflags,
+        block.bases,
+        block.budget,
+        block.step,
+        block.entries,
+        registers.join(" "),
+        code.join(" ")
+    )
+}
+
+thread_local! {
+    static PAIRS: RefCell<[Option<Pair>; 2]> = const { RefCell::new([None, None]) };
+}
+
+/// Runs an input; gives the number of blocks.
+///
+/// # Panics
+/// When the engines differ.
+pub fn blocks(data: &[u8]) -> usize {
+    let unlike = data.first().is_some_and(|first| first & 1 != 0);
+    PAIRS.with_borrow_mut(|pairs| {
+        let pair = pairs[usize::from(unlike)].get_or_insert_with(|| Pair::new(unlike));
+        pair.run(data, false).unwrap_or_else(|text| {
+            // Once more, to see in which block memory differs first.
+            let text = Pair::new(unlike).run(data, true).err().unwrap_or(text);
+            panic!("the engines differ, unlike: {unlike}\n{text}");
+        })
+    })
+}
+
+/// One byte for the translator, two for the processor's mode, then blocks.
+pub fn run(data: &[u8]) {
+    blocks(data);
+}
