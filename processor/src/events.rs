@@ -17,7 +17,7 @@ impl Cpu {
     /// The earliest virtual time at which this processor's own timers want attention.
     pub fn next_deadline(&self) -> u64 {
         let apic = self.apic.next_deadline(self.moment()).unwrap_or(u64::MAX);
-        apic.min(self.vmx_deadline())
+        apic.min(self.vmx_deadline()).min(self.counters_deadline())
     }
 
     /// Time `now` is not before `next_deadline`: timers act. True when one did.
@@ -27,6 +27,7 @@ impl Cpu {
         }
         self.apic.advance(self.moment());
         self.vmx_deadline_reached();
+        self.settle_running_counters();
         self.attention |= attention::EVENT | attention::DEADLINE;
         true
     }

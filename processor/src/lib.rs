@@ -14,6 +14,7 @@ pub mod integer;
 pub mod memory;
 pub mod models;
 pub mod observe;
+pub mod performance;
 pub mod run;
 pub mod segment;
 pub mod simd;

@@ -155,6 +155,7 @@ impl Cpu {
         let mut limit = until;
         loop {
             if self.attention != 0 {
+                self.settle_running_counters();
                 if self.attention & attention::CODE_WRITTEN != 0 || self.ram.code_was_written() {
                     self.attention &= !attention::CODE_WRITTEN;
                     code.drop_written(&self.ram);

@@ -178,6 +178,7 @@ impl Cpu {
         let slow =
             self.cpl == 3 && self.rflags & flags::AC != 0 && self.cr0 & CR0_AM != 0 || self.data_breakpoints_enabled();
         self.tlb.select(key, class, slow);
+        self.counters_see_cpl();
         if self.cr4 & CR4_CET != 0 || self.cet != CetCode::Off {
             self.cet_changed();
         }

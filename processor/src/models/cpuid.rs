@@ -97,6 +97,7 @@ impl Model {
                 }
                 result
             }
+            leaf::PERFMON if self.has(Feature::PDCM) => crate::performance::LEAF,
             leaf::TOPOLOGY | leaf::TOPOLOGY_V2 => topology(subleaf, context),
             leaf::XSAVE => self.xsave(subleaf, context),
             leaf::TSC => [1, (TSC_HZ / CRYSTAL_HZ) as u32, CRYSTAL_HZ as u32, 0],

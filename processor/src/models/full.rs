@@ -19,10 +19,11 @@ pub(super) const MODEL: Model = Model {
 };
 
 /// What came after the Ice Lake server.
-const FEATURES: FeatureSet = icelake_server::MODEL.features.with(&[CET_SS, CET_IBT, CET_SSS, PKS]);
+const FEATURES: FeatureSet = icelake_server::MODEL.features.with(&[PDCM, CET_SS, CET_IBT, CET_SSS, PKS]);
 
 /// What the Ice Lake server does not have.
 const VT_X: VmxFeatureSet = icelake_server::MODEL.vmx.with(&[
+    VmxFeature::LoadPerfGlobalCtrl,
     VmxFeature::LoadCet,
     VmxFeature::LoadPkrs,
     VmxFeature::AnyErrorCode,

@@ -46,12 +46,13 @@ impl Model {
     #[must_use]
     pub fn reset_msrs(&self) -> ResetMsrs {
         let monitor = if self.has(Feature::MONITOR) { MiscEnable::MONITOR } else { 0 };
+        let perfmon = if self.has(Feature::PDCM) { MiscEnable::PERFMON } else { 0 };
         let execute_disable = if self.has(Feature::NX) { MiscEnable::XD_DISABLE } else { 0 };
         // Power, heat and the front-side bus are not modelled: their controls can be written and read.
         let storage = MiscEnable::THERMAL_CONTROL | MiscEnable::ENHANCED_SPEEDSTEP | MiscEnable::XTPR_DISABLE;
         ResetMsrs {
             feature_control: self.has(Feature::VMX).then_some(FeatureControl::LOCK | FeatureControl::VMX_OUTSIDE_SMX),
-            misc_enable: MiscEnable::FAST_STRING | MiscEnable::BTS_UNAVAILABLE | MiscEnable::PEBS_UNAVAILABLE | monitor,
+            misc_enable: MiscEnable::FAST_STRING | MiscEnable::BTS_UNAVAILABLE | MiscEnable::PEBS_UNAVAILABLE | monitor | perfmon,
             misc_enable_writable: MiscEnable::FAST_STRING
                 | MiscEnable::LIMIT_CPUID
                 | monitor

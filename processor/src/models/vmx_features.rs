@@ -92,7 +92,7 @@ features! {
     LoadEfer "load-efer" { entry: Entry::LOAD_EFER, exit: Exit::LOAD_EFER | Exit::SAVE_EFER } [] []
         "IA32_EFER saved and loaded";
     LoadPerfGlobalCtrl "load-perf-global-ctrl"
-        { entry: Entry::LOAD_PERF_GLOBAL_CTRL, exit: Exit::LOAD_PERF_GLOBAL_CTRL | Exit::SAVE_PERF_GLOBAL_CTRL } [] []
+        { entry: Entry::LOAD_PERF_GLOBAL_CTRL, exit: Exit::LOAD_PERF_GLOBAL_CTRL | Exit::SAVE_PERF_GLOBAL_CTRL } [] [PDCM]
         "IA32_PERF_GLOBAL_CTRL saved and loaded";
     LoadBndcfgs "load-bndcfgs" { entry: Entry::LOAD_BNDCFGS, exit: Exit::CLEAR_BNDCFGS } [] [MPX]
         "IA32_BNDCFGS loaded and cleared";

@@ -79,11 +79,13 @@ fn rdpid(cpu: &mut Cpu, op: &Op) -> Exec {
     Ok(())
 }
 
-/// No model has performance counters: every counter number is wrong.
 fn rdpmc(cpu: &mut Cpu, op: &Op) -> Exec {
     if cpu.cpl != 0 && cpu.cr4 & Cr4::PCE == 0 {
         return Err(cpu.general_protection(0));
     }
     cpu.intercept(Some(op), Intercept::Rdpmc)?;
-    Err(cpu.general_protection(0))
+    cpu.require_exact()?;
+    let Some(value) = cpu.performance_counter(cpu.regs[RCX] as u32) else { return Err(cpu.general_protection(0)) };
+    cpu.set_edx_eax(value);
+    Ok(())
 }

@@ -42,7 +42,7 @@ pub fn register(table: &mut Table) {
     xsave::register(table);
 }
 
-use crate::apic::{Acceptance, Effect, InterruptMessage, Moment};
+use crate::apic::{Acceptance, Effect, InterruptMessage, LocalSource, Moment};
 use crate::cpu::Cpu;
 use crate::models::frequency::TSC_TICKS_PER_NS;
 use crate::run::{Activity, attention};
@@ -77,6 +77,12 @@ impl Cpu {
     /// Drives the NMI line.
     pub fn set_nmi_pin(&mut self, level: bool) {
         let acceptance = self.apic.set_lint1(level);
+        self.accepted(acceptance);
+    }
+
+    /// A source of the local APIC fires.
+    pub(crate) fn raise_local(&mut self, source: LocalSource) {
+        let acceptance = self.apic.raise(source);
         self.accepted(acceptance);
     }
 

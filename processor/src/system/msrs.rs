@@ -8,6 +8,7 @@ use crate::last;
 use crate::models::frequency::TSC_TICKS_PER_NS;
 use crate::models::{MCG_BANKS, MTRR_VARIABLE_RANGES, Model};
 use crate::observe::Happening;
+use crate::performance::Performance;
 use crate::segment::{FS, GS};
 use crate::trap::Exec;
 use iced_x86::Code;
@@ -85,6 +86,8 @@ pub struct Msrs {
     pub bios_sign_id: u64,
     /// IA32_MCG_STATUS.
     pub mcg_status: u64,
+    /// Performance monitoring.
+    pub performance: Performance,
     /// CTL, STATUS, ADDR and MISC of each machine-check bank.
     pub machine_check: [[u64; 4]; MCG_BANKS],
 }
@@ -99,6 +102,7 @@ impl Msrs {
             misc_enable: reset.misc_enable,
             feature_control: reset.feature_control.unwrap_or(0),
             bios_sign_id: reset.bios_sign_id,
+            performance: Performance::reset(model),
             ..Self::default()
         }
     }
@@ -120,7 +124,10 @@ pub(super) fn register(table: &mut Table) {
 const PKG_CST_LOCK: u64 = 1 << 15;
 
 /// Bits of IA32_DEBUGCTL that can be set.
-pub(crate) const DEBUGCTL_WRITABLE: u64 = DebugCtl::LBR | DebugCtl::BTF;
+pub(crate) fn debugctl_writable(model: &Model) -> u64 {
+    const FREEZE: u64 = DebugCtl::FREEZE_LBRS_ON_PMI | DebugCtl::FREEZE_PERFMON_ON_PMI;
+    DebugCtl::LBR | DebugCtl::BTF | if model.has(Feature::PDCM) { FREEZE } else { 0 }
+}
 
 fn rdmsr(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
@@ -269,7 +276,7 @@ impl Cpu {
             msr::GS_BASE => self.segs[GS].base,
             msr::KERNEL_GS_BASE => msrs.kernel_gs_base,
             msr::TSC_AUX if has(Feature::RDTSCP) || has(Feature::RDPID) => msrs.tsc_aux,
-            _ => return None,
+            _ => return self.read_performance_msr(number),
         })
     }
 
@@ -319,7 +326,7 @@ impl Cpu {
                 }
             }
             msr::DEBUGCTL => {
-                if value & !DEBUGCTL_WRITABLE != 0 {
+                if value & !debugctl_writable(&self.model) != 0 {
                     return false;
                 }
                 self.msrs.debugctl = value;
@@ -377,7 +384,7 @@ impl Cpu {
                 }
                 self.msrs.tsc_aux = value;
             }
-            _ => return false,
+            _ => return self.write_performance_msr(number, value),
         }
         true
     }

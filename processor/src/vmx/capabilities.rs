@@ -5,6 +5,7 @@
 use super::fields::{self, FieldSet};
 use super::vmcs;
 use crate::models::{Model, VmxBits};
+use crate::performance;
 use spec::vmx::capability::{ControlCapability, EptVpidCap, basic, misc};
 use spec::vmx::{
     AccessType, EntryControls as Entry, ExitControls as Exit, PinBasedControls as Pin, PrimaryControls as Primary,
@@ -65,6 +66,10 @@ pub struct VmxCapabilities {
     pub cr4_fixed1: u64,
     /// Bits of IA32_EFER that can be set.
     pub efer: u64,
+    /// Bits of IA32_DEBUGCTL that can be set.
+    pub debugctl: u64,
+    /// Bits of IA32_PERF_GLOBAL_CTRL that can be set.
+    pub perf_global_ctrl: u64,
     /// Bits of IA32_S_CET that can be set.
     pub cet: u64,
     /// Width of physical addresses.
@@ -100,6 +105,8 @@ impl VmxCapabilities {
             cr4_fixed0: Cr4::VMXE,
             cr4_fixed1: model.cr4_supported(),
             efer: model.efer_supported(),
+            debugctl: crate::system::msrs::debugctl_writable(model),
+            perf_global_ctrl: performance::global_control_bits(model),
             cet: crate::cet::control_bits(model),
             physical_bits: model.physical_bits,
             linear_bits: model.linear_bits(),

@@ -3,7 +3,7 @@
 use super::tests::Host;
 use crate::models::Model;
 use spec::vmx::{EntryControls, ExitControls, ExitReason, VmcsField as F};
-use spec::x86::{CetControl, Cr0, Cr4};
+use spec::x86::{CetControl, Cr0, Cr4, msr};
 
 const CPUID: &[u8] = &[0x0f, 0xa2];
 
@@ -64,4 +64,23 @@ fn a_guest_that_waits_for_endbranch_goes_on_waiting_after_an_exit() {
     assert_eq!((host.get(F::EXIT_INTERRUPTION_INFO), host.get(F::EXIT_INTERRUPTION_ERROR_CODE)), (0x8000_0b15, 3));
     assert_eq!(host.enter(&[0xf3, 0x0f, 0x1e, 0xfa, 0x0f, 0xa2], 5), Some(ExitReason::Cpuid)); // endbr64; cpuid
     assert_eq!(host.get(F::GUEST_S_CET), CetControl::ENDBR_EN);
+}
+
+#[test]
+fn perf_global_ctrl_is_loaded_and_saved_by_its_controls() {
+    let mut host = host();
+    let control = |host: &mut Host| host.machine.cpu.read_msr(msr::PERF_GLOBAL_CTRL);
+    host.set(F::GUEST_PERF_GLOBAL_CTRL, 1 << 32);
+    host.set(F::HOST_PERF_GLOBAL_CTRL, 2);
+    assert_eq!(host.enter(CPUID, 5), Some(ExitReason::Cpuid));
+    assert_eq!((host.get(F::GUEST_PERF_GLOBAL_CTRL), control(&mut host)), (1 << 32, Some(0xf)));
+    host.add(F::ENTRY_CONTROLS, EntryControls::LOAD_PERF_GLOBAL_CTRL);
+    host.add(F::EXIT_CONTROLS, ExitControls::LOAD_PERF_GLOBAL_CTRL);
+    assert_eq!(host.enter(CPUID, 5), Some(ExitReason::Cpuid));
+    assert_eq!((host.get(F::GUEST_PERF_GLOBAL_CTRL), control(&mut host)), (1 << 32, Some(2)));
+    host.set(F::GUEST_PERF_GLOBAL_CTRL, 4);
+    host.set(F::ENTRY_CONTROLS, host.get(F::ENTRY_CONTROLS) & !u64::from(EntryControls::LOAD_PERF_GLOBAL_CTRL));
+    host.add(F::EXIT_CONTROLS, ExitControls::SAVE_PERF_GLOBAL_CTRL);
+    assert_eq!(host.enter(CPUID, 5), Some(ExitReason::Cpuid));
+    assert_eq!(host.get(F::GUEST_PERF_GLOBAL_CTRL), 2);
 }

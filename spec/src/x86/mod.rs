@@ -10,6 +10,7 @@ pub mod exceptions;
 pub mod gates;
 pub mod msr;
 pub mod paging;
+pub mod performance;
 pub mod rflags;
 pub mod tss;
 

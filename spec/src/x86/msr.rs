@@ -97,6 +97,7 @@ msrs! {
     VMX_VMFUNC = 0x491, "IA32_VMX_VMFUNC.";
     VMX_PROCBASED_CTLS3 = 0x492, "IA32_VMX_PROCBASED_CTLS3.";
     VMX_EXIT_CTLS2 = 0x493, "IA32_VMX_EXIT_CTLS2.";
+    A_PMC0 = 0x4c1, "IA32_A_PMC0: general performance counter 0, written in full width; 1 to 7 follow.";
     DS_AREA = 0x600, "IA32_DS_AREA.";
     RTIT_CTL = 0x570, "IA32_RTIT_CTL.";
     RAPL_POWER_UNIT = 0x606, "MSR_RAPL_POWER_UNIT.";

@@ -9,7 +9,7 @@ use spec::vmx::{
     ActivityState, EntryControls as Entry, Interruptibility, PinBasedControls as Pin, PrimaryControls as Primary,
     SecondaryControls as Secondary, VmcsField as Field,
 };
-use spec::x86::{Cr0, Cr4, Dr7, Efer};
+use spec::x86::{Cr0, Cr4, Dr7, Efer, msr};
 
 /// The field `n` places after `first`, for runs of fields in the order ES, CS, SS, DS, FS, GS, LDTR, TR.
 pub(in crate::vmx) const fn nth(first: Field, n: usize) -> Field {
@@ -63,6 +63,9 @@ impl Cpu {
             self.msrs.s_cet = get(self, Field::GUEST_S_CET);
             self.msrs.interrupt_ssp_table = get(self, Field::GUEST_INTERRUPT_SSP_TABLE);
             self.ssp = get(self, Field::GUEST_SSP);
+        }
+        if entry.has(Entry::LOAD_PERF_GLOBAL_CTRL) {
+            self.write_performance_msr(msr::PERF_GLOBAL_CTRL, get(self, Field::GUEST_PERF_GLOBAL_CTRL));
         }
         if entry.has(Entry::LOAD_PKRS) {
             self.msrs.pkrs = get(self, Field::GUEST_PKRS) as u32;

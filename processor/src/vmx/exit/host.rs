@@ -11,7 +11,7 @@ use crate::vmx::msr_list;
 use crate::vmx::vmcs::ABORT_OFFSET;
 use spec::vmx::{ExitControls as Exit, SecondaryControls as Secondary, VmcsField as Field};
 use spec::x86::descriptors::{AccessRights as Rights, system_type};
-use spec::x86::{Cr0, Cr3, Cr4, Dr7, Efer};
+use spec::x86::{Cr0, Cr3, Cr4, Dr7, Efer, msr};
 
 /// VMX-abort indicators (SDM Vol. 3C, 28.7).
 pub(super) mod abort {
@@ -63,6 +63,9 @@ impl Cpu {
             self.msrs.s_cet = get(self, Field::HOST_S_CET);
             self.msrs.interrupt_ssp_table = get(self, Field::HOST_INTERRUPT_SSP_TABLE);
             self.ssp = get(self, Field::HOST_SSP);
+        }
+        if exit.has(Exit::LOAD_PERF_GLOBAL_CTRL) {
+            self.write_performance_msr(msr::PERF_GLOBAL_CTRL, get(self, Field::HOST_PERF_GLOBAL_CTRL));
         }
         if exit.has(Exit::LOAD_PKRS) {
             self.msrs.pkrs = get(self, Field::HOST_PKRS) as u32;

@@ -11,7 +11,7 @@ use spec::vmx::{
     PinBasedControls as Pin, SecondaryControls as Secondary, VmcsField as Field,
 };
 use spec::x86::descriptors::AccessRights;
-use spec::x86::{Cr0, Cr4, Dr6, Efer, Rflags};
+use spec::x86::{Cr0, Cr4, Dr6, Efer, Rflags, msr};
 
 impl Cpu {
     fn save_segment(&mut self, n: usize, segment: Segment) {
@@ -28,7 +28,12 @@ impl Cpu {
     pub(super) fn save_guest(&mut self, resume: bool) {
         let controls = self.vmx.controls;
         let rflags = self.rflags() & !Rflags::RF | if resume { Rflags::RF } else { 0 };
+        let perf_global_ctrl =
+            controls.exit.has(Exit::SAVE_PERF_GLOBAL_CTRL).then(|| self.read_performance_msr(msr::PERF_GLOBAL_CTRL));
         let mut set = |field, value| self.vmx.vmcs.set(field, value);
+        if let Some(value) = perf_global_ctrl.flatten() {
+            set(Field::GUEST_PERF_GLOBAL_CTRL, value);
+        }
         set(Field::GUEST_CR0, self.cr0);
         set(Field::GUEST_CR3, self.cr3);
         set(Field::GUEST_CR4, self.cr4);

@@ -1,7 +1,6 @@
 //! Checks on the guest-state area but for the segment registers (SDM Vol. 3C, 27.3.1.1 and 27.3.1.3 to 27.3.1.6).
 
 use super::{Checked, View};
-use crate::system::msrs::DEBUGCTL_WRITABLE;
 use crate::vmx::FailedCheck;
 use crate::vmx::vmcs::{NO_POINTER, REVISION};
 use spec::vmx::capability::misc;
@@ -38,7 +37,7 @@ impl View<'_> {
         self.require(wp, Check::GuestCetNeedsWp, Field::GUEST_CR4)?;
         let load_debug = self.entry.has(Entry::LOAD_DEBUG_CONTROLS);
         if load_debug {
-            let valid = self.get(Field::GUEST_DEBUGCTL) & !DEBUGCTL_WRITABLE == 0;
+            let valid = self.get(Field::GUEST_DEBUGCTL) & !c.debugctl == 0;
             self.require(valid, Check::GuestDebugctl, Field::GUEST_DEBUGCTL)?;
         }
         if self.is_long_guest() {
@@ -71,6 +70,10 @@ impl View<'_> {
             self.require(valid, Check::GuestCet, Field::GUEST_S_CET)?;
             let table = Field::GUEST_INTERRUPT_SSP_TABLE;
             self.require(self.is_canonical(self.get(table)), Check::GuestCet, table)?;
+        }
+        if self.entry.has(Entry::LOAD_PERF_GLOBAL_CTRL) {
+            let field = Field::GUEST_PERF_GLOBAL_CTRL;
+            self.require(self.get(field) & !c.perf_global_ctrl == 0, Check::GuestPerfGlobalCtrl, field)?;
         }
         if self.entry.has(Entry::LOAD_PKRS) {
             self.require(self.get(Field::GUEST_PKRS) >> 32 == 0, Check::GuestPkrs, Field::GUEST_PKRS)?;

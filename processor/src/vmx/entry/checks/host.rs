@@ -40,6 +40,10 @@ impl View<'_> {
             let table = Field::HOST_INTERRUPT_SSP_TABLE;
             self.require(self.is_canonical(self.get(table)), Check::HostCet, table)?;
         }
+        if self.exit.has(Exit::LOAD_PERF_GLOBAL_CTRL) {
+            let field = Field::HOST_PERF_GLOBAL_CTRL;
+            self.require(self.get(field) & !c.perf_global_ctrl == 0, Check::HostPerfGlobalCtrl, field)?;
+        }
         if self.exit.has(Exit::LOAD_PKRS) {
             self.require(self.get(Field::HOST_PKRS) >> 32 == 0, Check::HostPkrs, Field::HOST_PKRS)?;
         }
