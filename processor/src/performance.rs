@@ -26,7 +26,7 @@ const FIXED: usize = 3;
 const WIDTH: u32 = 48;
 const COUNTER: u64 = (1 << WIDTH) - 1;
 /// The bits of IA32_PERF_GLOBAL_CTRL that exist.
-const GLOBAL: u64 = (1 << GENERAL) - 1 | ((1 << FIXED) - 1) << 32;
+const GLOBAL: u64 = ((1 << GENERAL) - 1) | ((1 << FIXED) - 1) << 32;
 /// The bits of IA32_PERFEVTSELx that exist: ANY_THREAD came with version 3.
 const SELECT: u64 = 0xffff_ffff & !EventSelect::ANY_THREAD;
 /// The bits of a counter in IA32_FIXED_CTR_CTRL that exist.

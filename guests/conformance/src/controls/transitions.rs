@@ -67,6 +67,11 @@ pub(super) const CASES: &[ControlCase] = &[
     ),
     exit(X::LOAD_CET_STATE, &[Set(F::HOST_S_CET, 1)], Effect::Seen(|trial, on| host_msr(trial, on, msr::S_CET, 1))),
     exit(X::LOAD_PKRS, &[Set(F::HOST_PKRS, 4)], Effect::Seen(|trial, on| host_msr(trial, on, msr::PKRS, 4))),
+    exit(
+        X::SAVE_PERF_GLOBAL_CTRL,
+        &[MSR_BITMAPS, Register(RCX, msr::PERF_GLOBAL_CTRL as u64), Register(RAX, 1), Register(RDX, 0)],
+        Effect::Seen(save_perf_global_ctrl),
+    ),
     exit(X::ACTIVATE_SECONDARY_CONTROLS, &[Unsupported(F::SECONDARY_EXIT_CONTROLS)], Effect::Seen(checked)),
     entry(N::LOAD_DEBUG_CONTROLS, &[Set(F::GUEST_DR7, 0x408)], Effect::Seen(load_debug)),
     entry(N::IA32E_MODE_GUEST, &[Register(RAX, 10)], Effect::Seen(ia32e_mode)).on(Base::Pae),
@@ -146,6 +151,12 @@ fn save_pat(trial: &mut Trial, on: bool) -> Verdict {
 fn save_efer(trial: &mut Trial, on: bool) -> Verdict {
     let outcome = to_the_end(trial, code::wrmsr)?;
     expect(vmx::read(F::GUEST_EFER) == if on { 0x501 } else { 0 }, "EFER in the VMCS is another", outcome)
+}
+
+fn save_perf_global_ctrl(trial: &mut Trial, on: bool) -> Verdict {
+    let outcome = to_the_end(trial, code::wrmsr)?;
+    let saved = vmx::read(F::GUEST_PERF_GLOBAL_CTRL);
+    expect(saved == u64::from(on), "IA32_PERF_GLOBAL_CTRL in the VMCS is another", outcome)
 }
 
 fn load_host_efer(trial: &mut Trial, on: bool) -> Verdict {
