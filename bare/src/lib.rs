@@ -4,7 +4,7 @@
 //!
 //! A program is a `no_std` binary that says [`program!`] with its main function. It is linked with `link.ld` of this crate, in a
 //! profile with `panic = "abort"`; the crate `image` does both. All `unsafe` is in [`boot`], [`cpu`], [`memory`], [`multiboot`],
-//! [`processors`], `builtins` and [`vmx::instructions`].
+//! [`processors`], `builtins`, [`vmx::instructions`] and [`vmx::legacy`].
 #![no_std]
 
 pub mod boot;

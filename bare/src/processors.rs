@@ -5,6 +5,7 @@ use crate::boot::{self, selector};
 use crate::{cpu, exceptions, memory};
 use core::arch::{asm, global_asm};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use spec::x86::msr;
 
 /// Processors besides the first that can be started.
 pub const MOST: u32 = 15;
@@ -144,11 +145,13 @@ pub fn start_others(entry: fn(u32, Tables) -> !, expected: Option<u32>) -> u32 {
         // SAFETY: the page is conventional memory that neither the program nor the loader's information takes up.
         unsafe { ((TRAMPOLINE + offset) as *mut u8).write_volatile(start.byte_add(offset as usize).read()) };
     }
-    memory::write_apic(0xf0, 0x1ff);
-    memory::write_apic(0x300, 0xc_4500);
+    if !in_x2apic_mode() {
+        memory::write_apic(0xf0, 0x1ff);
+    }
+    stop_others();
     pause(PATIENCE);
     for _ in 0..2 {
-        memory::write_apic(0x300, 0xc_4600 | (TRAMPOLINE >> 12) as u32);
+        command(0xc_4600 | (TRAMPOLINE >> 12) as u32);
         pause(PATIENCE / 8);
     }
     // SAFETY: an atomic that the start-up code counts up.
@@ -160,6 +163,25 @@ pub fn start_others(entry: fn(u32, Tables) -> !, expected: Option<u32>) -> u32 {
             return count().min(MOST);
         }
         came = count();
+    }
+}
+
+/// Sends every other processor INIT, after which it waits for a start-up IPI.
+pub fn stop_others() {
+    command(0xc_4500);
+}
+
+fn in_x2apic_mode() -> bool {
+    const X2APIC: u64 = 1 << 10;
+    cpu::read_msr(msr::APIC_BASE).unwrap_or(0) & X2APIC != 0
+}
+
+/// Writes the interrupt command register.
+fn command(value: u32) {
+    if in_x2apic_mode() {
+        let _ = cpu::write_msr(msr::X2APIC_FIRST + 0x30, u64::from(value));
+    } else {
+        memory::write_apic(0x300, value);
     }
 }
 

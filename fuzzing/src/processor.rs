@@ -7,6 +7,7 @@ use processor::decode::announced::announces;
 use processor::decode::cache::CodeCache;
 use processor::memory::map::{MemoryMap, MemoryRegion};
 use processor::memory::ram::GuestRam;
+use processor::models::Model;
 use processor::segment::{self, Segment};
 use processor::{Bus, Cpu, RunExit};
 use std::sync::Arc;
@@ -85,11 +86,17 @@ struct Outcome {
 impl Machine {
     /// A machine that stands at [`CODE`] in mode `start`, with descriptor tables, page tables and a handler for exceptions.
     pub fn new(start: Start) -> Self {
+        Self::with_model(start, Model::default_model())
+    }
+
+    /// The same with a processor of `model`.
+    pub fn with_model(start: Start, model: Model) -> Self {
         let ram = Arc::new(GuestRam::new(MEMORY));
         let region = MemoryRegion { base: 0, length: MEMORY, offset: 0, writable: true };
         let map = Arc::new(MemoryMap { regions: vec![region] });
         let cpu = Cpu::new(0, Arc::clone(&ram), map, Box::new(Nothing));
-        let model = Arc::clone(&cpu.model);
+        let model = Arc::new(model);
+        let cpu = cpu.with_model(Arc::clone(&model), 1);
         let code = CodeCache::new(|feature| announces(&model, feature));
         let mut machine = Self { cpu, ram, code };
         machine.write_tables(start);

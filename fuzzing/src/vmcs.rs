@@ -4,16 +4,28 @@ use crate::generate::Random;
 use crate::input::Input;
 use crate::processor::{CODE, Machine, STACK, Start};
 use processor::cpu::Cpu;
+use processor::models::Model;
 use processor::segment::Segment;
+use processor::vmx::Vmcs;
 use processor::vmx::vmcs::REVISION;
 use spec::vmx::exit_reason::exit_reason_flags;
-use spec::vmx::{EntryControls, ExitControls, FieldType, PrimaryControls, SecondaryControls, VmcsField as F, Width};
+use spec::vmx::{
+    EntryControls, ExitControls, ExitReason, FieldType, PrimaryControls, SecondaryControls, VmcsField as F, Width,
+};
+use spec::x86::{Cr0, Cr4, Efer};
+use std::sync::LazyLock;
 
 const VMXON_REGION: u64 = 0x3_4000;
 const VMCS_REGION: u64 = 0x3_5000;
 /// Where a guest finds zeroes, and what the valid VMCS's addresses lead to.
 const PAGE: u64 = 0x3_6000;
 const EPT: u64 = 0x3_8000;
+/// Areas of MSRs to load: the first entries can be, the third of the one and the second of the other cannot.
+const ENTRY_MSRS: u64 = 0x3_7000;
+const EXIT_MSRS: u64 = 0x3_7800;
+const KERNEL_GS_BASE: u64 = 0xc000_0102;
+const LSTAR: u64 = 0xc000_0082;
+const FS_BASE: u64 = 0xc000_0100;
 /// Where the host goes on: HLT.
 const HOST: u64 = 0x1_4000;
 const HOST_STACK: u64 = STACK - 0x1000;
@@ -51,14 +63,19 @@ impl State {
 }
 
 /// A processor in VMX operation, with a valid VMCS: a 64-bit guest like the host, with EPT.
-fn machine() -> Machine {
-    let mut machine = Machine::new(Start::Long(0));
+fn machine(model: Model) -> Machine {
+    let mut machine = Machine::with_model(Start::Long(0), model);
     let ram = &machine.ram;
     for region in [VMXON_REGION, VMCS_REGION] {
         ram.write(region, &REVISION.to_le_bytes());
     }
     ram.write(EPT, &((EPT + 0x1000) | 7).to_le_bytes());
     ram.write(EPT + 0x1000, &0xb7u64.to_le_bytes());
+    for (area, numbers) in [(ENTRY_MSRS, &[KERNEL_GS_BASE, LSTAR, FS_BASE]), (EXIT_MSRS, &[LSTAR, FS_BASE, LSTAR])] {
+        for (at, number) in (area..).step_by(16).zip(numbers) {
+            ram.write(at, &number.to_le_bytes());
+        }
+    }
     ram.write(CODE, VMLAUNCH);
     ram.write(HOST, &[0xf4]);
     let cpu = &mut machine.cpu;
@@ -85,6 +102,9 @@ fn machine() -> Machine {
         (F::IO_BITMAP_B, PAGE),
         (F::MSR_BITMAPS, PAGE),
         (F::VIRTUAL_APIC_ADDRESS, PAGE),
+        (F::ENTRY_MSR_LOAD_ADDRESS, ENTRY_MSRS),
+        (F::EXIT_MSR_LOAD_ADDRESS, EXIT_MSRS),
+        (F::EXIT_MSR_STORE_ADDRESS, PAGE),
         (F::HOST_CR0, cpu.cr0),
         (F::GUEST_CR0, cpu.cr0),
         (F::HOST_CR3, cpu.cr3),
@@ -137,13 +157,20 @@ fn cut(field: F, value: u64) -> u64 {
     }
 }
 
-/// One byte that chooses (0: every field from the seed that follows; else single fields), then for each field two bytes that name it, one
+/// The model with everything.
+fn full() -> Model {
+    static FULL: LazyLock<Model> = LazyLock::new(|| Model::named("full").unwrap_or_else(|_| Model::default_model()));
+    FULL.clone()
+}
+
+/// One byte that chooses (bit 1: the model `full`; the others 0: every field from the seed that follows; else single fields), then for each field two bytes that name it, one
 /// that says how it changes, and the value.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
-    let mut machine = machine();
+    let kind = input.byte();
+    let mut machine = machine(if kind & 2 == 0 { Model::default_model() } else { full() });
     let vmcs = &mut machine.cpu.vmx.vmcs;
-    if input.byte() == 0 {
+    if kind & !2 == 0 {
         let mut random = Random::new(input.number(8));
         for (field, _) in F::ALL.iter().filter(|(field, _)| *field != F::EXIT_REASON) {
             vmcs.set(*field, cut(*field, random.draw()));
@@ -215,15 +242,18 @@ fn enter(machine: &mut Machine) {
         // A VMX abort: the host's MSRs could not be loaded.
         return;
     }
-    assert_eq!(cpu.rip, before.get(F::HOST_RIP), "RIP");
-    assert_eq!(cpu.regs[4], before.get(F::HOST_RSP), "RSP");
-    assert_eq!(cpu.rflags() & !0x1_0000, 2, "RFLAGS");
-    assert_eq!(cpu.cr3, before.get(F::HOST_CR3), "CR3");
-    assert_eq!(cpu.dr[7], 0x400, "DR7");
-    assert_eq!(cpu.segs[1].selector, before.get(F::HOST_CS_SELECTOR) as u16, "CS");
-    assert_eq!((cpu.gdtr.base, cpu.gdtr.limit), (before.get(F::HOST_GDTR_BASE), 0xffff), "GDTR");
-    assert_eq!((cpu.idtr.base, cpu.idtr.limit), (before.get(F::HOST_IDTR_BASE), 0xffff), "IDTR");
-    assert_eq!(cpu.tr.base, before.get(F::HOST_TR_BASE), "TR");
+    let qualification = vmcs.get(F::EXIT_QUALIFICATION);
+    if reason & 0xffff == ExitReason::MsrLoading as u64 {
+        let count = before.get(F::ENTRY_MSR_LOAD_COUNT);
+        assert!((1..=count).contains(&qualification), "entry {qualification} of {count} in the MSR area");
+        if before.get(F::ENTRY_MSR_LOAD_ADDRESS) == ENTRY_MSRS {
+            assert_eq!(qualification, 3, "IA32_FS_BASE is the third");
+            assert_eq!(cpu.msrs.kernel_gs_base, 0, "the first entry is loaded");
+        }
+    } else {
+        assert!(matches!(qualification, 0 | 2 | 4), "qualification {qualification}");
+    }
+    host_is_loaded(cpu, &before);
     let general = |state: &State| {
         let mut registers = state.registers;
         registers[4] = 0;
@@ -232,7 +262,67 @@ fn enter(machine: &mut Machine) {
     assert_eq!(general(&State::of(cpu)), general(&state), "general registers");
 }
 
+/// The host state that every VM exit loads, that of a failed entry, too (28.5).
+fn host_is_loaded(cpu: &Cpu, vmcs: &Vmcs) {
+    let host = |field| vmcs.get(field);
+    let exit = ExitControls(vmcs.get32(F::EXIT_CONTROLS));
+    let wide = exit.has(ExitControls::HOST_ADDRESS_SPACE_SIZE);
+    assert_eq!((cpu.rip, cpu.regs[4]), (host(F::HOST_RIP), host(F::HOST_RSP)), "RIP and RSP");
+    assert_eq!(cpu.rflags(), 2, "RFLAGS");
+    let cr0 = Cr0::PE | Cr0::MP | Cr0::EM | Cr0::TS | Cr0::NE | Cr0::WP | Cr0::AM | Cr0::PG;
+    assert_eq!(cpu.cr0 & cr0, host(F::HOST_CR0) & cr0, "CR0");
+    assert_eq!(cpu.cr3, host(F::HOST_CR3), "CR3");
+    let cr4 = host(F::HOST_CR4);
+    assert_eq!(cpu.cr4, if wide { cr4 | Cr4::PAE } else { cr4 & !Cr4::PCIDE }, "CR4");
+    assert_eq!((cpu.dr[7], cpu.cpl), (0x400, 0), "DR7 and CPL");
+    let mode = Efer::LMA | Efer::LME;
+    assert_eq!(cpu.efer & mode, if wide { mode } else { 0 }, "IA32_EFER");
+    for n in 0..6u32 {
+        let (segment, selector) = (cpu.segs[n as usize], host(F(F::HOST_ES_SELECTOR.0 + 2 * n)) as u16);
+        let base = match n {
+            4 => host(F::HOST_FS_BASE),
+            5 => host(F::HOST_GS_BASE),
+            _ => 0,
+        };
+        assert_eq!((segment.selector, segment.base), (selector, base), "segment register {n}");
+        let rights = match (n, wide) {
+            (1, true) => 0xa09b,
+            (1, false) => 0xc09b,
+            (2, false) => 0xc093,
+            _ if selector == 0 => 0x1_0000,
+            _ => 0xc093,
+        };
+        assert_eq!(segment.access & 0x1_f0ff, rights, "access rights of segment register {n}");
+    }
+    assert_eq!((cpu.tr.selector, cpu.tr.base), (host(F::HOST_TR_SELECTOR) as u16, host(F::HOST_TR_BASE)), "TR");
+    assert_eq!((cpu.tr.limit, cpu.tr.access & 0x1_f0ff), (0x67, 0x8b), "TR's limit and access rights");
+    assert_eq!((cpu.ldtr.selector, cpu.ldtr.access & 0x1_0000), (0, 0x1_0000), "LDTR is unusable");
+    assert_eq!((cpu.gdtr.base, cpu.gdtr.limit), (host(F::HOST_GDTR_BASE), 0xffff), "GDTR");
+    assert_eq!((cpu.idtr.base, cpu.idtr.limit), (host(F::HOST_IDTR_BASE), 0xffff), "IDTR");
+    if host(F::EXIT_MSR_LOAD_COUNT) != 0 {
+        return;
+    }
+    assert_eq!(cpu.msrs.debugctl, 0, "IA32_DEBUGCTL");
+    assert_eq!(cpu.msrs.sysenter_cs, host(F::HOST_SYSENTER_CS), "IA32_SYSENTER_CS");
+    assert_eq!(cpu.msrs.sysenter_esp, host(F::HOST_SYSENTER_ESP), "IA32_SYSENTER_ESP");
+    assert_eq!(cpu.msrs.sysenter_eip, host(F::HOST_SYSENTER_EIP), "IA32_SYSENTER_EIP");
+    if exit.has(ExitControls::LOAD_PAT) {
+        assert_eq!(cpu.msrs.pat, host(F::HOST_PAT), "IA32_PAT");
+    }
+    if exit.has(ExitControls::LOAD_EFER) {
+        assert_eq!(cpu.efer, host(F::HOST_EFER), "IA32_EFER");
+    }
+    if exit.has(ExitControls::LOAD_PKRS) {
+        assert_eq!(u64::from(cpu.msrs.pkrs), host(F::HOST_PKRS), "IA32_PKRS");
+    }
+    if exit.has(ExitControls::LOAD_CET_STATE) {
+        assert_eq!((cpu.msrs.s_cet, cpu.ssp), (host(F::HOST_S_CET), host(F::HOST_SSP)), "IA32_S_CET and SSP");
+        assert_eq!(cpu.msrs.interrupt_ssp_table, host(F::HOST_INTERRUPT_SSP_TABLE), "IA32_INTERRUPT_SSP_TABLE_ADDR");
+    }
+}
+
 /// The valid VMCS, and random ones.
 pub fn seeds() -> Vec<Vec<u8>> {
-    vec![vec![1], vec![0, 1, 2, 3, 4, 5, 6, 7, 8], vec![1, 60, 2, 1, 3, 100, 3, 1, 5]]
+    let noise = |kind| vec![kind, 1, 2, 3, 4, 5, 6, 7, 8];
+    vec![vec![1], vec![3], noise(0), noise(2), vec![1, 60, 2, 1, 3, 100, 3, 1, 5]]
 }

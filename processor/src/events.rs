@@ -1,23 +1,30 @@
 //! Between instructions: interrupts, NMI, INIT, start-up, debug traps, timers, in the architecture's order (SDM Vol 3A, 6.9, table 6-2).
 
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, RCX};
 use crate::decode::cache::CodeCache;
 use crate::flags::{self, LateFlags};
 use crate::observe::Happening;
 use crate::run::{Activity, Boundary, RunExit, attention};
 use crate::segment::{self, CS, Segment};
 use crate::system::delivery::{Escalation, escalate};
-use crate::system::event::{Event, Shadow};
+use crate::system::event::{Barren, Event, IterationsLeft, Shadow};
 use crate::trap::Trap;
 use spec::x86::control_registers::Cr0;
 use spec::x86::debug::{BreakCondition, DebugCtl, Dr6, Dr7};
 use spec::x86::exceptions::Vector;
 
+/// Attempts to deliver an event, or one that comes of it, before the run loop is asked whether there is time for more. More than a chain
+/// that ends can have.
+const ATTEMPTS: u32 = 16;
+/// Virtual nanoseconds of an event when there seems to be no end of events, beside that of an instruction: about those of an exception on the
+/// processors modelled.
+const EVENT_TIME: u64 = 200;
+
 impl Cpu {
     /// The earliest virtual time at which this processor's own timers want attention.
     pub fn next_deadline(&self) -> u64 {
         let apic = self.apic.next_deadline(self.moment()).unwrap_or(u64::MAX);
-        apic.min(self.vmx_deadline()).min(self.counters_deadline())
+        apic.min(self.vmx_deadline()).min(self.counters_deadline()).min(self.wait_deadline())
     }
 
     /// Time `now` is not before `next_deadline`: timers act. True when one did.
@@ -42,15 +49,21 @@ impl Cpu {
         if self.activity == Activity::Shutdown && !self.vmx.non_root {
             return Boundary::Leave(RunExit::TripleFault);
         }
-        if self.vmx_emulate_apic_write()
+        let repeats = self.set_rf_between_iterations();
+        if self.retry_delivery()
+            || self.vmx_emulate_apic_write()
             || self.see_to_init()
             || self.vmx_trap_like_exit()
             || self.see_to_debug_trap()
             || self.see_to_interrupts()
         {
             self.attention |= attention::EVENT;
+            self.note_barren_event();
             self.debug_step_done();
             return Boundary::Again;
+        }
+        if repeats && self.dr[7] & Dr7::ENABLES == 0 {
+            self.rflags &= !flags::RF;
         }
         if self.activity != Activity::Active {
             return Boundary::Leave(RunExit::Idle);
@@ -64,7 +77,26 @@ impl Cpu {
         }
         self.single_step(code);
         self.debug_step_done();
-        Boundary::Again
+        Boundary::Stepped
+    }
+
+    /// A repeated string instruction has iterations left at RIP.
+    pub(crate) fn note_iterations_left(&mut self) {
+        let (rip, count, instructions) = (self.rip, self.regs[RCX], self.instructions);
+        self.events.iterations_left = Some(IterationsLeft { rip, count, instructions });
+    }
+
+    /// Between two iterations of a repeated string instruction RF is 1, for whatever event is taken there to save, and so that a breakpoint on
+    /// the instruction counts once (SDM vol. 3B, 18.3.1.1). True when it was not 1 before.
+    fn set_rf_between_iterations(&mut self) -> bool {
+        let Some(left) = self.events.iterations_left.take() else { return false };
+        // Nothing else was run since: a block has fewer instructions than that.
+        let here = left.rip == self.rip && left.count == self.regs[RCX] && self.instructions - left.instructions <= 64;
+        if !here || self.rflags & flags::RF != 0 {
+            return false;
+        }
+        self.rflags |= flags::RF;
+        true
     }
 
     /// Whether the next instruction needs care before or after it.
@@ -90,6 +122,7 @@ impl Cpu {
             let hits = self.code_breakpoint_hits();
             if hits != 0 {
                 self.debug_fault(hits);
+                self.note_barren_event();
                 return;
             }
         }
@@ -217,6 +250,7 @@ impl Cpu {
         self.events.wake_if_masked = false;
         self.monitor.armed = false;
         self.monitor.waiting = false;
+        self.monitor.limit = None;
         self.attention &= !attention::INACTIVE;
     }
 
@@ -295,10 +329,36 @@ impl Cpu {
         self.deliver_or_escalate(Event::exception(vector, error), vectoring);
     }
 
+    /// An event happened. When many have without an instruction between, each counts as one and takes time, so that a guest for which there
+    /// is no end of them ages, too.
+    fn note_barren_event(&mut self) {
+        if self.events.barren.instructions != self.instructions || self.events.barren.count == 0 {
+            self.events.barren = Barren { count: 0, instructions: self.instructions, since: self.now() };
+        }
+        self.events.barren.count = self.events.barren.count.saturating_add(1);
+        if self.events.barren.takes_time() {
+            self.instructions += 1;
+            self.events.barren.instructions = self.instructions;
+            self.idle_time = self.idle_time.wrapping_add(EVENT_TIME);
+            self.vmx_instruction_timeout();
+        }
+    }
+
+    /// Goes on with the event whose delivery raised exceptions without end.
+    fn retry_delivery(&mut self) -> bool {
+        let Some((event, vectoring)) = self.events.retried.take() else { return false };
+        self.deliver_or_escalate(event, vectoring);
+        true
+    }
+
     /// Delivers `event`, and what comes of faults on the way. `vectoring` is the event whose delivery raised it, if one did.
+    ///
+    /// A benign exception in the chain (#AC) makes no double fault (SDM vol. 3A, table 6-5), so there need be no end to it: processors stay in
+    /// it until reset, and recognize no interrupt meanwhile. Here the delivery is given up after some attempts and taken up again by the run
+    /// loop, before anything else.
     pub(crate) fn deliver_or_escalate(&mut self, event: Event, vectoring: Option<Event>) {
         let (mut event, mut vectoring) = (event, vectoring);
-        loop {
+        for _ in 0..ATTEMPTS {
             self.events.interrupted = true;
             if self.vmx_exception_exit(event, vectoring) {
                 return;
@@ -327,6 +387,7 @@ impl Cpu {
                 Trap::RetryExact | Trap::Continue => return,
             }
         }
+        self.events.retried = Some((event, vectoring));
     }
 
     /// The registers that an exception sets when it is not intercepted: CR2; DR6, DR7 and IA32_DEBUGCTL.

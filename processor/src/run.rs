@@ -176,7 +176,11 @@ impl Cpu {
                 if self.attention & !attention::DEADLINE != 0 {
                     match self.between_instructions(code) {
                         Boundary::Go => {}
-                        Boundary::Again => continue,
+                        Boundary::Again if self.events.barren.takes_time() && self.now() >= until => {
+                            return RunExit::Deadline;
+                        }
+                        Boundary::Stepped if self.now() >= until => return RunExit::Deadline,
+                        Boundary::Again | Boundary::Stepped => continue,
                         Boundary::Leave(exit) => return exit,
                     }
                 }
@@ -488,8 +492,14 @@ impl Cpu {
                 self.exact = true;
                 if let Some(block) = code.block(index) {
                     self.events.step_length = block.bytes;
+                    let locks_bus = self.vmx.non_root && self.would_lock_bus(block.ops.first().op());
                     match block.ops.run(self) {
-                        (Stop::Done, _) => self.instructions += 1,
+                        (Stop::Done, _) => {
+                            self.instructions += 1;
+                            if locks_bus {
+                                self.bus_locked();
+                            }
+                        }
                         (Stop::Taken, _) => {}
                         (Stop::Trapped, place) => {
                             self.left(place);
@@ -576,6 +586,8 @@ pub(crate) enum Boundary {
     Go,
     /// Something changed: look again.
     Again,
+    /// An instruction was run on its own: look again.
+    Stepped,
     /// Return from [`Cpu::run`].
     Leave(RunExit),
 }

@@ -4,6 +4,7 @@
 //! [`Hypervisor::enter`] runs the guest until something happens.
 
 pub mod instructions;
+pub mod legacy;
 pub mod state;
 
 use crate::{boot, cpu, memory};
@@ -84,6 +85,12 @@ impl Hypervisor {
                 Entered::Exit(reason)
             }
         }
+    }
+
+    /// VMLAUNCH from protected mode with PAE paging by `table`. The VMCS is clear afterwards.
+    pub fn enter_from_32_bits(&mut self, table: u64) -> Entered {
+        self.launched = false;
+        legacy::enter(self.vmxon_region, self.vmcs_region, table)
     }
 
     /// Whether the next entry is by VMRESUME.

@@ -162,6 +162,10 @@ guest_code! {
     tpause: ".byte 0x66, 0x0f, 0xae, 0xf1";
     /// UMONITOR RDI, UMWAIT ECX.
     umwait: ".byte 0xf2, 0x0f, 0xae, 0xf1";
+    /// PUSH of RAX.
+    push: "push rax";
+    /// IRETQ.
+    iretq: "iretq";
     /// UD2.
     ud2: "ud2";
     /// INT3.

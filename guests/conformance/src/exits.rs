@@ -5,11 +5,13 @@ use crate::change::Change::{
 };
 use crate::change::{HOLE, Obstacle};
 use crate::code::{self, Code};
-use crate::controls::SUB_PAGES;
+use crate::controls::{ENDLESS, SUB_PAGES};
 use crate::report::Report;
+use crate::startup;
 use crate::trial::{Base, Exit, Outcome, Trial};
-use bare::println;
 use bare::vmx::state::Word;
+use bare::{cpu, println};
+use spec::vmx::capability::misc;
 use spec::vmx::ept::EptEntry;
 use spec::vmx::exit_reason::exit_reason_flags;
 use spec::vmx::qualification::{EptViolation, apic_access, cr_access, dr_access, instruction_info as info, io};
@@ -17,7 +19,7 @@ use spec::vmx::{
     ExitControls as X, ExitReason as R, PinBasedControls as P, PrimaryControls as P1, SecondaryControls as P2,
     TertiaryControls as P3, VmcsField as F,
 };
-use spec::x86::Cr4;
+use spec::x86::{Cr4, msr};
 
 /// A guest that causes an exit, and what the exit says.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +37,8 @@ pub struct ExitCase {
     interruption: Option<u64>,
     /// RIP is after the guest's first instruction, not at it.
     trap: bool,
+    /// Another processor sends start-up IPIs meanwhile.
+    started: bool,
 }
 
 /// An exit of the guest's first instruction, whose qualification is 0.
@@ -50,6 +54,7 @@ const fn exit(reason: R, changes: &'static [Change], code: Code) -> ExitCase {
         info: None,
         interruption: None,
         trap: false,
+        started: false,
     }
 }
 
@@ -78,6 +83,10 @@ impl ExitCase {
         Self { interruption: Some(interruption), ..self }
     }
 
+    const fn started(self) -> Self {
+        Self { started: true, ..self }
+    }
+
     const fn trap(self) -> Self {
         Self { trap: true, ..self }
     }
@@ -100,7 +109,6 @@ const fn until(reason: R, word: Word, bit: u64) -> Unraised {
 }
 
 const UNRAISED: &[Unraised] = &[
-    not(R::Sipi, "a start-up IPI comes from another processor"),
     not(R::IoSmi, "only with the dual-monitor treatment of SMIs"),
     not(R::OtherSmi, "only with the dual-monitor treatment of SMIs"),
     not(R::Rsm, "only in SMM; elsewhere RSM is #UD"),
@@ -113,7 +121,6 @@ const UNRAISED: &[Unraised] = &[
     until(R::Loadiwkey, Word::Tertiary, P3::LOADIWKEY_EXITING),
     until(R::EnqcmdPasid, Word::Secondary, P2::PASID_TRANSLATION as u64),
     until(R::EnqcmdsPasid, Word::Secondary, P2::PASID_TRANSLATION as u64),
-    until(R::InstructionTimeout, Word::Secondary, P2::INSTRUCTION_TIMEOUT as u64),
     until(R::Rdmsrlist, Word::Tertiary, P3::ENABLE_MSR_LIST),
     until(R::Wrmsrlist, Word::Tertiary, P3::ENABLE_MSR_LIST),
 ];
@@ -503,10 +510,41 @@ const CASES: &[ExitCase] = &[
     exit(R::Xrstors, XSAVES, code::xrstors).length(3).info(AT_RDI, AT_RDI_MASK),
     exit(R::Umwait, &[WAITPKG, secondary(P2::ENABLE_USER_WAIT), primary(P1::RDTSC_EXITING)], code::umwait)
         .length(4)
-        .masked(!1),
-    exit(R::Tpause, &[WAITPKG, secondary(P2::ENABLE_USER_WAIT), primary(P1::RDTSC_EXITING)], code::tpause).length(4),
+        .masked(!1)
+        .info(1 << info::REGISTER1_SHIFT | 1 << info::OPERAND_SIZE_SHIFT, 0x1878),
+    exit(R::Tpause, &[WAITPKG, secondary(P2::ENABLE_USER_WAIT), primary(P1::RDTSC_EXITING)], code::tpause)
+        .length(4)
+        .info(1 << info::REGISTER1_SHIFT | 1 << info::OPERAND_SIZE_SHIFT, 0x1878),
+    exit(R::InstructionTimeout, ENDLESS_LIMITED, code::push).on(Base::Pae),
+    // An IRET that ends virtual-NMI blocking and then faults: by #PF, by #GP, by an EPT violation.
+    exit(
+        R::ExceptionOrNmi,
+        &[NMIS, NMI_BLOCKED, Set(F::EXCEPTION_BITMAP, 1 << 14), Set(F::GUEST_RSP, 1 << 40)],
+        code::iretq,
+    )
+    .event(0x8000_1b0e)
+    .qualified(1 << 40)
+    .masked(ANY_OF_THE_FRAME),
+    exit(
+        R::ExceptionOrNmi,
+        &[NMIS, NMI_BLOCKED, Set(F::EXCEPTION_BITMAP, 1 << 13), Page(F::GUEST_RSP, 0, 0)],
+        code::iretq,
+    )
+    .event(0x8000_1b0d),
+    exit(R::EptViolation, &[NMIS, NMI_BLOCKED, EPT, Hole(0), Set(F::GUEST_RSP, HOLE)], code::iretq)
+        .qualified(
+            EptViolation::READ | EptViolation::LINEAR_VALID | EptViolation::TRANSLATED | EptViolation::NMI_UNBLOCKING,
+        )
+        .masked(EPT_MASK),
+    // Nothing was blocked.
+    exit(R::ExceptionOrNmi, &[NMIS, Set(F::EXCEPTION_BITMAP, 1 << 14), Set(F::GUEST_RSP, 1 << 40)], code::iretq)
+        .event(0x8000_0b0e)
+        .qualified(1 << 40)
+        .masked(ANY_OF_THE_FRAME),
     // In x2APIC mode so that it comes last: Bochs keeps an INIT signal pending after the exit that it causes.
     exit(R::Init, &[X2apic, MSR_BITMAPS, Register(RCX, 0x830), Register(RAX, INIT_TO_0)], code::wrmsr_nops).trap(),
+    // Comes last, too: Bochs goes on blocking events after that exit.
+    exit(R::Sipi, &[Set(F::GUEST_ACTIVITY_STATE, 3)], code::done).qualified(startup::VECTOR as u64).started(),
     exit(R::BusLock, &[secondary(P2::BUS_LOCK_DETECTION), RegisterPage(RDI, 0, 0x3e)], code::split_lock).trap(),
 ];
 
@@ -535,13 +573,27 @@ const XSAVES: &[Change] = &[
     Register(RDX, 0xffff_ffff),
     RegisterPage(RDI, 0, 0),
 ];
+const NMIS: Change = Or(F::PIN_BASED_CONTROLS, (P::NMI_EXITING | P::VIRTUAL_NMIS) as u64);
+const NMI_BLOCKED: Change = Set(F::GUEST_INTERRUPTIBILITY, 8);
+const ENDLESS_LIMITED: &[Change] = &{
+    let mut changes = [secondary(P2::INSTRUCTION_TIMEOUT); ENDLESS.len() + 1];
+    let mut n = 0;
+    while n < ENDLESS.len() {
+        changes[n + 1] = ENDLESS[n];
+        n += 1;
+    }
+    changes
+};
+/// Which word of its frame IRET reads first is the processor's choice.
+const ANY_OF_THE_FRAME: u64 = !0xff;
 const MONITOR_FEATURE: Change = Feature(1, 0, 2, 3, "MONITOR");
 const WAITPKG: Change = Feature(7, 0, 2, 5, "WAITPKG");
 const NOT_WRITABLE: u64 = crate::trial::EVERYTHING & !EptEntry::WRITE;
 
 /// Runs every case, those in x2APIC mode or the others; INIT after them all.
 pub fn run(trial: &mut Trial, report: &mut Report, x2apic: bool) {
-    for (index, case) in CASES.iter().enumerate().filter(|(_, case)| crate::needs_x2apic(case.changes) == x2apic) {
+    let belongs = |case: &ExitCase| (case.started || crate::needs_x2apic(case.changes)) == x2apic;
+    for (index, case) in CASES.iter().enumerate().filter(|(_, case)| belongs(case)) {
         let number = CASES[..index].iter().filter(|other| other.reason == case.reason).count();
         let name = case.reason.text();
         match run_case(trial, case) {
@@ -578,7 +630,18 @@ fn run_case(trial: &mut Trial, case: &ExitCase) -> Result<Verdict, Obstacle> {
     if case.base != Base::Real {
         trial.guest_code(case.code);
     }
+    if case.started {
+        if cpu::read_msr(msr::VMX_MISC).unwrap_or(0) & misc::ACTIVITY_WAIT_FOR_SIPI == 0 {
+            return Err(Obstacle::Missing("activity state wait-for-SIPI"));
+        }
+        if !startup::begin() {
+            return Err(Obstacle::Missing("a second processor"));
+        }
+    }
     let outcome = trial.enter();
+    if case.started {
+        startup::end();
+    }
     let Outcome::Exit(exit) = outcome else { return Ok(Err(("no exit", outcome))) };
     Ok(check(case, &exit).map_err(|what| (what, outcome)))
 }

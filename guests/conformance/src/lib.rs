@@ -7,6 +7,7 @@
 //! | `exits` | for each basic exit reason, guests that cause it, with what the exit says |
 //! | `controls` | for each control, its effect when it is 1 and when it is 0 |
 //! | `code` | the guests' instructions |
+//! | `startup` | start-up IPIs from a second processor |
 //!
 //! Each case is one line on the console: `ok`, `FAIL` or `skip`, its name, and what was wrong or missing.
 #![no_std]
@@ -17,6 +18,7 @@ pub mod code;
 pub mod controls;
 pub mod exits;
 pub mod report;
+pub mod startup;
 pub mod trial;
 
 use bare::{multiboot, println};

@@ -34,6 +34,8 @@ pub enum Base {
     V86,
     /// Real-address mode, an unrestricted guest.
     Real,
+    /// As [`Base::Pae`], and the hypervisor is in that mode, too.
+    Legacy,
 }
 
 /// What a VM exit said.
@@ -166,6 +168,7 @@ pub struct Trial {
     pub ept_directory: u64,
     /// The guest's general registers, before and after.
     pub registers: Registers,
+    base: Base,
     cr0: u64,
     cr4: u64,
     /// The local APIC stays in x2APIC mode once it is: not every processor gets it out again.
@@ -203,6 +206,7 @@ impl Trial {
             eptp,
             ept_directory,
             registers: [0; 16],
+            base: Base::Long,
             cr0: cpu::read_cr0(),
             cr4: cpu::read_cr4(),
             keeps_x2apic: false,
@@ -217,6 +221,7 @@ impl Trial {
     /// Why there is no guest in this mode.
     pub fn prepare(&mut self, base: Base) -> Result<(), Obstacle> {
         self.restore_host();
+        self.base = base;
         self.registers = [0; 16];
         (0..SCRATCH_PAGES).for_each(|page| memory::fill(crate::change::scratch(self.scratch, page), 0));
         memory::fill(self.zero, 0);
@@ -239,7 +244,10 @@ impl Trial {
         vmx::write(Field::PIN_BASED_CONTROLS, vmx::read(Field::PIN_BASED_CONTROLS) | timer & Word::Pin.limits().1);
         match base {
             Base::Long => Ok(()),
-            Base::Pae => {
+            Base::Pae | Base::Legacy => {
+                if base == Base::Legacy {
+                    vmx::legacy::write_host(self.pae_table);
+                }
                 self.leave_ia32e();
                 vmx::write(Field::GUEST_CS_ACCESS_RIGHTS, CODE32);
                 Ok(())
@@ -340,7 +348,11 @@ impl Trial {
 
     /// Enters the guest.
     pub fn enter(&mut self) -> Outcome {
-        match self.hypervisor.enter(&mut self.registers) {
+        let entered = match self.base {
+            Base::Legacy => self.hypervisor.enter_from_32_bits(self.pae_table),
+            _ => self.hypervisor.enter(&mut self.registers),
+        };
+        match entered {
             Entered::Failed(failure) => Outcome::Failed(failure),
             Entered::Exit(reason) => Outcome::Exit(Exit::read(reason)),
         }

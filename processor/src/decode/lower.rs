@@ -4,7 +4,7 @@ use super::op::{ADDRESS_16, ADDRESS_32, HIGH_BYTE, LEGACY_ADDRESS, LOCK, MEMORY_
 use super::table::Entry;
 use crate::cpu::{RIP_BASE_REG, ZERO_REG};
 use crate::segment;
-use iced_x86::{EncodingKind, Instruction, OpKind, Register};
+use iced_x86::{Code, EncodingKind, Instruction, OpKind, Register};
 
 /// The slot number of a register operand: general registers 0..16 (with [`HIGH_BYTE`] for AH…BH), segment, vector, mask, control and
 /// debug registers by their own number, ST(i) and MMi by theirs.
@@ -93,7 +93,16 @@ pub fn lower(instruction: &Instruction, entry: &Entry, code_size: u8) -> Op {
     if memory {
         op.run = entry.mem.of(&op);
     }
+    if names_address_by_register(instruction.code()) {
+        op.seg = segment_slot(instruction.memory_segment(), code_size);
+    }
     op
+}
+
+/// Instructions whose operand in memory is at a register's address, without the decoder calling it one.
+fn names_address_by_register(code: Code) -> bool {
+    use Code::{Monitord, Monitorq, Monitorw, Umonitor_r16, Umonitor_r32, Umonitor_r64};
+    matches!(code, Monitorw | Monitord | Monitorq | Umonitor_r16 | Umonitor_r32 | Umonitor_r64)
 }
 
 /// String operands: the address size and the source's segment; the handler knows the registers.

@@ -240,7 +240,12 @@ fn repeat<const N: usize, const COMPARES: bool>(cpu: &mut Cpu, op: &Op, body: Bo
         cpu.flags = before;
     }
     result?;
-    cpu.rip = if cpu.regs[RCX] & mask == 0 { cpu.next_rip(op) } else { cpu.rip_of(op) };
+    if cpu.regs[RCX] & mask == 0 {
+        cpu.rip = cpu.next_rip(op);
+    } else {
+        cpu.rip = cpu.rip_of(op);
+        cpu.note_iterations_left();
+    }
     Ok(())
 }
 

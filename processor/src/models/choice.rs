@@ -207,7 +207,7 @@ mod tests {
         assert!(number.vmx.has(VmxFeature::Vpid), "the rest of the feature stays");
         for (choice, word) in [
             ("+secondary.5", "only be switched off"),
-            ("-secondary.31", "no CPU model"),
+            ("-secondary.21", "no CPU model"),
             ("-tertiary.63", "no CPU model"),
             ("-cr4.5", "pin, primary"),
             ("-primary.15", "default1"),

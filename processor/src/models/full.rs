@@ -19,7 +19,7 @@ pub(super) const MODEL: Model = Model {
 };
 
 /// What came after the Ice Lake server.
-const FEATURES: FeatureSet = icelake_server::MODEL.features.with(&[PDCM, CET_SS, CET_IBT, CET_SSS, PKS]);
+const FEATURES: FeatureSet = icelake_server::MODEL.features.with(&[PDCM, CET_SS, CET_IBT, CET_SSS, PKS, WAITPKG]);
 
 /// What the Ice Lake server does not have.
 const VT_X: VmxFeatureSet = icelake_server::MODEL.vmx.with(&[
@@ -28,6 +28,9 @@ const VT_X: VmxFeatureSet = icelake_server::MODEL.vmx.with(&[
     VmxFeature::LoadPkrs,
     VmxFeature::AnyErrorCode,
     VmxFeature::IpiVirtualization,
+    VmxFeature::NotifyExiting,
+    VmxFeature::BusLockExiting,
+    VmxFeature::VirtualizeSpecCtrl,
     VmxFeature::Ept5Level,
     VmxFeature::SubPageWrite,
     VmxFeature::Hlat,

@@ -113,6 +113,8 @@ features! {
         "virtual-interrupt delivery";
     PostedInterrupts "posted-interrupts" { pin: Pin::POSTED_INTERRUPTS } [VirtualInterrupts] []
         "posted-interrupt processing";
+    VirtualizeSpecCtrl "virtualize-spec-ctrl" { tertiary: Tertiary::VIRTUALIZE_SPEC_CTRL } [] [IBRS_IBPB]
+        "IA32_SPEC_CTRL virtualized";
     IpiVirtualization "ipi-virtualization" { tertiary: Tertiary::IPI_VIRTUALIZATION } [PostedInterrupts] []
         "IPI virtualization";
     DescriptorTableExiting "descriptor-table-exiting" { secondary: Secondary::DESCRIPTOR_TABLE_EXITING } [] []
@@ -189,6 +191,7 @@ const BY_CPUID: &[(Feature, VmxBits)] = &[
     (Feature::RDSEED, secondary(Secondary::RDSEED_EXITING)),
     (Feature::INVPCID, secondary(Secondary::ENABLE_INVPCID)),
     (Feature::XSAVES, secondary(Secondary::ENABLE_XSAVES)),
+    (Feature::WAITPKG, secondary(Secondary::ENABLE_USER_WAIT)),
 ];
 
 impl VmxFeature {

@@ -99,10 +99,50 @@ pub struct PendingEvents {
     /// An event was delivered, or a VM exit made, since this was last cleared: the running instruction did not complete, or its
     /// debug trap is lost.
     pub interrupted: bool,
+    /// Where a repeated string instruction was left with iterations to do.
+    pub iterations_left: Option<IterationsLeft>,
     /// An interrupt ends MWAIT even if RFLAGS.IF is clear.
     pub wake_if_masked: bool,
     /// The event being delivered, while it is.
     pub delivering: Option<Event>,
     /// The event of an instruction (INT n and the like) whose delivery has just raised an exception.
     pub failed: Option<Event>,
+    /// An event whose delivery goes on raising exceptions, with the event whose delivery raised it.
+    pub retried: Option<(Event, Option<Event>)>,
+    /// Events in a row between which no instruction completed.
+    pub barren: Barren,
+}
+
+/// A repeated string instruction between two of its iterations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IterationsLeft {
+    /// Its RIP.
+    pub rip: u64,
+    /// RCX after the last iteration done.
+    pub count: u64,
+    /// Instructions that had completed when its block began.
+    pub instructions: u64,
+}
+
+/// Events that follow each other without an instruction between: a guest may make their number infinite (a stack that raises #AC for #AC, a
+/// data breakpoint on the stack of the handler of #DB), as on processors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Barren {
+    /// How many.
+    pub count: u32,
+    /// Instructions that had completed at the first one.
+    pub instructions: u64,
+    /// Virtual time of the first one, in nanoseconds.
+    pub since: u64,
+}
+
+impl Barren {
+    /// How many events may follow each other for free: nested interrupts and chains of faults are shorter.
+    pub const FREE: u32 = 32;
+
+    /// Whether they have become so many that time has to pass over them.
+    #[must_use]
+    pub const fn takes_time(&self) -> bool {
+        self.count > Self::FREE
+    }
 }

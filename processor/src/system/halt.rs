@@ -1,6 +1,7 @@
 //! HLT, MONITOR, MWAIT, PAUSE, the cache instructions, RDPKRU and WRPKRU (SDM vol. 2).
 
 use super::intercept::Intercept;
+use super::user_wait::WaitLimit;
 use crate::cpu::{Cpu, Mode, RAX, RCX, RDX};
 use crate::decode::{Op, Table};
 use crate::memory::paging::Kind;
@@ -36,10 +37,14 @@ const LINE: u64 = 64;
 /// an interrupt; software that waits for a change is always woken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Monitor {
-    /// MONITOR was executed, and nothing has happened since.
+    /// MONITOR or UMONITOR was executed, and nothing has happened since.
     pub armed: bool,
-    /// MWAIT waits for it.
+    /// It was UMONITOR: only UMWAIT waits for it, and only MWAIT for MONITOR's.
+    pub user: bool,
+    /// MWAIT, UMWAIT or TPAUSE waits.
     pub waiting: bool,
+    /// Until when, for UMWAIT and TPAUSE.
+    pub limit: Option<WaitLimit>,
     /// Physical address of the line.
     pub line: u64,
     /// The line's contents when it was armed.
@@ -51,15 +56,23 @@ impl Cpu {
         std::array::from_fn(|word| self.physical_load::<8>(line + 8 * word as u64))
     }
 
-    fn monitor_triggered(&mut self) -> bool {
+    pub(super) fn monitor_triggered(&mut self) -> bool {
         self.monitor.armed && self.line_contents(self.monitor.line) != self.monitor.contents
     }
 
-    /// Ends MWAIT when the monitored line has changed. True when it did.
+    /// Whether MWAIT, UMWAIT or TPAUSE has waited for long enough, or the monitored line has changed.
+    fn wait_is_over(&mut self) -> bool {
+        let late = self.monitor.limit.is_some_and(|limit| limit.until <= self.now());
+        let watches = self.monitor.limit.is_none_or(|limit| limit.watches);
+        self.monitor.waiting && (late || watches && self.monitor_triggered())
+    }
+
+    /// Ends MWAIT and the like when the monitored line has changed or their time has come. True when it did.
     pub(crate) fn see_to_monitor(&mut self) -> bool {
-        if self.activity != Activity::Halted || !self.monitor.waiting || !self.monitor_triggered() {
+        if self.activity != Activity::Halted || !self.wait_is_over() {
             return false;
         }
+        self.user_wait_over();
         self.activity_resumes();
         true
     }
@@ -79,7 +92,7 @@ impl Cpu {
                     || self.events.debug_trap != 0
                     || waiting && !masked
                     || self.virtual_interrupt_ready()
-                    || self.monitor.waiting && self.monitor_triggered()
+                    || self.wait_is_over()
             }
         }
     }
@@ -122,28 +135,35 @@ fn monitor(cpu: &mut Cpu, op: &Op) -> Exec {
     if cpu.regs[RCX] as u32 != 0 {
         return Err(cpu.general_protection(0));
     }
-    cpu.require_exact()?;
-    let mask = match op.size {
-        2 => 0xffff,
-        4 => 0xffff_ffff,
-        _ => u64::MAX,
-    };
-    let offset = cpu.regs[RAX] & mask;
-    let linear = cpu.string_linear(op.seg, offset, 1, false)?;
-    let linear = if cpu.mode == Mode::Long64 { linear } else { linear & 0xffff_ffff };
-    if cpu.vmx.non_root && cpu.is_canonical(linear) {
-        let physical = cpu.translate(linear, Kind::Read, cpu.tlb.class())?.physical;
-        cpu.check_monitored_page(physical)?;
+    let offset = cpu.regs[RAX];
+    cpu.arm_monitor(op, offset, false)
+}
+
+impl Cpu {
+    /// Watches the line at `offset`, cut to the address size, in the instruction's segment.
+    pub(super) fn arm_monitor(&mut self, op: &Op, offset: u64, user: bool) -> Exec {
+        self.require_exact()?;
+        let mask = match op.size {
+            2 => 0xffff,
+            4 => 0xffff_ffff,
+            _ => u64::MAX,
+        };
+        let linear = self.string_linear(op.seg, offset & mask, 1, false)?;
+        let linear = if self.mode == Mode::Long64 { linear } else { linear & 0xffff_ffff };
+        if self.vmx.non_root && self.is_canonical(linear) {
+            let physical = self.translate(linear, Kind::Read, self.tlb.class())?.physical;
+            self.check_monitored_page(physical)?;
+        }
+        self.load::<1>(linear)?;
+        let line = self.translate(linear, Kind::Read, self.tlb.class())?.physical & !(LINE - 1);
+        self.monitor = Monitor { armed: true, user, line, contents: self.line_contents(line), ..Monitor::default() };
+        Ok(())
     }
-    cpu.load::<1>(linear)?;
-    let line = cpu.translate(linear, Kind::Read, cpu.tlb.class())?.physical & !(LINE - 1);
-    cpu.monitor = Monitor { armed: true, waiting: false, line, contents: cpu.line_contents(line) };
-    Ok(())
 }
 
 fn mwait(cpu: &mut Cpu, op: &Op) -> Exec {
     check_monitor(cpu)?;
-    let armed = cpu.monitor.armed;
+    let armed = cpu.monitor.armed && !cpu.monitor.user;
     cpu.intercept(Some(op), Intercept::Mwait(armed))?;
     let extensions = cpu.regs[RCX] as u32;
     if extensions & !1 != 0 {

@@ -39,7 +39,7 @@ impl Cpu {
         self.regs[RDX] = value >> 32;
     }
 
-    fn check_tsd(&mut self) -> Exec {
+    pub(super) fn check_tsd(&mut self) -> Exec {
         if self.cr4 & Cr4::TSD != 0 && self.cpl != 0 { Err(self.general_protection(0)) } else { Ok(()) }
     }
 }

@@ -38,6 +38,12 @@ pub enum Intercept {
     Mwait(bool),
     /// PAUSE.
     Pause,
+    /// UMONITOR, UMWAIT or TPAUSE, before all else.
+    UserWait,
+    /// UMWAIT; whether UMONITOR has armed the monitor.
+    Umwait(bool),
+    /// TPAUSE.
+    Tpause,
     /// RDRAND.
     Rdrand,
     /// RDSEED.

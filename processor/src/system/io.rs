@@ -190,7 +190,12 @@ fn transfer<const N: usize, const INPUT: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     if repeated {
         move_register(cpu, RCX, u64::MAX, mask);
     }
-    cpu.rip = if repeated && cpu.regs[RCX] & mask != 0 { cpu.rip_of(op) } else { cpu.next_rip(op) };
+    if repeated && cpu.regs[RCX] & mask != 0 {
+        cpu.rip = cpu.rip_of(op);
+        cpu.note_iterations_left();
+    } else {
+        cpu.rip = cpu.next_rip(op);
+    }
     Ok(())
 }
 

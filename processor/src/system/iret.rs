@@ -28,9 +28,7 @@ fn iret(cpu: &mut Cpu, op: &Op) -> Exec {
         Mode::Virtual8086 => iret_from_v86(cpu, op.size),
         Mode::Protected | Mode::Compatibility | Mode::Long64 => iret_protected(cpu, op),
     };
-    if done.is_err() {
-        cpu.iret_failed(blocked);
-    }
+    cpu.iret_ended(done.is_ok(), blocked);
     done
 }
 
@@ -174,23 +172,25 @@ fn iret_protected(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 impl Cpu {
-    /// IRET ends the blocking of NMIs, even when it faults later. Gives what [`Cpu::iret_failed`] wants.
+    /// IRET ends the blocking of NMIs, even when it faults later. Gives what [`Cpu::iret_ended`] wants.
     pub(crate) fn unblock_nmi_by_iret(&mut self) -> Exec<bool> {
         let blocked = self.vmx_iret_unblocks_nmi();
         if blocked {
             self.require_exact()?;
             self.vmx_unblock_nmi();
+            self.vmx.iret_unblocked_nmi = true;
             self.recheck_events();
         }
         Ok(blocked)
     }
 
-    /// IRET did not complete. Only when it must be run again alone is NMI blocking back where it was.
-    fn iret_failed(&mut self, was_blocked: bool) {
-        if self.trap == crate::trap::Trap::RetryExact {
+    /// IRET completed or did not. Only when it must be run again alone is NMI blocking back where it was.
+    fn iret_ended(&mut self, completed: bool, was_blocked: bool) {
+        if completed {
+            self.vmx.iret_unblocked_nmi = false;
+        } else if self.trap == crate::trap::Trap::RetryExact {
+            self.vmx.iret_unblocked_nmi = false;
             self.vmx_reblock_nmi(was_blocked);
-        } else {
-            self.vmx.iret_unblocked_nmi = was_blocked;
         }
     }
 }

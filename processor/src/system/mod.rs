@@ -21,6 +21,7 @@ mod stack;
 mod task;
 #[cfg(test)]
 mod tests;
+pub mod user_wait;
 mod xsave;
 
 use crate::decode::Table;
@@ -39,6 +40,7 @@ pub fn register(table: &mut Table) {
     identify::register(table);
     io::register(table);
     halt::register(table);
+    user_wait::register(table);
     xsave::register(table);
 }
 

@@ -13,6 +13,7 @@ use crate::segment::{FS, GS};
 use crate::trap::Exec;
 use iced_x86::Code;
 use serde::{Deserialize, Serialize};
+use spec::vmx::{TertiaryControls as Tertiary, VmcsField};
 use spec::x86::control_registers::Cr0;
 use spec::x86::cpuid::Feature;
 use spec::x86::debug::DebugCtl;
@@ -137,6 +138,9 @@ fn rdmsr(cpu: &mut Cpu, op: &Op) -> Exec {
     let value = match cpu.virtual_msr_read(number) {
         Some(value) => value,
         None if number == msr::TSC => cpu.visible_tsc(),
+        None if number == msr::SPEC_CTRL && cpu.virtualizes_spec_ctrl() => {
+            cpu.vmx.vmcs.get(VmcsField::SPEC_CTRL_SHADOW)
+        }
         None => match cpu.read_msr(number) {
             Some(value) => value,
             None => return Err(cpu.general_protection(0)),
@@ -154,11 +158,34 @@ fn wrmsr(cpu: &mut Cpu, op: &Op) -> Exec {
     let value = cpu.regs[RDX] << 32 | cpu.regs[RAX] & 0xffff_ffff;
     cpu.intercept(Some(op), Intercept::Wrmsr(number))?;
     cpu.require_exact()?;
-    if cpu.virtual_msr_write(number, value)? || cpu.write_msr(number, value) {
+    let written = if number == msr::SPEC_CTRL && cpu.virtualizes_spec_ctrl() {
+        cpu.write_virtual_spec_ctrl(value)
+    } else {
+        cpu.virtual_msr_write(number, value)? || cpu.write_msr(number, value)
+    };
+    if written {
         cpu.observe(Happening::Msr { number, value, write: true });
         return Ok(());
     }
     Err(cpu.general_protection(0))
+}
+
+impl Cpu {
+    /// With "virtualize IA32_SPEC_CTRL", a guest sees its shadow in the VMCS, and bits in the mask keep their value (SDM vol. 3C, 26.3).
+    fn virtualizes_spec_ctrl(&self) -> bool {
+        self.vmx.controls.tertiary.has(Tertiary::VIRTUALIZE_SPEC_CTRL)
+    }
+
+    /// WRMSR to IA32_SPEC_CTRL under that control. False: #GP(0).
+    fn write_virtual_spec_ctrl(&mut self, value: u64) -> bool {
+        let (mask, real) = (self.vmx.vmcs.get(VmcsField::SPEC_CTRL_MASK), self.msrs.spec_ctrl);
+        let written = self.write_msr(msr::SPEC_CTRL, value);
+        if written {
+            self.msrs.spec_ctrl = value & !mask | real & mask;
+            self.vmx.vmcs.set(VmcsField::SPEC_CTRL_SHADOW, value);
+        }
+        written
+    }
 }
 
 impl Mtrrs {
@@ -236,6 +263,7 @@ impl Cpu {
             msr::FEATURE_CONTROL if reset.feature_control.is_some() => msrs.feature_control,
             msr::TSC_ADJUST if has(Feature::TSC_ADJUST) => msrs.tsc_adjust,
             msr::SPEC_CTRL if has(Feature::IBRS_IBPB) => msrs.spec_ctrl,
+            msr::UMWAIT_CONTROL if has(Feature::WAITPKG) => u64::from(msrs.umwait_control),
             msr::BIOS_SIGN_ID => msrs.bios_sign_id,
             msr::PLATFORM_INFO if self.model.platform_msrs => reset.platform_info,
             msr::PKG_CST_CONFIG_CONTROL if self.model.platform_msrs => PKG_CST_LOCK,
@@ -302,6 +330,13 @@ impl Cpu {
                     return false;
                 }
                 self.msrs.spec_ctrl = value;
+            }
+            // Bit 1 and the upper half are reserved; whether C0.2 is allowed makes no difference here.
+            msr::UMWAIT_CONTROL if self.model.has(Feature::WAITPKG) => {
+                if value & !0xffff_fffd != 0 {
+                    return false;
+                }
+                self.msrs.umwait_control = value as u32;
             }
             // The indirect branch predictor barrier: there is no predictor.
             msr::PRED_CMD if self.model.has(Feature::IBRS_IBPB) => return value & !1 == 0,

@@ -3,13 +3,14 @@
 
 use super::exit::{Exit, interruption_info};
 use crate::cpu::Cpu;
+use crate::models::frequency::CRYSTAL_PERIOD_NS;
 use crate::run::{Activity, attention};
 use crate::system::delivery::{Escalation, escalate};
 use crate::system::event::{Event, EventKind, Shadow};
 use crate::trap::Trap;
 use spec::vmx::{
     ExitControls, ExitReason, InterruptionInfo, InterruptionType, PinBasedControls as Pin, PrimaryControls as Primary,
-    VmcsField,
+    SecondaryControls as Secondary, VmcsField,
 };
 use spec::x86::Rflags;
 use spec::x86::exceptions::Vector;
@@ -115,7 +116,7 @@ impl Cpu {
         true
     }
 
-    /// Exits that come before debug traps: those of APIC virtualization, then MTF. True: a VM exit was made.
+    /// Exits that come before debug traps: those of APIC virtualization, then MTF, then bus locks. True: a VM exit was made.
     pub(crate) fn vmx_trap_like_exit(&mut self) -> bool {
         if !self.vmx.non_root {
             return false;
@@ -125,6 +126,10 @@ impl Cpu {
         }
         if self.vmx.mtf_pending {
             self.make_exit(Exit::new(ExitReason::MonitorTrapFlag, 0), None);
+            return true;
+        }
+        if self.vmx.bus_lock {
+            self.make_exit(Exit::new(ExitReason::BusLock, 0), None);
             return true;
         }
         false
@@ -168,6 +173,19 @@ impl Cpu {
         }
         self.make_exit(Exit::new(ExitReason::InterruptWindow, 0), None);
         true
+    }
+
+    /// No instruction boundary is reached. With "instruction timeout", a VM exit is made after the time that the field gives, in ticks of the
+    /// core crystal clock (26.2); what was being delivered is reported as interrupted.
+    pub(crate) fn vmx_instruction_timeout(&mut self) {
+        if !self.vmx.non_root || !self.vmx.controls.secondary.has(Secondary::INSTRUCTION_TIMEOUT) {
+            return;
+        }
+        let waited = self.now().wrapping_sub(self.events.barren.since) / CRYSTAL_PERIOD_NS;
+        if waited >= self.vmx.vmcs.get(VmcsField::INSTRUCTION_TIMEOUT) {
+            let vectoring = self.events.retried.take().map(|(event, _)| event);
+            self.make_exit(Exit::new(ExitReason::InstructionTimeout, 0), vectoring);
+        }
     }
 
     /// The preemption timer's time has come; [`Cpu::vmx_see_to_events`] does the rest.

@@ -190,9 +190,10 @@ impl Cpu {
     fn virtualization_exception(&mut self, exit: &Exit) -> Trapped {
         let area = self.vmx.vmcs.get(VmcsField::VE_INFORMATION_ADDRESS);
         let index = self.vmx.vmcs.get(VmcsField::EPTP_INDEX);
+        let unblocking = if self.vmx.iret_unblocked_nmi { EptViolation::NMI_UNBLOCKING } else { 0 };
         self.physical_store::<4>(area + ve::REASON, exit.reason as u64);
         self.physical_store::<4>(area + ve::BUSY, 0xffff_ffff);
-        self.physical_store::<8>(area + ve::QUALIFICATION, exit.qualification);
+        self.physical_store::<8>(area + ve::QUALIFICATION, exit.qualification | unblocking);
         self.physical_store::<8>(area + ve::LINEAR, exit.linear);
         self.physical_store::<8>(area + ve::PHYSICAL, exit.physical);
         self.physical_store::<2>(area + ve::EPTP_INDEX, index);

@@ -37,7 +37,7 @@ impl Cpu {
             exit.info = self.instruction_info(op, what);
             if exit.info != 0
                 && exit.info & layout::REGISTER == 0
-                && !matches!(what, Intercept::Rdrand | Intercept::Rdseed)
+                && !matches!(what, Intercept::Rdrand | Intercept::Rdseed | Intercept::Umwait(_) | Intercept::Tpause)
             {
                 exit.qualification = self.displacement(op);
             }
@@ -61,6 +61,12 @@ impl Cpu {
                 (primary(Primary::MWAIT_EXITING), R::Mwait)
             }
             Intercept::Pause => (self.pause_exits(), R::Pause),
+            Intercept::UserWait => return self.enabled(Secondary::ENABLE_USER_WAIT),
+            Intercept::Umwait(armed) => {
+                exit.qualification = u64::from(armed);
+                (primary(Primary::RDTSC_EXITING), R::Umwait)
+            }
+            Intercept::Tpause => (primary(Primary::RDTSC_EXITING), R::Tpause),
             Intercept::Rdmsr(number) => (self.msr_exits(number, false), R::Rdmsr),
             Intercept::Wrmsr(number) => (self.msr_exits(number, true), R::Wrmsr),
             Intercept::Rdpmc => (primary(Primary::RDPMC_EXITING), R::Rdpmc),
@@ -146,6 +152,7 @@ impl Cpu {
                 };
                 instruction_info::random(op.r[0], size)
             }
+            Intercept::Umwait(_) | Intercept::Tpause => instruction_info::random(op.r[0], 4),
             Intercept::Xsaves(_) | Intercept::Xrstors(_) => instruction_info::memory_operand(op),
             Intercept::GdtrIdtr => {
                 let identity = match op.code().mnemonic() {

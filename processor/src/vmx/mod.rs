@@ -17,12 +17,14 @@
 //! | `apic_virtualization` | the virtual-APIC page: TPR, PPR, EOI, IPIs; the exits of its writes |
 //! | `apic_access`, `x2apic_virtualization` | accesses to it by the APIC-access page and by MSRs |
 //! | `virtual_interrupts`, `posted_interrupts` | evaluation and delivery of virtual interrupts; those that others post |
+//! | `bus_lock` | exits after bus locks |
 //! | `preemption_timer`, `pause_loop` | the two timers of non-root operation |
 
 mod apic_access;
 #[cfg(test)]
 mod apic_tests;
 pub mod apic_virtualization;
+mod bus_lock;
 pub mod capabilities;
 pub mod entry;
 pub mod ept;
@@ -147,6 +149,8 @@ pub struct Vmx {
     pub(crate) iret_unblocked_nmi: bool,
     /// A monitor-trap-flag exit is due before the next instruction.
     pub mtf_pending: bool,
+    /// The last instruction asserted a bus lock: an exit is due.
+    pub bus_lock: bool,
     /// When the preemption timer expires, in its own counts; `u64::MAX` when it does not run.
     pub timer_deadline: u64,
     /// A write to the APIC-access page is to be emulated at the end of the operation.
@@ -177,6 +181,7 @@ impl Vmx {
             virtual_nmi_blocking: false,
             iret_unblocked_nmi: false,
             mtf_pending: false,
+            bus_lock: false,
             timer_deadline: u64::MAX,
             apic_write: None,
             apic_exit: None,
@@ -203,6 +208,7 @@ impl Vmx {
         (self.eptp, self.vpid) = (0, 0);
         self.virtual_nmi_blocking = false;
         self.mtf_pending = false;
+        self.bus_lock = false;
         self.timer_deadline = u64::MAX;
     }
 }

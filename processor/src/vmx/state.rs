@@ -27,6 +27,7 @@ pub struct VmxState {
     vpid: u16,
     virtual_nmi_blocking: bool,
     mtf_pending: bool,
+    bus_lock: bool,
     timer_deadline: u64,
     apic_write: Option<ApicWrite>,
     apic_exit: Option<ApicExit>,
@@ -51,6 +52,7 @@ impl Vmx {
             virtual_nmi_blocking,
             iret_unblocked_nmi: _,
             mtf_pending,
+            bus_lock,
             timer_deadline,
             apic_write,
             apic_exit,
@@ -80,6 +82,7 @@ impl Vmx {
             vpid: *vpid,
             virtual_nmi_blocking: *virtual_nmi_blocking,
             mtf_pending: *mtf_pending,
+            bus_lock: *bus_lock,
             timer_deadline: *timer_deadline,
             apic_write: *apic_write,
             apic_exit: *apic_exit,
@@ -115,6 +118,7 @@ impl Vmx {
         restored.vpid = state.vpid;
         restored.virtual_nmi_blocking = state.virtual_nmi_blocking;
         restored.mtf_pending = state.mtf_pending;
+        restored.bus_lock = state.bus_lock;
         restored.timer_deadline = state.timer_deadline;
         restored.apic_write = state.apic_write;
         restored.apic_exit = state.apic_exit;

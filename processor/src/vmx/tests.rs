@@ -35,9 +35,11 @@ pub(super) const CPUID: &[u8] = &[0x0f, 0xa2];
 pub(super) const NOP: u8 = 0x90;
 pub(super) const HLT: u8 = 0xf4;
 
+mod events;
 mod memory;
 mod reduced;
 mod shadowing;
+mod waiting;
 
 pub(super) struct Host {
     pub(super) machine: Machine,

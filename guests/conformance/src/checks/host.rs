@@ -2,8 +2,9 @@
 
 use super::{CheckCase, case};
 use crate::change::Change::{self, BeyondWidth, Clear, Or, Set, Unsupported};
+use crate::trial::Base;
 use spec::vmx::EntryCheck as C;
-use spec::vmx::{ExitControls as X, VmcsField as F};
+use spec::vmx::{EntryControls as E, ExitControls as X, VmcsField as F};
 use spec::x86::{Cr0, Cr4, Efer};
 
 const EXIT: F = F::EXIT_CONTROLS;
@@ -55,4 +56,9 @@ pub(super) const CASES: &[CheckCase] = &[
     case(C::HostAddressSpaceSizeInIa32eMode, &[], &[], &[Clear(EXIT, X::HOST_ADDRESS_SPACE_SIZE as u64)]),
     case(C::Host64Pae, &[], &[], &[Clear(F::HOST_CR4, Cr4::PAE)]),
     case(C::Host64RipCanonical, &[], &[], &[Set(F::HOST_RIP, HIGH)]),
+    case(C::OutsideIa32eMode, &[], &[], &[Or(EXIT, X::HOST_ADDRESS_SPACE_SIZE as u64)]).on(Base::Legacy),
+    case(C::OutsideIa32eMode, &[], &[], &[Or(F::ENTRY_CONTROLS, E::IA32E_MODE_GUEST as u64)]).on(Base::Legacy),
+    case(C::HostSsZero, &[], &[], &[Set(F::HOST_SS_SELECTOR, 0)]).on(Base::Legacy),
+    case(C::Host32NoPcide, &[], &[], &[Or(F::HOST_CR4, Cr4::PCIDE)]).on(Base::Legacy),
+    case(C::Host32Rip, &[], &[], &[Or(F::HOST_RIP, 1 << 32)]).on(Base::Legacy),
 ];

@@ -112,10 +112,6 @@ pub const UNRAISABLE: &[Unraisable] = &[
     never(EntryCheck::SmmControlsExclude, "outside SMM either control alone fails SmmControlsOutsideSmm"),
     never(EntryCheck::WaitForSipiEntryToSmm, "outside SMM \"entry to SMM\" fails SmmControlsOutsideSmm"),
     never(EntryCheck::SmiEntryToSmm, "outside SMM \"entry to SMM\" fails SmmControlsOutsideSmm"),
-    never(EntryCheck::OutsideIa32eMode, "the hypervisor of these tests is in IA-32e mode"),
-    never(EntryCheck::HostSsZero, "the hypervisor of these tests is in IA-32e mode"),
-    never(EntryCheck::Host32NoPcide, "the hypervisor of these tests is in IA-32e mode"),
-    never(EntryCheck::Host32Rip, "the hypervisor of these tests is in IA-32e mode"),
     never(EntryCheck::Host32NoIa32eGuest, "OutsideIa32eMode and HostAddressSpaceSizeInIa32eMode come before it"),
 ];
 

@@ -4,7 +4,7 @@ mod execution;
 mod secondary;
 mod transitions;
 
-pub(crate) use secondary::SUB_PAGES;
+pub(crate) use secondary::{ENDLESS, SUB_PAGES};
 
 use crate::change::{Change, Obstacle};
 use crate::code::Code;
@@ -108,10 +108,7 @@ pub fn run(trial: &mut Trial, report: &mut Report, x2apic: bool) {
 const UNTESTED: &[(Word, u64, &str)] = &[
     (Word::Entry, EntryControls::ENTRY_TO_SMM as u64, "only in SMM"),
     (Word::Entry, EntryControls::DEACTIVATE_DUAL_MONITOR as u64, "only in SMM"),
-    (Word::Tertiary, TertiaryControls::EPT_PAGING_WRITE, UNIT_TESTS),
-    (Word::Tertiary, TertiaryControls::GUEST_PAGING_VERIFICATION, UNIT_TESTS),
 ];
-const UNIT_TESTS: &str = "no image has it yet: the processor's unit tests alone";
 
 /// Says which announced controls have no case.
 pub fn find_missing(report: &mut Report) {

@@ -126,6 +126,27 @@ pub(super) const CASES: &[ControlCase] = &[
     ),
     secondary(P2::ENABLE_USER_WAIT, &[Feature(7, 0, 2, 5, "WAITPKG"), Register(RCX, 1)], Effect::Defines(code::tpause)),
     secondary(P2::BUS_LOCK_DETECTION, &[RegisterPage(RDI, 0, 0x3e)], Effect::Exits(R::BusLock, code::split_lock)),
+    secondary(P2::INSTRUCTION_TIMEOUT, ENDLESS, Effect::Seen(instruction_timeout)).on(Base::Pae),
+    // The table of the hypervisor maps the guest's PML4 read-only, but for the processor's own writes.
+    case(
+        Word::Tertiary,
+        P3::EPT_PAGING_WRITE,
+        &[EPT, HoleTable(3, 0, READ_ONLY | EptEntry::PAGING_WRITE)],
+        Effect::Seen(paging_write),
+    ),
+    // A page that asks for paging structures with paging-write access, which there are none of.
+    case(
+        Word::Tertiary,
+        P3::GUEST_PAGING_VERIFICATION,
+        &[EPT, HoleTable(3, 0, READ_ONLY | EptEntry::VERIFY_GUEST_PAGING), RegisterHole(RDI, 0, 0)],
+        Effect::Exits(R::EptViolation, code::load),
+    ),
+    case(
+        Word::Tertiary,
+        P3::VIRTUALIZE_SPEC_CTRL,
+        &[MSR_BITMAPS, Register(RCX, 0x48), Set(F::SPEC_CTRL_SHADOW, 0x1234)],
+        Effect::Seen(spec_ctrl),
+    ),
     case(
         Word::Tertiary,
         P3::IPI_VIRTUALIZATION,
@@ -161,6 +182,57 @@ const USER: &[Change] = &[
 
 /// Write-back, without write access, with sub-page permissions.
 pub(crate) const SUB_PAGES: u64 = EptEntry::READ | EptEntry::EXECUTE | 6 << 3 | EptEntry::SUB_PAGE_WRITE;
+
+/// Write-back, read access alone.
+const READ_ONLY: u64 = EptEntry::READ | 6 << 3;
+
+/// A guest at privilege level 3 that pushes onto a misaligned stack. Its handler of #AC has the same stack, so that the delivery of #AC
+/// raises #AC.
+pub(crate) const ENDLESS: &[Change] = &[
+    Set(F::INSTRUCTION_TIMEOUT, 1000),
+    Page(F::GUEST_GDTR_BASE, 0, 0),
+    Memory(0, 0x18, 0x00cf_fb00_0000_ffff),
+    Memory(0, 0x20, 0x00cf_f300_0000_ffff),
+    Set(F::GUEST_GDTR_LIMIT, 0x27),
+    Page(F::GUEST_IDTR_BASE, 1, 0),
+    Memory(1, 17 * 8, 0x0000_ee00_001b_1000),
+    Set(F::GUEST_IDTR_LIMIT, 0x8f),
+    Set(F::GUEST_CS_SELECTOR, 0x1b),
+    Set(F::GUEST_CS_ACCESS_RIGHTS, 0xc0fb),
+    Set(F::GUEST_SS_SELECTOR, 0x23),
+    Set(F::GUEST_SS_ACCESS_RIGHTS, 0xc0f3),
+    Or(F::GUEST_CR0, Cr0::AM),
+    Set(F::GUEST_RFLAGS, 0x4_0002),
+    Page(F::GUEST_RSP, 2, 0x801),
+];
+
+/// Without the control the guest would never be left: then it does something else.
+fn instruction_timeout(trial: &mut Trial, on: bool) -> Verdict {
+    if !on {
+        return to_the_end(trial, code::nops).map(|_| ());
+    }
+    trial.guest_code(code::push);
+    let outcome = trial.enter();
+    expect(outcome.is(R::InstructionTimeout), "another end", outcome)?;
+    expect(vmx::read(F::IDT_VECTORING_INFO) == 0x8000_0b11, "#AC is not what was being delivered", outcome)
+}
+
+/// The accessed flags of the guest's PML4 are clear.
+fn paging_write(trial: &mut Trial, on: bool) -> Verdict {
+    memory::copy_code(trial.page(0), vmx::page_tables(), memory::PAGE);
+    memory::write(trial.page(0), memory::read(trial.page(0)) & !0x20);
+    let table = trial.places().in_hole(0);
+    vmx::write(F::GUEST_CR3, table);
+    let outcome = trial.enter();
+    let accessed = memory::read(trial.page(0)) & 0x20 != 0;
+    let right = if on { outcome.is_done() && accessed } else { outcome.is(R::EptViolation) && !accessed };
+    expect(right, "another end, or another accessed flag", outcome)
+}
+
+fn spec_ctrl(trial: &mut Trial, on: bool) -> Verdict {
+    let outcome = to_the_end(trial, code::rdmsr)?;
+    expect((trial.registers[RAX] == 0x1234) == on, "the guest sees another value", outcome)
+}
 
 fn sub_pages(trial: &mut Trial, on: bool) -> Verdict {
     trial.guest_code(code::store);

@@ -1,6 +1,6 @@
 use crate::apic::{DeliveryMode, InterruptMessage, Shorthand};
 use crate::flags;
-use crate::run::Activity;
+use crate::run::{Activity, RunExit};
 use crate::testing::{IDT, Machine};
 
 /// Reads `count` values of `size` bytes from the top of the stack.
@@ -350,4 +350,81 @@ fn breakpoint_held_back_by_mov_ss_is_reported_by_int1_once() {
     machine.cpu.set_debug_register(7, 1 | 3 << 16 | 1 << 18); // L0, read or write, 2 bytes
     machine.run_to_halt(100);
     assert_eq!((machine.at(), machine.cpu.regs[0], machine.cpu.dr[6] & 0xf), ((8, 0x8004), 1, 1));
+}
+
+/// Runs for 100 microseconds of virtual time, which the processor must not exceed by much, nor leave before.
+fn run_100_us(machine: &mut Machine) {
+    let until = machine.cpu.now() + 100_000;
+    assert_eq!(machine.cpu.run(&mut machine.code, until), RunExit::Deadline);
+    assert!(machine.cpu.now() < until + 1000, "{} after {until}", machine.cpu.now());
+}
+
+/// A user program whose stack is misaligned, about to push with alignment checks on; the handlers of #AC and #NP are its own.
+fn misaligned_user() -> Machine {
+    let mut machine = Machine::protected();
+    machine.flat(3);
+    machine.cpu.cr0 |= 1 << 18;
+    machine.cpu.set_rflags(flags::AC | 2);
+    machine.cpu.regs[4] = 0x7001;
+    machine.idt(11, 0x1b, 0x9000, 0xee);
+    machine.idt(17, 0x1b, 0x9000, 0xee);
+    machine.cpu.mode_changed();
+    machine.cpu.rip = 0x8000;
+    machine.write(0x8000, &[0x50]); // push eax
+    machine.write(0x9000, &[0xf4]);
+    machine
+}
+
+#[test]
+fn an_alignment_check_that_delivers_itself_without_end_takes_time() {
+    let mut machine = misaligned_user();
+    run_100_us(&mut machine);
+    assert_eq!((machine.at(), machine.cpu.regs[4]), ((0x1b, 0x8000), 0x7001), "nothing is delivered");
+    // Once the cause is gone, the event that waited is delivered.
+    machine.cpu.cr0 &= !(1 << 18);
+    machine.cpu.mode_changed();
+    machine.steps(1);
+    assert_eq!((machine.load(machine.cpu.regs[4], 4), machine.load(0x7001 - 16 + 8 - 4, 4)), (0, 0x8000));
+}
+
+#[test]
+fn a_benign_and_a_contributory_exception_may_alternate_without_end() {
+    let mut machine = misaligned_user();
+    machine.idt(17, 0x1b, 0x9000, 0x6e); // not present: #NP, whose delivery raises #AC
+    run_100_us(&mut machine);
+    assert_eq!(machine.at(), (0x1b, 0x8000));
+}
+
+#[test]
+fn a_data_breakpoint_on_the_stack_of_debug_exceptions_takes_time() {
+    let mut machine = Machine::long();
+    set_tss64(&mut machine);
+    machine.store(0x3000 + 0x24, 8, 0x6000); // IST1
+    machine.idt(1, 8, 0x9000, 0x8e);
+    machine.store(IDT + 16 + 4, 1, 1);
+    machine.write(0x9000, &[0xf4]);
+    machine.cpu.dr[0] = 0x6000 - 8;
+    machine.cpu.dr[7] = 0x400 | 1 | 0xd << 16; // writes of 4 bytes
+    machine.cpu.rip = 0x8000;
+    machine.write(0x8000, &[0xf1]); // int1
+    machine.cpu.mode_changed();
+    run_100_us(&mut machine);
+    assert_eq!((machine.cpu.rip, machine.cpu.regs[4]), (0x9000, 0x6000 - 40));
+}
+
+#[test]
+fn an_instruction_breakpoint_on_its_own_handler_takes_time() {
+    let mut machine = Machine::long();
+    set_tss64(&mut machine);
+    machine.store(0x3000 + 0x24, 8, 0x6000);
+    machine.idt(1, 8, 0x9000, 0x8e);
+    machine.store(IDT + 16 + 4, 1, 1);
+    machine.write(0x9000, &[0xf4]);
+    machine.cpu.dr[0] = 0x9000;
+    machine.cpu.dr[7] = 0x401;
+    machine.cpu.rip = 0x9000;
+    machine.cpu.mode_changed();
+    machine.cpu.attention |= crate::run::attention::DEBUG;
+    run_100_us(&mut machine);
+    assert_eq!((machine.cpu.rip, machine.cpu.activity), (0x9000, Activity::Active));
 }

@@ -5,3 +5,4 @@ mod privilege;
 mod registers;
 mod tasks;
 mod v86;
+mod waiting;

@@ -286,3 +286,55 @@ fn local_apic_registers_are_memory() {
     machine.execute(&[0xa3, 0x00, 0x03, 0xe0, 0xfe], 1);
     assert_eq!(machine.bus.log().messages.len(), 1);
 }
+
+#[test]
+fn monitor_goes_through_its_segment_outside_64_bit_mode() {
+    let mut machine = Machine::protected();
+    machine.cpu.segs[crate::segment::DS].base = 0x4000;
+    machine.cpu.segs[crate::segment::FS].base = 0x1_0000;
+    (machine.cpu.regs[0], machine.cpu.regs[1]) = (0x40, 0);
+    machine.execute(&[0x0f, 0x01, 0xc8], 1); // monitor
+    assert_eq!(machine.cpu.monitor.line, 0x4040);
+    machine.execute(&[0x64, 0x0f, 0x01, 0xc8], 1); // monitor with FS
+    assert_eq!(machine.cpu.monitor.line, 0x1_0040);
+    machine.cpu.segs[crate::segment::DS].limit = 0x20;
+    machine.idt(13, 8, 0x9000, 0x8e);
+    machine.execute(&[0x0f, 0x01, 0xc8], 1);
+    assert_eq!(machine.cpu.rip, 0x9000, "#GP: beyond the limit");
+}
+
+#[test]
+fn between_iterations_rf_is_saved_and_a_breakpoint_counts_once() {
+    let mut machine = Machine::protected();
+    machine.idt(0x61, 8, 0x9000, 0x8e);
+    machine.cpu.set_rflags(flags::IF | 2);
+    (machine.cpu.regs[1], machine.cpu.regs[7]) = (3, 0x6000);
+    machine.cpu.attention |= crate::run::attention::DEBUG;
+    machine.cpu.dr[7] = 0x401; // a breakpoint elsewhere: one iteration at a time
+    machine.execute(&[0xf3, 0xaa, 0x90], 1); // rep stosb
+    assert_eq!(machine.cpu.regs[1], 2);
+    super::delivery::interrupt(&mut machine, 0x61);
+    machine.steps(1);
+    assert_eq!(machine.load(0x7000 - 4, 4) & flags::RF, flags::RF, "the flags pushed");
+    // A breakpoint on the instruction itself.
+    let mut machine = Machine::protected();
+    machine.idt(1, 8, 0x9000, 0x8e);
+    (machine.cpu.regs[1], machine.cpu.regs[7]) = (3, 0x6000);
+    machine.cpu.set_rflags(flags::RF | 2);
+    (machine.cpu.dr[0], machine.cpu.dr[7]) = (0x8000, 0x401);
+    machine.cpu.attention |= crate::run::attention::DEBUG;
+    machine.execute(&[0xf3, 0xaa, 0x90], 4);
+    assert_eq!((machine.cpu.regs[1], machine.cpu.rip), (0, 0x8003));
+    assert_eq!(machine.cpu.rflags & flags::RF, 0);
+}
+
+#[test]
+fn a_loop_under_a_breakpoint_elsewhere_ends_with_its_turn() {
+    let mut machine = Machine::protected();
+    machine.cpu.dr[7] = 0x401;
+    machine.cpu.attention |= crate::run::attention::DEBUG;
+    machine.write(0x8000, &[0xeb, 0xfe]); // jmp $
+    let until = machine.cpu.now() + 100;
+    assert_eq!(machine.cpu.run(&mut machine.code, until), crate::run::RunExit::Deadline);
+    assert_eq!(machine.cpu.now(), until);
+}

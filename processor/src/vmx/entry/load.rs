@@ -5,6 +5,7 @@ use crate::cpu::{Cpu, RSP, TableRegister};
 use crate::run::Activity;
 use crate::segment::{SS, Segment};
 use crate::system::event::Shadow;
+use crate::system::halt::Monitor;
 use spec::vmx::{
     ActivityState, EntryControls as Entry, Interruptibility, PinBasedControls as Pin, PrimaryControls as Primary,
     SecondaryControls as Secondary, VmcsField as Field,
@@ -118,13 +119,15 @@ impl Cpu {
         };
         self.events.debug_trap = 0;
         self.pending_breakpoints = 0;
+        self.monitor = Monitor::default();
         self.activity = match ActivityState::from_number(self.vmx.vmcs.get32(Field::GUEST_ACTIVITY_STATE)) {
             Some(ActivityState::Hlt) => Activity::Halted,
             Some(ActivityState::Shutdown) => Activity::Shutdown,
             Some(ActivityState::WaitForSipi) => Activity::WaitForSipi,
             Some(ActivityState::Active) | None => Activity::Active,
         };
-        if self.vmx.controls.primary.has(Primary::MONITOR_TRAP_FLAG) {
+        let controls = self.vmx.controls;
+        if controls.primary.has(Primary::MONITOR_TRAP_FLAG) || controls.secondary.has(Secondary::BUS_LOCK_DETECTION) {
             self.attention |= crate::run::attention::VMX;
         }
     }

@@ -113,6 +113,7 @@ impl Cpu {
         self.vmx.pause_loop = Default::default();
         self.vmx.forget_apic_virtualization();
         self.vmx.mtf_pending = false;
+        self.vmx.bus_lock = false;
         if !vpid {
             // Without a VPID, entries void the translations of VPID 0 (29.4.3.1).
             self.tlb.flush_where(|key| key.vpid == 0);

@@ -4,7 +4,7 @@ use crate::cpu::{Cpu, RSP, TableRegister};
 use crate::observe::Happening;
 use crate::run::{Activity, attention};
 use crate::segment::{CS, FS, GS, SS, Segment};
-use crate::system::event::Shadow;
+use crate::system::event::{Barren, Shadow};
 use crate::vmx::Controls;
 use crate::vmx::entry::{CR0_KEPT, nth};
 use crate::vmx::msr_list;
@@ -82,6 +82,8 @@ impl Cpu {
         self.events.debug_trap = 0;
         self.events.debug_bits = 0;
         self.events.delivering = None;
+        self.events.retried = None;
+        self.events.barren = Barren::default();
         self.events.interrupted = true;
         self.pending_breakpoints = 0;
         self.activity_resumes();

@@ -170,8 +170,11 @@ impl Cpu {
             Some(event) if event.length != 0 => u32::from(event.length),
             _ => exit.length,
         };
+        // An exit for another reason right after an instruction that locked the bus tells of that, too.
+        let locked = std::mem::take(&mut self.vmx.bus_lock) && exit.reason != ExitReason::BusLock;
+        let flags = if locked { exit_reason_flags::BUS_LOCK } else { 0 };
         let mut set = |field, value: u64| self.vmx.vmcs.set(field, value);
-        set(Field::EXIT_REASON, exit.reason as u64);
+        set(Field::EXIT_REASON, u64::from(exit.reason as u32 | flags));
         set(Field::EXIT_QUALIFICATION, exit.qualification);
         set(Field::GUEST_LINEAR_ADDRESS, exit.linear);
         set(Field::GUEST_PHYSICAL_ADDRESS, exit.physical);

@@ -106,6 +106,8 @@ impl Cpu {
         let nmi = if nmi_blocked { Interruptibility::NMI } else { 0 };
         self.vmx.vmcs.set(Field::GUEST_INTERRUPTIBILITY, u64::from(shadow | nmi));
         let activity = match self.activity {
+            // The field never tells of the state that MWAIT puts the processor in (25.4.2).
+            Activity::Halted if self.monitor.waiting => ActivityState::Active,
             Activity::Active => ActivityState::Active,
             Activity::Halted => ActivityState::Hlt,
             Activity::Shutdown => ActivityState::Shutdown,
