@@ -375,12 +375,9 @@ impl Cpu {
                 return;
             }
             match self.trap {
-                Trap::Exception { vector, error } => match escalate(event, vector) {
-                    Escalation::Serial => (event, vectoring) = (Event::exception(vector, error), Some(event)),
-                    Escalation::Double => {
-                        (event, vectoring) = (Event::exception(Vector::DoubleFault as u8, Some(0)), None)
-                    }
-                    Escalation::Triple => return self.shut_down(),
+                Trap::Exception { vector, error } => match self.nested(event, Event::exception(vector, error)) {
+                    Some(next) => (event, vectoring) = next,
+                    None => return,
                 },
                 Trap::VmExit => return self.vm_exit_pending(),
                 Trap::Shutdown => return self.shut_down(),
@@ -388,6 +385,18 @@ impl Cpu {
             }
         }
         self.events.retried = Some((event, vectoring));
+    }
+
+    /// `second` was raised while `first` was being delivered: what is to be delivered now, and on the way of what. `None`: VT-x intercepted
+    /// `second` itself, which comes before it makes a double or triple fault, or the processor shut down.
+    pub(crate) fn nested(&mut self, first: Event, second: Event) -> Option<(Event, Option<Event>)> {
+        match escalate(first, second.vector) {
+            Escalation::Serial => return Some((second, Some(first))),
+            _ if self.vmx_exception_exit(second, Some(first)) => {}
+            Escalation::Double => return Some((Event::exception(Vector::DoubleFault as u8, Some(0)), None)),
+            Escalation::Triple => self.shut_down(),
+        }
+        None
     }
 
     /// The registers that an exception sets when it is not intercepted: CR2; DR6, DR7 and IA32_DEBUGCTL.

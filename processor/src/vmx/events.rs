@@ -5,7 +5,6 @@ use super::exit::{Exit, interruption_info};
 use crate::cpu::Cpu;
 use crate::models::frequency::CRYSTAL_PERIOD_NS;
 use crate::run::{Activity, attention};
-use crate::system::delivery::{Escalation, escalate};
 use crate::system::event::{Event, EventKind, Shadow};
 use crate::trap::Trap;
 use spec::vmx::{
@@ -230,15 +229,11 @@ impl Cpu {
             return;
         }
         match self.trap {
-            Trap::Exception { vector, error } => match escalate(event, vector) {
-                Escalation::Serial => self.deliver_or_escalate(Event::exception(vector, error), Some(event)),
-                Escalation::Double => {
-                    self.deliver_or_escalate(Event::exception(Vector::DoubleFault as u8, Some(0)), None)
+            Trap::Exception { vector, error } => {
+                if let Some((next, vectoring)) = self.nested(event, Event::exception(vector, error)) {
+                    self.deliver_or_escalate(next, vectoring);
                 }
-                Escalation::Triple => {
-                    self.vmx_triple_fault_exit();
-                }
-            },
+            }
             Trap::VmExit => self.vm_exit_pending(),
             Trap::Shutdown | Trap::RetryExact | Trap::Continue => {}
         }

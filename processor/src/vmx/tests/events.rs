@@ -44,6 +44,17 @@ fn an_entry_clears_address_range_monitoring() {
 }
 
 #[test]
+fn what_would_make_a_double_fault_is_intercepted_itself() {
+    let mut host = Host::new();
+    host.set(F::EXCEPTION_BITMAP, 1 << 13 | 1 << 8);
+    host.set(F::GUEST_IDTR_LIMIT, 0);
+    host.machine.cpu.regs[1] = 0;
+    assert_eq!(host.enter(&[0xf7, 0xf1], 5), Some(ExitReason::ExceptionOrNmi)); // div ecx
+    assert_eq!(host.get(F::EXIT_INTERRUPTION_INFO), 0x8000_0b0d);
+    assert_eq!(host.get(F::IDT_VECTORING_INFO), 0x8000_0300);
+}
+
+#[test]
 fn an_exit_between_iterations_saves_rf() {
     for (count, saved) in [(2, Rflags::RF), (1, 0)] {
         let mut host = Host::new();
