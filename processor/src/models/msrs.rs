@@ -52,7 +52,11 @@ impl Model {
         let storage = MiscEnable::THERMAL_CONTROL | MiscEnable::ENHANCED_SPEEDSTEP | MiscEnable::XTPR_DISABLE;
         ResetMsrs {
             feature_control: self.has(Feature::VMX).then_some(FeatureControl::LOCK | FeatureControl::VMX_OUTSIDE_SMX),
-            misc_enable: MiscEnable::FAST_STRING | MiscEnable::BTS_UNAVAILABLE | MiscEnable::PEBS_UNAVAILABLE | monitor | perfmon,
+            misc_enable: MiscEnable::FAST_STRING
+                | MiscEnable::BTS_UNAVAILABLE
+                | MiscEnable::PEBS_UNAVAILABLE
+                | monitor
+                | perfmon,
             misc_enable_writable: MiscEnable::FAST_STRING
                 | MiscEnable::LIMIT_CPUID
                 | monitor
