@@ -65,8 +65,6 @@ const NOWHERE: &[&str] = &[
     "SecondaryExitReserved",
     "activate secondary controls",
     "SmmControlsOutsideSmm",
-    "PerfGlobalCtrl",
-    "IA32_PERF_GLOBAL_CTRL",
     "GuestBndcfgs",
     "GuestRtitCtl",
     "GuestLbrCtl",

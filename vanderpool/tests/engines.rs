@@ -1,0 +1,106 @@
+//! One run, whichever engine: console, instruction count, digest of registers, devices and memory.
+
+mod common;
+
+use common::{BOOT_LIMIT, boot_arguments, kernel, run};
+use devices::ports::Output;
+use guests::{bare, images};
+use machine::{Boot, Config, Engine, Machine, NoHost, Outcome, TestDevices};
+use processor::models::Model;
+use std::fs;
+use std::sync::{Arc, Mutex};
+
+/// Boots Debian's kernel, has it do some work and powers it off, on both engines.
+fn boots_alike(cpus: usize) {
+    let script = "for i in 1 2 3 4; do (seq 1 2000 | sha256sum) & done; wait\ncat /proc/interrupts";
+    let of = |engine: &str| {
+        let image = images::with_script(kernel(), script).unwrap();
+        let mut arguments = boot_arguments(&format!("engines-{cpus}-{engine}"), image);
+        let options = ["--cpus", &cpus.to_string(), "--memory", "512M", "--engine", engine, "--digest", "--stats"];
+        arguments.extend(options.map(str::to_owned));
+        let run = run(&arguments, BOOT_LIMIT);
+        run.expect_success();
+        (run.reported("instructions:").to_owned(), run.reported("digest:").to_owned(), run.console)
+    };
+    assert_eq!(of("interpreter"), of("translator"));
+}
+
+#[test]
+fn debian_boots_alike_on_one_processor() {
+    boots_alike(1);
+}
+
+#[test]
+fn debian_boots_alike_on_four_processors() {
+    boots_alike(4);
+}
+
+#[derive(Clone, Default)]
+struct Console(Arc<Mutex<Vec<u8>>>);
+
+impl Output for Console {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+    }
+}
+
+/// VT-x: VM entries that fail and that do not, exits, EPT, controls, translated in both worlds.
+#[test]
+fn the_conformance_tests_run_alike() {
+    let kernel = fs::read(bare::build("conformance").unwrap()).unwrap();
+    let of = |model: &Model, engine: Engine| {
+        let console = Console::default();
+        let mut config = Config::new(Boot::Direct {
+            name: "conformance".into(),
+            kernel: kernel.clone(),
+            initrd: None,
+            initrd_name: String::new(),
+            command_line: String::new(),
+        });
+        config.model = model.clone();
+        config.memory = 64 << 20;
+        config.test_devices = TestDevices::ALL;
+        config.reboot = false;
+        config.engine = engine;
+        config.serial = vec![Box::new(console.clone())];
+        let mut machine = Machine::new(config).unwrap();
+        let outcome = machine.run(&mut NoHost, Some(400_000_000));
+        let text = String::from_utf8_lossy(&console.0.lock().unwrap()).into_owned();
+        (outcome, machine.instructions(), machine.digest(), text)
+    };
+    for model in Model::ALL.iter().filter(|model| model.has(spec::x86::cpuid::Feature::VMX)) {
+        let ours = of(model, Engine::Interpreter);
+        assert_eq!(ours.0, Outcome::DebugExit(1), "{}", ours.3);
+        assert_eq!(ours, of(model, Engine::Translator), "{}", model.name);
+    }
+}
+
+/// No memory of the process can be both written and executed while translations run.
+#[test]
+#[cfg(target_os = "linux")]
+fn no_memory_is_writable_and_executable() {
+    let mut config = Config::new(Boot::Direct {
+        name: "conformance".into(),
+        kernel: fs::read(bare::build("conformance").unwrap()).unwrap(),
+        initrd: None,
+        initrd_name: String::new(),
+        command_line: String::new(),
+    });
+    config.memory = 64 << 20;
+    config.test_devices = TestDevices::ALL;
+    config.engine = Engine::Translator;
+    let mut machine = Machine::new(config).unwrap();
+    machine.run(&mut NoHost, Some(3_000_000));
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let code: Vec<_> = maps.lines().filter(|line| line.contains("vanderpool-code")).collect();
+    if processor::translator::supported() {
+        assert!(
+            code.iter().any(|line| line.contains(" r-xs ")) && code.iter().any(|line| line.contains(" rw-s ")),
+            "{maps}"
+        );
+    }
+    for line in maps.lines() {
+        let rights = line.split_whitespace().nth(1).unwrap_or_default();
+        assert!(!(rights.contains('w') && rights.contains('x')), "{line}");
+    }
+}
