@@ -112,7 +112,7 @@ fn the_argument_parser_uses_status_2_too() {
         &["boot", "--debian", "--kernel", "k"],
         &["boot", "--debian", "--memory", "lots"],
         &["fly"],
-        &[],
+        &["run", "no-such-machine.toml"],
     ] {
         run(arguments, LIMIT).expect_status(2);
     }
