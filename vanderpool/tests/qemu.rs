@@ -43,7 +43,7 @@ fn probes_and_refusals_are_what_scripts_expect() {
     for (arguments, words) in [
         (&["-kernel", "/none"][..], "could not open kernel file '/none'"),
         (&["-kernel", "/none", "-cpu", "max,+svm"][..], "svm"),
-        (&["-device", "intel-iommu"][..], "intel-iommu"),
+        (&["-device", "intel-hda"][..], "intel-hda"),
         (&["-nonsense"][..], "-nonsense: invalid option"),
     ] {
         let output = qemu(arguments);
