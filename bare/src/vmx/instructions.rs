@@ -180,32 +180,17 @@ global_asm!(
     // rdi: the guest's registers; rsi: launched. Returns RFLAGS of a failed entry, or -1 after an exit.
     .global bare_enter
 bare_enter:
-    push rbp
-    push rbx
-    push r12
-    push r13
-    push r14
-    push r15
+"#,
+    crate::keep_registers!(),
+    r#"
     mov [rip + bare_registers], rdi
     mov [rip + bare_rsp], rsp
     lea rax, [rip + bare_entry_failed]
     mov [rip + BARE_GUARD], rax
     test rsi, rsi
-    mov rax, [rdi]
-    mov rcx, [rdi + 8]
-    mov rdx, [rdi + 16]
-    mov rbx, [rdi + 24]
-    mov rbp, [rdi + 40]
-    mov rsi, [rdi + 48]
-    mov r8, [rdi + 64]
-    mov r9, [rdi + 72]
-    mov r10, [rdi + 80]
-    mov r11, [rdi + 88]
-    mov r12, [rdi + 96]
-    mov r13, [rdi + 104]
-    mov r14, [rdi + 112]
-    mov r15, [rdi + 120]
-    mov rdi, [rdi + 56]
+"#,
+    crate::load_guest_registers!(),
+    r#"
     jnz 2f
     vmlaunch
     jmp bare_entry_failed
@@ -223,33 +208,15 @@ bare_exit:
     pop qword ptr [rip + bare_seen + 8]
     push rdi
     mov rdi, [rip + bare_registers]
-    mov [rdi], rax
-    mov [rdi + 8], rcx
-    mov [rdi + 16], rdx
-    mov [rdi + 24], rbx
-    mov [rdi + 40], rbp
-    mov [rdi + 48], rsi
-    mov [rdi + 64], r8
-    mov [rdi + 72], r9
-    mov [rdi + 80], r10
-    mov [rdi + 88], r11
-    mov [rdi + 96], r12
-    mov [rdi + 104], r13
-    mov [rdi + 112], r14
-    mov [rdi + 120], r15
-    pop rax
-    mov [rdi + 56], rax
+"#,
+    crate::store_guest_registers!(),
+    r#"
     mov rax, -1
 bare_leave:
     mov qword ptr [rip + BARE_GUARD], 0
-    cld
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbx
-    pop rbp
-    ret
+"#,
+    crate::return_with_kept_registers!(),
+    r#"
 
     .section .bss.boot, "aw", @nobits
     .balign 8

@@ -15,12 +15,9 @@ global_asm!(
     // operation, before and after. Returns EFLAGS of a failed entry, or -1 after an exit.
     .global bare_enter32
 bare_enter32:
-    push rbp
-    push rbx
-    push r12
-    push r13
-    push r14
-    push r15
+"#,
+    crate::keep_registers!(),
+    r#"
     mov [rip + bare_rsp64], rsp
     mov rax, cr3
     mov [rip + bare_cr3], rax
@@ -77,14 +74,9 @@ bare_back:
 bare_long:
     mov rsp, [rip + bare_rsp64]
     movsxd rax, ebx
-    cld
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbx
-    pop rbp
-    ret
+"#,
+    crate::return_with_kept_registers!(),
+    r#"
 
     .section .bss.boot, "aw", @nobits
     .balign 8

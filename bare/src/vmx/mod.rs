@@ -6,6 +6,7 @@
 pub mod instructions;
 pub mod legacy;
 pub mod state;
+mod stubs;
 
 use crate::{boot, cpu, memory};
 pub use instructions::{Failure, Registers};

@@ -112,12 +112,9 @@ global_asm!(
     // Returns RFLAGS of a failed entry, or -1 after an exit.
     .global metal_enter
 metal_enter:
-    push rbp
-    push rbx
-    push r12
-    push r13
-    push r14
-    push r15
+"#,
+    bare::keep_registers!(),
+    r#"
     push rdi
     push rdx
     push rcx
@@ -132,21 +129,9 @@ metal_enter:
     jmp 3f
 2:  fxrstor64 [rdx]
 3:  test rsi, rsi
-    mov rax, [rdi]
-    mov rcx, [rdi + 8]
-    mov rdx, [rdi + 16]
-    mov rbx, [rdi + 24]
-    mov rbp, [rdi + 40]
-    mov rsi, [rdi + 48]
-    mov r8, [rdi + 64]
-    mov r9, [rdi + 72]
-    mov r10, [rdi + 80]
-    mov r11, [rdi + 88]
-    mov r12, [rdi + 96]
-    mov r13, [rdi + 104]
-    mov r14, [rdi + 112]
-    mov r15, [rdi + 120]
-    mov rdi, [rdi + 56]
+"#,
+    bare::load_guest_registers!(),
+    r#"
     jnz 2f
     vmlaunch
     jmp 3f
@@ -161,22 +146,9 @@ metal_exit:
     nop                                 // Bochs takes the RIP of an exit by a first instruction for that of the guest
     push rdi
     mov rdi, [rsp + 24]
-    mov [rdi], rax
-    mov [rdi + 8], rcx
-    mov [rdi + 16], rdx
-    mov [rdi + 24], rbx
-    mov [rdi + 40], rbp
-    mov [rdi + 48], rsi
-    mov [rdi + 64], r8
-    mov [rdi + 72], r9
-    mov [rdi + 80], r10
-    mov [rdi + 88], r11
-    mov [rdi + 96], r12
-    mov [rdi + 104], r13
-    mov [rdi + 112], r14
-    mov [rdi + 120], r15
-    pop rax
-    mov [rdi + 56], rax
+"#,
+    bare::store_guest_registers!(),
+    r#"
     pop rcx
     pop r8
     pop rdi
@@ -189,14 +161,10 @@ metal_exit:
 2:  fxsave64 [r8]
 3:  ldmxcsr [rip + metal_mxcsr]
     mov rax, -1
-4:  cld
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbx
-    pop rbp
-    ret
+4:
+"#,
+    bare::return_with_kept_registers!(),
+    r#"
     .balign 4
 metal_mxcsr: .long 0x1f80
 "#
