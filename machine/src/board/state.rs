@@ -120,11 +120,7 @@ impl Board {
         self.wires.set_now(*now);
         self.root.restore(root);
         self.root.restore_functions(functions)?;
-        match (&self.iommu, iommu) {
-            (Some(mine), Some(saved)) => mine.lock().restore(saved),
-            (None, None) => {}
-            _ => return None,
-        }
+        restore_both(self.iommu.as_ref(), iommu.as_ref(), |mine, saved| mine.lock().restore(saved))?;
         self.pic.restore(pic);
         self.io_apic.restore(io_apic);
         self.pit.restore(pit);
@@ -138,17 +134,9 @@ impl Board {
         }
         self.keyboard.restore(keyboard);
         self.power.restore(power);
-        match (&mut self.fw_cfg, fw_cfg) {
-            (Some(mine), Some(saved)) => mine.restore(saved),
-            (None, None) => {}
-            _ => return None,
-        }
+        restore_both(self.fw_cfg.as_mut(), fw_cfg.as_ref(), |mine, saved| mine.restore(saved))?;
         self.debug.restore(debug);
-        match (&mut self.test, test) {
-            (Some(mine), Some(saved)) => mine.restore(saved),
-            (None, None) => {}
-            _ => return None,
-        }
+        restore_both(self.test.as_mut(), test.as_ref(), |mine, saved| mine.restore(saved))?;
         // What devices said to the board while they took over their states is in the board's own state already.
         self.wires.restore(alarms)?;
         self.decoded = self.root.decoded();
@@ -159,4 +147,14 @@ impl Board {
         self.map_changed = false;
         Some(())
     }
+}
+
+/// Restores what a board may have or not. `None`: one of the two has it, the other not.
+fn restore_both<M, S>(mine: Option<M>, saved: Option<&S>, restore: impl FnOnce(M, &S)) -> Option<()> {
+    match (mine, saved) {
+        (Some(mine), Some(saved)) => restore(mine, saved),
+        (None, None) => {}
+        _ => return None,
+    }
+    Some(())
 }
