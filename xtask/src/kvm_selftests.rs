@@ -3,9 +3,9 @@
 //!
 //! One machine runs them one after another. When one of them takes the machine with it or does not end, another machine takes up the rest.
 
+use crate::outcome::{Outcome, Tally};
 use crate::program;
 use guests::{elf, images};
-use std::fmt;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -60,24 +60,6 @@ const END: &str = "selftest ends: ";
 /// The exit status of a test that skips itself.
 const SKIPPED: &str = "4";
 
-/// How a test ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Outcome {
-    Pass,
-    Skip(String),
-    Fail(String),
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Pass => f.write_str("PASS"),
-            Self::Skip(why) => write!(f, "SKIP {why}"),
-            Self::Fail(why) => write!(f, "FAIL {why}"),
-        }
-    }
-}
-
 pub fn run(arguments: &Arguments) -> Result<(), Error> {
     let program = program::path(arguments.vanderpool.as_deref())?;
     let cache = Cache::of_user(|line| eprintln!("xtask: {line}"))?;
@@ -90,22 +72,17 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
         fs::create_dir_all(logs).map_err(|e| Error::file("make", logs, &e))?;
     }
     let image = image(&kernel, &tests)?;
-    let mut counts = [0; 3];
+    let mut tally = Tally::default();
     let mut next = 0;
     while next < tests.len() {
         let first = next;
         boot(arguments, &program, &kernel, &image, first, |outcome, time| {
-            println!("{:<44} {outcome} ({:.1} s)", name(&tests[next]), time.as_secs_f64());
-            counts[match outcome {
-                Outcome::Pass => 0,
-                Outcome::Skip(_) => 1,
-                Outcome::Fail(_) => 2,
-            }] += 1;
+            tally.note(name(&tests[next]), &outcome, time);
             next += 1;
             next < tests.len()
         })?;
     }
-    println!("{} passed, {} skipped, {} failed", counts[0], counts[1], counts[2]);
+    println!("{tally}");
     Ok(())
 }
 

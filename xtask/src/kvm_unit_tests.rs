@@ -2,9 +2,9 @@
 //!
 //! Tests that need an AMD processor or what only KVM or QEMU has are left out, each with the reason.
 
+use crate::outcome::{Outcome, Tally};
 use crate::program;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -94,24 +94,6 @@ const RUNNER: &str = "qemu --no-reboot -nodefaults -global kvm-pit.lost_tick_pol
                       -device isa-debug-exit,iobase=0xf4,iosize=0x4 -display none -serial stdio -device pci-testdev \
                       -machine accel=tcg";
 
-/// How a test ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Outcome {
-    Pass,
-    Skip(String),
-    Fail(String),
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Pass => f.write_str("PASS"),
-            Self::Skip(why) => write!(f, "SKIP {why}"),
-            Self::Fail(why) => write!(f, "FAIL {why}"),
-        }
-    }
-}
-
 pub fn run(arguments: &Arguments) -> Result<(), Error> {
     let list = arguments.directory.join("x86/unittests.cfg");
     let text = fs::read_to_string(&list).map_err(|e| Error::file("read", &list, &e))?;
@@ -119,7 +101,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
     if let Some(logs) = &arguments.logs {
         fs::create_dir_all(logs).map_err(|e| Error::file("make", logs, &e))?;
     }
-    let mut counts = [0; 3];
+    let mut tally = Tally::default();
     for test in parse(&text) {
         if arguments.filter.as_ref().is_some_and(|filter| !test.name.contains(filter)) {
             continue;
@@ -132,14 +114,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
                 run_one(&program, &test.arguments(&arguments.directory), test.limit(arguments.limit), log.as_deref())?
             }
         };
-        println!("{:<44} {outcome} ({:.1} s)", test.name, start.elapsed().as_secs_f64());
-        counts[match outcome {
-            Outcome::Pass => 0,
-            Outcome::Skip(_) => 1,
-            Outcome::Fail(_) => 2,
-        }] += 1;
+        tally.note(&test.name, &outcome, start.elapsed());
     }
-    println!("{} passed, {} skipped, {} failed", counts[0], counts[1], counts[2]);
+    println!("{tally}");
     Ok(())
 }
 

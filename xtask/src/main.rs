@@ -12,6 +12,7 @@ mod hypervisor;
 mod image;
 mod kvm_selftests;
 mod kvm_unit_tests;
+mod outcome;
 mod program;
 
 #[derive(Parser)]
