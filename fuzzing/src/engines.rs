@@ -6,7 +6,7 @@
 mod program;
 
 use crate::input::Input;
-use crate::processor::Nothing;
+use crate::processor::{Nothing, descriptors};
 use processor::decode::announced::announces;
 use processor::decode::cache::CodeCache;
 use processor::memory::map::{MemoryMap, MemoryRegion};
@@ -132,18 +132,7 @@ impl Setting {
         let mut quad = |address: u64, value: u64| {
             image[address as usize..][..8].copy_from_slice(&value.to_le_bytes());
         };
-        let descriptors: [u64; 9] = [
-            0,
-            0x00cf_9b00_0000_ffff,
-            0x00cf_9300_0000_ffff,
-            0x00af_9b00_0000_ffff,
-            0x00af_fb00_0000_ffff,
-            0x00cf_f300_0000_ffff,
-            0x00cf_fb00_0000_ffff,
-            0x0000_8b00_0000_0067 | TSS << 16,
-            0,
-        ];
-        for (index, descriptor) in (0..).zip(descriptors) {
+        for (index, descriptor) in (0..).zip(descriptors(TSS)) {
             quad(GDT + 8 * index, descriptor);
         }
         for vector in 0..256 {

@@ -27,6 +27,21 @@ const TABLES: u64 = 0x8000;
 /// Instructions, or nanoseconds, that one input may take.
 const BUDGET: u64 = 500;
 
+/// A descriptor table: flat code and data of 32 bits, code of 64 bits, privilege level 0 before 3, and the task-state segment at `tss`.
+pub(crate) const fn descriptors(tss: u64) -> [u64; 9] {
+    [
+        0,
+        0x00cf_9b00_0000_ffff,
+        0x00cf_9300_0000_ffff,
+        0x00af_9b00_0000_ffff,
+        0x00af_fb00_0000_ffff,
+        0x00cf_f300_0000_ffff,
+        0x00cf_fb00_0000_ffff,
+        0x0000_8b00_0000_0067 | tss << 16,
+        0,
+    ]
+}
+
 /// A board without devices: ports and memory beyond RAM read as a function of their address.
 pub(crate) struct Nothing;
 
@@ -105,18 +120,7 @@ impl Machine {
     }
 
     fn write_tables(&mut self, start: Start) {
-        let descriptors: [u64; 9] = [
-            0,
-            0x00cf_9b00_0000_ffff,
-            0x00cf_9300_0000_ffff,
-            0x00af_9b00_0000_ffff,
-            0x00af_fb00_0000_ffff,
-            0x00cf_f300_0000_ffff,
-            0x00cf_fb00_0000_ffff,
-            0x0000_8b00_0000_0067 | TSS << 16,
-            0,
-        ];
-        for (index, descriptor) in (0..).zip(descriptors) {
+        for (index, descriptor) in (0..).zip(descriptors(TSS)) {
             self.ram.write(GDT + 8 * index, &descriptor.to_le_bytes());
         }
         // RSP0 of the 64-bit TSS; 32-bit code starts at privilege level 0 and needs no other stack.
