@@ -53,6 +53,10 @@ pub enum Change {
     RegisterHole(usize, u64, u64),
     /// The lowest bit of IA32_XSS that the processor has becomes 1.
     Xss,
+    /// The guest's page tables, in scratch pages 5 to 7, map [`HOLE`] as shadow-stack memory of supervisor mode.
+    ShadowHole,
+    /// Nothing; but the case needs these bits of IA32_VMX_EPT_VPID_CAP.
+    EptVpid(u64, &'static str),
     /// Nothing; but the case needs a feature: CPUID leaf, subleaf, register (0 EAX to 3 EDX), bit, name.
     Feature(u32, u32, usize, u32, &'static str),
 }
@@ -243,6 +247,20 @@ impl Change {
                 } else {
                     Err(Obstacle::Missing("a component of IA32_XSS"))
                 }
+            }
+            Change::ShadowHole => {
+                for table in 0..3 {
+                    memory::copy_code(page(5 + table), vmx::page_tables() + memory::PAGE * table, memory::PAGE);
+                }
+                memory::write(page(5), page(6) | 7);
+                memory::write(page(6), page(7) | 7);
+                // Present, read-only, accessed, dirty, 2 MiB.
+                memory::write(page(7) + 8 * (HOLE >> 21), HOLE | 0xe1);
+                write(Field::GUEST_CR3, page(5))
+            }
+            Change::EptVpid(bits, name) => {
+                let has = cpu::read_msr(msr::VMX_EPT_VPID_CAP).unwrap_or(0) & bits == bits;
+                if has { Ok(()) } else { Err(Obstacle::Missing(name)) }
             }
             Change::Feature(leaf, subleaf, register, bit, name) => {
                 let has = cpu::cpuid(0, 0)[0] >= leaf & 0xffff && cpu::cpuid(leaf, subleaf)[register] >> bit & 1 != 0;

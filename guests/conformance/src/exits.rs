@@ -1,7 +1,8 @@
 //! For each basic exit reason, guests that cause it, with what the exit says (SDM Vol. 3C, 28.1 and 28.2).
 
 use crate::change::Change::{
-    self, Feature, Hole, HoleTable, Memory, Msr, Or, Page, Register, RegisterHole, RegisterPage, Set, X2apic, Xss,
+    self, EptVpid, Feature, Hole, HoleTable, Memory, Msr, Or, Page, Register, RegisterHole, RegisterPage, Set,
+    ShadowHole, X2apic, Xss,
 };
 use crate::change::{HOLE, Obstacle};
 use crate::code::{self, Code};
@@ -11,15 +12,15 @@ use crate::startup;
 use crate::trial::{Base, Exit, Outcome, Trial};
 use bare::vmx::state::Word;
 use bare::{cpu, println};
-use spec::vmx::capability::misc;
-use spec::vmx::ept::EptEntry;
+use spec::vmx::capability::{EptVpidCap, misc};
+use spec::vmx::ept::{EptEntry, Eptp};
 use spec::vmx::exit_reason::exit_reason_flags;
 use spec::vmx::qualification::{EptViolation, apic_access, cr_access, dr_access, instruction_info as info, io};
 use spec::vmx::{
-    ExitControls as X, ExitReason as R, PinBasedControls as P, PrimaryControls as P1, SecondaryControls as P2,
-    TertiaryControls as P3, VmcsField as F,
+    EntryControls as N, ExitControls as X, ExitReason as R, PinBasedControls as P, PrimaryControls as P1,
+    SecondaryControls as P2, TertiaryControls as P3, VmcsField as F,
 };
-use spec::x86::{Cr4, msr};
+use spec::x86::{CetControl, Cr4, msr};
 
 /// A guest that causes an exit, and what the exit says.
 #[derive(Clone, Copy, Debug)]
@@ -439,6 +440,19 @@ const CASES: &[ExitCase] = &[
     exit(R::EptViolation, &[EPT, Hole(0), Set(F::GUEST_CR3, HOLE)], code::done)
         .qualified(EptViolation::READ | EptViolation::LINEAR_VALID)
         .masked(EPT_MASK),
+    // With supervisor shadow-stack control: a stack that is none to EPT, and one that is, on a page that others may not write.
+    exit(R::EptViolation, SHADOW_STACK, code::call)
+        .qualified(
+            EptViolation::WRITE
+                | EptViolation::READABLE
+                | EptViolation::WRITABLE
+                | EptViolation::EXECUTABLE
+                | EptViolation::LINEAR_VALID
+                | EptViolation::TRANSLATED
+                | EptViolation::SHADOW_STACK,
+        )
+        .masked(EPT_MASK),
+    exit(R::Vmcall, SUPERVISOR_SHADOW_STACK, code::call).length(3).trap(),
     exit(R::EptMisconfiguration, &[EPT, Hole(0xb2), RegisterHole(RDI, 0, 0)], code::load),
     exit(R::EptMisconfiguration, &[EPT, Hole(0x97), RegisterHole(RDI, 0, 0)], code::load),
     exit(R::Invept, &[EPT, RegisterPage(RDI, 0, 0)], code::invept)
@@ -584,6 +598,28 @@ const ENDLESS_LIMITED: &[Change] = &{
     }
     changes
 };
+const SSS_CONTROL: Change = EptVpid(EptVpidCap::SUPERVISOR_SHADOW_STACK, "supervisor shadow-stack control");
+const SHADOW_STACK: &[Change] = &[
+    SSS_CONTROL,
+    EPT,
+    Or(F::EPT_POINTER, Eptp::SUPERVISOR_SHADOW_STACK),
+    ShadowHole,
+    Or(F::ENTRY_CONTROLS, N::LOAD_CET_STATE as u64),
+    Or(F::GUEST_CR4, Cr4::CET),
+    Set(F::GUEST_S_CET, CetControl::SH_STK_EN),
+    Set(F::GUEST_SSP, HOLE + 0x1000),
+];
+const SUPERVISOR_SHADOW_STACK: &[Change] = &[
+    SSS_CONTROL,
+    EPT,
+    Or(F::EPT_POINTER, Eptp::SUPERVISOR_SHADOW_STACK),
+    Or(F::ENTRY_CONTROLS, N::LOAD_CET_STATE as u64),
+    Or(F::GUEST_CR4, Cr4::CET),
+    Set(F::GUEST_S_CET, CetControl::SH_STK_EN),
+    Set(F::GUEST_SSP, HOLE + 0x1000),
+    Hole(NOT_WRITABLE | EptEntry::SUPERVISOR_SHADOW_STACK),
+    ShadowHole,
+];
 /// Which word of its frame IRET reads first is the processor's choice.
 const ANY_OF_THE_FRAME: u64 = !0xff;
 const MONITOR_FEATURE: Change = Feature(1, 0, 2, 3, "MONITOR");

@@ -38,6 +38,7 @@ pub fn ept_exit(cpu: &Cpu, exit: &Exit) -> Explanation {
             execute: violation.has(EptViolation::FETCH),
             paging: violation.has(EptViolation::LINEAR_VALID) && !violation.has(EptViolation::TRANSLATED),
             user: violation.has(EptViolation::USER_PAGE),
+            shadow_stack: violation.has(EptViolation::SHADOW_STACK),
             unverified: violation.has(EptViolation::GUEST_PAGING_VERIFICATION),
         }
     };

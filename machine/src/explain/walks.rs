@@ -144,6 +144,10 @@ pub fn ept_obstacle(walk: &EptWalk, cpu: &Cpu) -> Option<String> {
     if last.entry & (EptEntry::PERMISSIONS | user) == 0 {
         return Some(format!("the {name} is not present: its bits 2:0 are 0"));
     }
+    let supervised = walk.access.shadow_stack && !walk.access.user && Eptp(walk.eptp).supervisor_shadow_stack();
+    if supervised && last.entry & EptEntry::SUPERVISOR_SHADOW_STACK == 0 {
+        return Some(format!("the {name} maps no supervisor shadow stack: its bit 60 is 0"));
+    }
     let execute = if walk.access.user && user != 0 { user } else { EptEntry::EXECUTE };
     let wanted = [
         (walk.access.read, EptEntry::READ, "read"),

@@ -32,6 +32,7 @@ const VT_X: VmxFeatureSet = icelake_server::MODEL.vmx.with(&[
     VmxFeature::BusLockExiting,
     VmxFeature::VirtualizeSpecCtrl,
     VmxFeature::Ept5Level,
+    VmxFeature::EptShadowStack,
     VmxFeature::SubPageWrite,
     VmxFeature::Hlat,
     VmxFeature::PagingWrite,

@@ -27,6 +27,8 @@ pub struct Access {
     pub paging: bool,
     /// The linear address is a user-mode one, which matters to mode-based execute control.
     pub user: bool,
+    /// It is a shadow-stack access.
+    pub shadow_stack: bool,
     /// With guest-paging verification: a guest paging structure used to translate the linear address was not one with paging-write access.
     pub unverified: bool,
 }
@@ -134,9 +136,12 @@ pub fn translate(
     let levels = u32::from(eptp.walk_length()).clamp(4, LEVELS as u32);
     let mut table = eptp.table();
     let mut permissions = rules.permissions();
+    let mut above;
     let mut path = [(0u64, 0u64); LEVELS];
     let mut level = levels;
-    let violation = |permissions: u64, entry: u64| {
+    let supervises = eptp.supervisor_shadow_stack();
+    // `leaf` is the entry that maps the page, if the walk has come to it.
+    let violation = |permissions: u64, entry: u64, leaf: u64| {
         let flag = |set: bool, bit: u64| if set { bit } else { 0 };
         Failure::Violation {
             qualification: flag(access.read, EptViolation::READ)
@@ -145,24 +150,30 @@ pub fn translate(
                 | flag(permissions & EptEntry::READ != 0, EptViolation::READABLE)
                 | flag(permissions & EptEntry::WRITE != 0, EptViolation::WRITABLE)
                 | flag(permissions & EptEntry::EXECUTE != 0, EptViolation::EXECUTABLE)
-                | flag(permissions & EptEntry::EXECUTE_USER != 0, EptViolation::USER_EXECUTABLE),
+                | flag(permissions & EptEntry::EXECUTE_USER != 0, EptViolation::USER_EXECUTABLE)
+                | flag(access.shadow_stack, EptViolation::SHADOW_STACK)
+                | flag(
+                    supervises && leaf & EptEntry::SUPERVISOR_SHADOW_STACK != 0,
+                    EptViolation::SUPERVISOR_SHADOW_STACK,
+                ),
             convertible: entry & EptEntry::SUPPRESS_VE == 0,
         }
     };
     // The levels translate 48 or 57 bits; what lies above has no entry.
     if address >> (12 + 9 * levels) != 0 {
-        return Err(violation(0, EptEntry::SUPPRESS_VE));
+        return Err(violation(0, EptEntry::SUPPRESS_VE, 0));
     }
     let (entry, shift) = loop {
         let shift = 12 + 9 * (level - 1);
         let at = table + (address >> shift & 0x1ff) * 8;
         let entry = memory.load(at);
         if entry & rules.permissions() == 0 {
-            return Err(violation(0, entry));
+            return Err(violation(0, entry, 0));
         }
         if rules.misconfigured(entry, level) {
             return Err(Failure::Misconfiguration);
         }
+        above = permissions;
         permissions &= entry;
         path[(levels - level) as usize] = (at, entry);
         if level == 1 || level < 4 && entry & EptEntry::PAGE != 0 {
@@ -175,10 +186,17 @@ pub fn translate(
     let executable =
         has(if rules.mode_based_execute && access.user { EptEntry::EXECUTE_USER } else { EptEntry::EXECUTE });
     if access.read && !has(EptEntry::READ) || access.execute && !executable {
-        return Err(violation(permissions, entry));
+        return Err(violation(permissions, entry, entry));
+    }
+    // Supervisor shadow stacks are writable as such where the entries above the page's let it be, whatever its own says of writes.
+    let supervised = supervises && access.shadow_stack && !access.user;
+    let shadow_stack =
+        has(EptEntry::READ) && above & EptEntry::WRITE != 0 && entry & EptEntry::SUPERVISOR_SHADOW_STACK != 0;
+    if supervised && !shadow_stack {
+        return Err(violation(permissions, entry, entry));
     }
     let mut part_writable = false;
-    if access.write && !has(EptEntry::WRITE) {
+    if access.write && !has(EptEntry::WRITE) && !supervised {
         let paging_write = access.paging && rules.paging_write && entry & EptEntry::PAGING_WRITE != 0;
         if let Some(sub_pages) = rules.sub_pages
             && !access.paging
@@ -189,11 +207,11 @@ pub fn translate(
             part_writable = sub_page_writable(memory, sub_pages, address, rules).map_err(Failure::SubPage)?;
         }
         if !paging_write && !part_writable {
-            return Err(violation(permissions, entry));
+            return Err(violation(permissions, entry, entry));
         }
     }
     if access.unverified && entry & EptEntry::VERIFY_GUEST_PAGING != 0 {
-        let mut failure = violation(permissions, entry);
+        let mut failure = violation(permissions, entry, entry);
         if let Failure::Violation { qualification, .. } = &mut failure {
             *qualification |= EptViolation::GUEST_PAGING_VERIFICATION;
         }
@@ -217,7 +235,11 @@ pub fn translate(
     let offset = (1u64 << shift) - 1;
     Ok(Translation {
         physical: entry & EptEntry::ADDRESS & !offset | address & offset,
-        allowed: Rights { read: has(EptEntry::READ), write: has(EptEntry::WRITE) && dirty, execute: executable },
+        allowed: Rights {
+            read: has(EptEntry::READ),
+            write: (has(EptEntry::WRITE) || supervised) && dirty,
+            execute: executable,
+        },
         entry,
         page_size: offset + 1,
     })
@@ -279,8 +301,15 @@ mod tests {
         paging_write: false,
         sub_pages: None,
     };
-    const NOTHING: Access =
-        Access { read: false, write: false, execute: false, paging: false, user: false, unverified: false };
+    const NOTHING: Access = Access {
+        read: false,
+        write: false,
+        execute: false,
+        paging: false,
+        user: false,
+        shadow_stack: false,
+        unverified: false,
+    };
     const READ: Access = Access { read: true, ..NOTHING };
     const WRITE: Access = Access { write: true, ..NOTHING };
     const FETCH: Access = Access { execute: true, ..NOTHING };
@@ -475,6 +504,26 @@ mod tests {
         assert!(violates(write(page, paging, RULES)).is_some());
         assert!(violates(write(0x9031, paging, rules)).is_some());
         assert_eq!(write(0x9034 | EptEntry::PAGING_WRITE, paging, rules), Err(Failure::Misconfiguration));
+    }
+
+    #[test]
+    fn supervisor_shadow_stacks_are_where_the_leaf_says() {
+        const SSS: u64 = EptEntry::SUPERVISOR_SHADOW_STACK;
+        let eptp = Eptp(EPTP.0 | Eptp::SUPERVISOR_SHADOW_STACK);
+        let push = Access { shadow_stack: true, ..WRITE };
+        let user = Access { user: true, ..push };
+        let go = |eptp, leaf, access| translate(&mut memory(1, leaf), eptp, 0, access, RULES);
+        // Read-only for others, and a supervisor shadow stack.
+        assert!(go(eptp, 0x9031 | SSS, push).is_ok_and(|translation| translation.allowed.write));
+        let bits = violates(go(eptp, 0x9031 | SSS, WRITE)).unwrap();
+        assert_eq!(bits & EptViolation::SUPERVISOR_SHADOW_STACK, EptViolation::SUPERVISOR_SHADOW_STACK);
+        let bits = violates(go(eptp, 0x9033, push)).unwrap();
+        assert_eq!(bits & EptViolation::SUPERVISOR_SHADOW_STACK, 0, "writable, but no such stack");
+        assert_eq!(bits & EptViolation::SHADOW_STACK, EptViolation::SHADOW_STACK);
+        // Shadow stacks of user mode, and all without the control, go by write access.
+        assert!(violates(go(eptp, 0x9031 | SSS, user)).is_some());
+        assert!(go(eptp, 0x9033, user).is_ok() && go(EPTP, 0x9033, push).is_ok());
+        assert!(violates(go(EPTP, 0x9031 | SSS, push)).is_some());
     }
 
     #[test]

@@ -76,6 +76,7 @@ impl Cpu {
             execute: kind == Kind::Execute,
             paging,
             user: page.is_some_and(|page| page.user),
+            shadow_stack: kind.is_shadow() && page.is_some(),
             unverified: verifies && page.is_some_and(|page| !page.verified),
         }
     }

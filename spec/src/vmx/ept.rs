@@ -56,6 +56,12 @@ impl Eptp {
         (self.0 >> 3 & 7) as u8 + 1
     }
 
+    /// Whether supervisor shadow-stack accesses are allowed only where the entry that maps the page says so.
+    #[must_use]
+    pub const fn supervisor_shadow_stack(self) -> bool {
+        self.0 & Self::SUPERVISOR_SHADOW_STACK != 0
+    }
+
     /// Whether accessed and dirty flags are enabled.
     #[must_use]
     pub const fn accessed_dirty(self) -> bool {

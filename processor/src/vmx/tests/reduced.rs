@@ -68,6 +68,16 @@ fn controls_without_their_feature_fail_the_check_of_reserved_bits() {
 }
 
 #[test]
+fn without_supervisor_shadow_stack_control_its_bit_is_reserved() {
+    let pointer = 0x1000 | 6 | 3 << 3 | 1 << 7;
+    for (model, check) in [("full,-ept-shadow-stack", Some(EntryCheck::EptpSupervisorShadowStack)), ("full", None)] {
+        let mut host = Host::of_model(model);
+        host.set(F::EPT_POINTER, pointer);
+        assert_eq!(host.failed_check(), check, "{model}");
+    }
+}
+
+#[test]
 fn without_tertiary_controls_they_cannot_be_activated() {
     let mut host = Host::of_model("icelake-server");
     assert!(!host.machine.cpu.vmx.capabilities.has_field(F::TERTIARY_CONTROLS));

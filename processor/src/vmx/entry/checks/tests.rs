@@ -129,7 +129,6 @@ fn each_rule_on_controls() {
         (VpidZero, &[(F::VPID, 0)]),
         (EptpMemoryType, &[(F::EPT_POINTER, 0x1000 | 5 | 3 << 3)]),
         (EptpWalkLength, &[(F::EPT_POINTER, 0x1000 | 6 | 5 << 3)]),
-        (EptpSupervisorShadowStack, &[(F::EPT_POINTER, 0x1000 | 6 | 3 << 3 | 1 << 7)]),
         (EptpReserved, &[(F::EPT_POINTER, 0x1000 | 6 | 3 << 3 | 1 << 8)]),
         (EptpReserved, &[(F::EPT_POINTER, 1 << 46 | 6 | 3 << 3)]),
         (PmlNeedsEpt, &[no_ept(P2::ENABLE_PML)]),
