@@ -10,7 +10,8 @@ use processor::vmx::Vmcs;
 use processor::vmx::vmcs::REVISION;
 use spec::vmx::exit_reason::exit_reason_flags;
 use spec::vmx::{
-    EntryControls, ExitControls, ExitReason, FieldType, PrimaryControls, SecondaryControls, VmcsField as F, Width,
+    EntryControls, ExitControls, ExitReason, FieldType, PrimaryControls, SecondaryControls, SecondaryExitControls,
+    VmcsField as F, Width,
 };
 use spec::x86::{Cr0, Cr4, Efer};
 use std::sync::LazyLock;
@@ -314,6 +315,11 @@ fn host_is_loaded(cpu: &Cpu, vmcs: &Vmcs) {
     }
     if exit.has(ExitControls::LOAD_PKRS) {
         assert_eq!(u64::from(cpu.msrs.pkrs), host(F::HOST_PKRS), "IA32_PKRS");
+    }
+    if exit.has(ExitControls::ACTIVATE_SECONDARY_CONTROLS)
+        && host(F::SECONDARY_EXIT_CONTROLS) & SecondaryExitControls::LOAD_SPEC_CTRL != 0
+    {
+        assert_eq!(cpu.msrs.spec_ctrl, host(F::HOST_SPEC_CTRL), "IA32_SPEC_CTRL");
     }
     if exit.has(ExitControls::LOAD_CET_STATE) {
         assert_eq!((cpu.msrs.s_cet, cpu.ssp), (host(F::HOST_S_CET), host(F::HOST_SSP)), "IA32_S_CET and SSP");

@@ -62,8 +62,6 @@ const NOWHERE: &[&str] = &[
     "GETSEC",
     "PtGuestPhysicalNeeds",
     "PasidDirectory",
-    "SecondaryExitReserved",
-    "activate secondary controls",
     "SmmControlsOutsideSmm",
     "GuestBndcfgs",
     "GuestRtitCtl",

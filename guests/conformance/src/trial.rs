@@ -174,7 +174,7 @@ pub struct Trial {
     /// The local APIC stays in x2APIC mode once it is: not every processor gets it out again.
     pub keeps_x2apic: bool,
     /// MSRs that cases change, as they were.
-    msrs: [(u32, u64); 7],
+    msrs: [(u32, u64); 8],
 }
 
 /// Offsets of the local APIC's registers.
@@ -210,8 +210,17 @@ impl Trial {
             cr0: cpu::read_cr0(),
             cr4: cpu::read_cr4(),
             keeps_x2apic: false,
-            msrs: [msr::PAT, msr::EFER, msr::XSS, msr::S_CET, msr::PKRS, msr::PERF_GLOBAL_CTRL, msr::KERNEL_GS_BASE]
-                .map(|number| (number, cpu::read_msr(number).unwrap_or(0))),
+            msrs: [
+                msr::PAT,
+                msr::EFER,
+                msr::XSS,
+                msr::S_CET,
+                msr::PKRS,
+                msr::SPEC_CTRL,
+                msr::PERF_GLOBAL_CTRL,
+                msr::KERNEL_GS_BASE,
+            ]
+            .map(|number| (number, cpu::read_msr(number).unwrap_or(0))),
         })
     }
 

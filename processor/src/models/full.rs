@@ -26,6 +26,8 @@ const VT_X: VmxFeatureSet = icelake_server::MODEL.vmx.with(&[
     VmxFeature::LoadPerfGlobalCtrl,
     VmxFeature::LoadCet,
     VmxFeature::LoadPkrs,
+    VmxFeature::LoadSpecCtrl,
+    VmxFeature::BusyShadowStack,
     VmxFeature::AnyErrorCode,
     VmxFeature::IpiVirtualization,
     VmxFeature::NotifyExiting,

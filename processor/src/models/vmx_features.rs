@@ -8,7 +8,7 @@ use super::{Model, VmxBits};
 use spec::vmx::capability::{EptVpidCap, basic, misc, vmfunc};
 use spec::vmx::{
     EntryControls as Entry, ExitControls as Exit, PinBasedControls as Pin, PrimaryControls as Primary,
-    SecondaryControls as Secondary, TertiaryControls as Tertiary,
+    SecondaryControls as Secondary, SecondaryExitControls as SecondaryExit, TertiaryControls as Tertiary,
 };
 use spec::x86::cpuid::Feature;
 
@@ -98,6 +98,10 @@ features! {
         "IA32_BNDCFGS loaded and cleared";
     LoadCet "load-cet" { entry: Entry::LOAD_CET_STATE, exit: Exit::LOAD_CET_STATE } [] [] "CET state loaded";
     LoadPkrs "load-pkrs" { entry: Entry::LOAD_PKRS, exit: Exit::LOAD_PKRS } [] [PKS] "IA32_PKRS loaded";
+    LoadSpecCtrl "load-spec-ctrl" { entry: Entry::LOAD_SPEC_CTRL, secondary_exit: SecondaryExit::LOAD_SPEC_CTRL } []
+        [IBRS_IBPB] "IA32_SPEC_CTRL loaded";
+    BusyShadowStack "busy-shadow-stack" { secondary_exit: SecondaryExit::PREMATURELY_BUSY_SHADOW_STACK } [] [CET_SS]
+        "exits tell of prematurely busy shadow stacks (there are none: a new stack's frame lies beside its token)";
     AnyErrorCode "any-error-code" { basic: basic::ANY_ERROR_CODE } [] []
         "exceptions injected with or without an error code, whatever the vector";
     VmwriteAny "vmwrite-any" { misc: misc::VMWRITE_ANY } [] [] "VMWRITE to exit-information fields";

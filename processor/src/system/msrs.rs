@@ -130,6 +130,14 @@ pub(crate) fn debugctl_writable(model: &Model) -> u64 {
     DebugCtl::LBR | DebugCtl::BTF | if model.has(Feature::PDCM) { FREEZE } else { 0 }
 }
 
+/// Bits of IA32_SPEC_CTRL that can be set.
+pub(crate) fn spec_ctrl_writable(model: &Model) -> u64 {
+    let with = |feature, bits| if model.has(feature) { bits } else { 0 };
+    with(Feature::IBRS_IBPB, SpecCtrl::IBRS)
+        | with(Feature::STIBP, SpecCtrl::STIBP)
+        | with(Feature::BHI_CTRL, SpecCtrl::BHI_DIS_S)
+}
+
 fn rdmsr(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.require_cpl0()?;
     let number = cpu.regs[RCX] as u32;
@@ -324,9 +332,7 @@ impl Cpu {
                 self.msrs.feature_control = value;
             }
             msr::SPEC_CTRL if self.model.has(Feature::IBRS_IBPB) => {
-                let stibp = if self.model.has(Feature::STIBP) { SpecCtrl::STIBP } else { 0 };
-                let bhi = if self.model.has(Feature::BHI_CTRL) { SpecCtrl::BHI_DIS_S } else { 0 };
-                if value & !(SpecCtrl::IBRS | stibp | bhi) != 0 {
+                if value & !spec_ctrl_writable(&self.model) != 0 {
                     return false;
                 }
                 self.msrs.spec_ctrl = value;

@@ -70,6 +70,8 @@ pub struct VmxCapabilities {
     pub debugctl: u64,
     /// Bits of IA32_PERF_GLOBAL_CTRL that can be set.
     pub perf_global_ctrl: u64,
+    /// Bits of IA32_SPEC_CTRL that can be set.
+    pub spec_ctrl: u64,
     /// Bits of IA32_S_CET that can be set.
     pub cet: u64,
     /// Width of physical addresses.
@@ -107,6 +109,7 @@ impl VmxCapabilities {
             efer: model.efer_supported(),
             debugctl: crate::system::msrs::debugctl_writable(model),
             perf_global_ctrl: performance::global_control_bits(model),
+            spec_ctrl: crate::system::msrs::spec_ctrl_writable(model),
             cet: crate::cet::control_bits(model),
             physical_bits: model.physical_bits,
             linear_bits: model.linear_bits(),

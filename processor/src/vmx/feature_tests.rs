@@ -2,8 +2,9 @@
 
 use super::tests::Host;
 use crate::models::Model;
-use spec::vmx::{EntryControls, ExitControls, ExitReason, VmcsField as F};
-use spec::x86::{CetControl, Cr0, Cr4, msr};
+use spec::vmx::{EntryControls, ExitControls, ExitReason, SecondaryExitControls, VmcsField as F};
+use spec::x86::msr::{self, SpecCtrl};
+use spec::x86::{CetControl, Cr0, Cr4};
 
 const CPUID: &[u8] = &[0x0f, 0xa2];
 
@@ -49,6 +50,25 @@ fn protection_keys_of_supervisor_pages_are_loaded_and_saved() {
     host.set(F::GUEST_PKRS, 1);
     assert_eq!(host.enter(CPUID, 5), Some(ExitReason::Cpuid));
     assert_eq!((host.get(F::GUEST_PKRS), host.machine.cpu.msrs.pkrs), (1, 2));
+}
+
+#[test]
+fn spec_ctrl_is_loaded_by_its_controls_and_always_saved() {
+    let mut host = host();
+    host.set(F::GUEST_SPEC_CTRL, SpecCtrl::IBRS);
+    host.set(F::HOST_SPEC_CTRL, SpecCtrl::STIBP);
+    assert_eq!(host.enter(CPUID, 5), Some(ExitReason::Cpuid));
+    assert_eq!((host.get(F::GUEST_SPEC_CTRL), host.machine.cpu.msrs.spec_ctrl), (0, 0));
+    host.add(F::ENTRY_CONTROLS, EntryControls::LOAD_SPEC_CTRL);
+    host.set(F::GUEST_SPEC_CTRL, SpecCtrl::IBRS);
+    assert_eq!(host.enter(CPUID, 5), Some(ExitReason::Cpuid));
+    assert_eq!((host.get(F::GUEST_SPEC_CTRL), host.machine.cpu.msrs.spec_ctrl), (SpecCtrl::IBRS, SpecCtrl::IBRS));
+    host.set(F::SECONDARY_EXIT_CONTROLS, SecondaryExitControls::LOAD_SPEC_CTRL);
+    assert_eq!(host.enter(CPUID, 5), Some(ExitReason::Cpuid));
+    assert_eq!(host.machine.cpu.msrs.spec_ctrl, SpecCtrl::IBRS, "the word is not in force");
+    host.add(F::EXIT_CONTROLS, ExitControls::ACTIVATE_SECONDARY_CONTROLS);
+    assert_eq!(host.enter(CPUID, 5), Some(ExitReason::Cpuid));
+    assert_eq!((host.get(F::GUEST_SPEC_CTRL), host.machine.cpu.msrs.spec_ctrl), (SpecCtrl::IBRS, SpecCtrl::STIBP));
 }
 
 #[test]

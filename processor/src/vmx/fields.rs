@@ -104,6 +104,8 @@ const EXISTS_WITH: &[(VmxBits, &[VmcsField])] = &[
     (VmxBits { entry: Entry::LOAD_UINV, exit: Exit::CLEAR_UINV, ..NONE }, &[VmcsField::GUEST_UINV]),
     (entry(Entry::LOAD_PKRS), &[VmcsField::GUEST_PKRS]),
     (exit(Exit::LOAD_PKRS), &[VmcsField::HOST_PKRS]),
+    (entry(Entry::LOAD_SPEC_CTRL), &[VmcsField::GUEST_SPEC_CTRL]),
+    (VmxBits { secondary_exit: SecondaryExit::LOAD_SPEC_CTRL, ..NONE }, &[VmcsField::HOST_SPEC_CTRL]),
     (
         entry(Entry::LOAD_CET_STATE),
         &[VmcsField::GUEST_S_CET, VmcsField::GUEST_SSP, VmcsField::GUEST_INTERRUPT_SSP_TABLE],

@@ -256,6 +256,8 @@ checks! {
             "Copy the running CET MSRs, or clear \"load CET state\"." [EXIT_CONTROLS];
         HostPkrs "Bits 63:32 of the host IA32_PKRS must be 0."
             "Clear bits 63:32, or clear \"load PKRS\"." [EXIT_CONTROLS];
+        HostSpecCtrl "Reserved bits of the host IA32_SPEC_CTRL must be 0."
+            "Clear the bits that CPUID does not announce, or clear \"load IA32_SPEC_CTRL\"." [SECONDARY_EXIT_CONTROLS];
     }
     Host "27.2.3" {
         HostSelectorRplTi "RPL and TI of every host selector must be 0."
@@ -328,6 +330,8 @@ checks! {
             "Clear bits 63:32, or clear \"load PKRS\"." [ENTRY_CONTROLS];
         GuestUinv "Bits 15:8 of the guest UINV must be 0."
             "Write a vector of 0 to 255, or clear \"load UINV\"." [ENTRY_CONTROLS];
+        GuestSpecCtrl "Reserved bits of the guest IA32_SPEC_CTRL must be 0."
+            "Clear the bits that CPUID does not announce, or clear \"load IA32_SPEC_CTRL\"." [ENTRY_CONTROLS];
     }
     Guest "27.3.1.2" {
         TrSelectorLocal "TI of the TR selector must be 0."

@@ -133,6 +133,7 @@ named_bits! {
     SecondaryExitControls(u64) {
         0 SAVE_FRED "save FRED";
         1 LOAD_FRED "load FRED";
+        2 LOAD_SPEC_CTRL "load IA32_SPEC_CTRL";
         3 PREMATURELY_BUSY_SHADOW_STACK "prematurely busy shadow stack";
     }
 }
@@ -155,6 +156,7 @@ named_bits! {
         21 LOAD_LBR_CTL "load guest IA32_LBR_CTL";
         22 LOAD_PKRS "load PKRS";
         23 LOAD_FRED "load FRED";
+        24 LOAD_SPEC_CTRL "load IA32_SPEC_CTRL";
     }
 }
 

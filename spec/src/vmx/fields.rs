@@ -215,6 +215,7 @@ fields! {
     0x2824 GUEST_FRED_SSP1 "Guest IA32_FRED_SSP1";
     0x2826 GUEST_FRED_SSP2 "Guest IA32_FRED_SSP2";
     0x2828 GUEST_FRED_SSP3 "Guest IA32_FRED_SSP3";
+    0x282E GUEST_SPEC_CTRL "Guest IA32_SPEC_CTRL";
     // 64-bit host-state fields (B.2.4)
     0x2C00 HOST_PAT "Host IA32_PAT";
     0x2C02 HOST_EFER "Host IA32_EFER";
@@ -228,6 +229,7 @@ fields! {
     0x2C12 HOST_FRED_SSP1 "Host IA32_FRED_SSP1";
     0x2C14 HOST_FRED_SSP2 "Host IA32_FRED_SSP2";
     0x2C16 HOST_FRED_SSP3 "Host IA32_FRED_SSP3";
+    0x2C1A HOST_SPEC_CTRL "Host IA32_SPEC_CTRL";
     // 32-bit control fields (B.3.1)
     0x4000 PIN_BASED_CONTROLS "Pin-based VM-execution controls";
     0x4002 PRIMARY_CONTROLS "Primary processor-based VM-execution controls";

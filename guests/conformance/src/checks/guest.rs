@@ -5,6 +5,7 @@ use crate::change::Change::{self, BeyondWidth, Clear, Memory, Or, Page, Set, Uns
 use crate::trial::Base;
 use spec::vmx::EntryCheck as C;
 use spec::vmx::{EntryControls as N, SecondaryControls as P2, VmcsField as F};
+use spec::x86::msr::SpecCtrl;
 use spec::x86::{Cr0, Cr4, Efer};
 
 const ENTRY: F = F::ENTRY_CONTROLS;
@@ -52,6 +53,12 @@ pub(super) const CASES: &[CheckCase] = &[
     case(C::GuestCet, LOAD_CET, &[], &[Set(F::GUEST_INTERRUPT_SSP_TABLE, HIGH)]),
     case(C::GuestLbrCtl, &[Or(ENTRY, N::LOAD_LBR_CTL as u64)], &[], &[Set(F::GUEST_LBR_CTL, HIGH)]),
     case(C::GuestPkrs, &[Or(ENTRY, N::LOAD_PKRS as u64)], &[], &[Set(F::GUEST_PKRS, 1 << 32)]),
+    case(
+        C::GuestSpecCtrl,
+        &[Or(ENTRY, N::LOAD_SPEC_CTRL as u64)],
+        &[Set(F::GUEST_SPEC_CTRL, SpecCtrl::IBRS)],
+        &[Set(F::GUEST_SPEC_CTRL, HIGH)],
+    ),
     case(C::GuestUinv, &[Or(ENTRY, N::LOAD_UINV as u64)], &[Set(F::GUEST_UINV, 0xff)], &[Set(F::GUEST_UINV, 0x100)]),
     case(C::DescriptorTableBaseCanonical, &[], &[], &[Set(F::GUEST_GDTR_BASE, HIGH)]),
     case(C::DescriptorTableBaseCanonical, &[], &[], &[Set(F::GUEST_IDTR_BASE, HIGH)]),

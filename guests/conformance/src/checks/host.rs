@@ -4,7 +4,8 @@ use super::{CheckCase, case};
 use crate::change::Change::{self, BeyondWidth, Clear, Or, Set, Unsupported};
 use crate::trial::Base;
 use spec::vmx::EntryCheck as C;
-use spec::vmx::{EntryControls as E, ExitControls as X, VmcsField as F};
+use spec::vmx::{EntryControls as E, ExitControls as X, SecondaryExitControls as X2, VmcsField as F};
+use spec::x86::msr::SpecCtrl;
 use spec::x86::{Cr0, Cr4, Efer};
 
 const EXIT: F = F::EXIT_CONTROLS;
@@ -39,6 +40,12 @@ pub(super) const CASES: &[CheckCase] = &[
     case(C::HostCet, LOAD_CET, &[Set(F::HOST_SSP, 4)], &[Set(F::HOST_SSP, 2)]),
     case(C::HostCet, LOAD_CET, &[], &[Set(F::HOST_INTERRUPT_SSP_TABLE, HIGH)]),
     case(C::HostPkrs, &[Or(EXIT, X::LOAD_PKRS as u64)], &[], &[Set(F::HOST_PKRS, 1 << 32)]),
+    case(
+        C::HostSpecCtrl,
+        &[Or(F::SECONDARY_EXIT_CONTROLS, X2::LOAD_SPEC_CTRL)],
+        &[Set(F::HOST_SPEC_CTRL, SpecCtrl::IBRS)],
+        &[Set(F::HOST_SPEC_CTRL, HIGH)],
+    ),
     case(C::HostSelectorRplTi, &[], &[], &[Or(F::HOST_ES_SELECTOR, 3)]),
     case(C::HostSelectorRplTi, &[], &[], &[Or(F::HOST_CS_SELECTOR, 4)]),
     case(C::HostSelectorRplTi, &[], &[], &[Or(F::HOST_SS_SELECTOR, 1)]),

@@ -6,11 +6,13 @@ use crate::code;
 use crate::trial::{Base, Trial};
 use bare::vmx::state::Word;
 use bare::{cpu, vmx};
+use spec::vmx::exit_reason::exit_reason_flags;
 use spec::vmx::{
     EntryControls as N, ExitControls as X, ExitReason as R, PinBasedControls as P, PrimaryControls as P1,
-    VmInstructionError, VmcsField as F,
+    SecondaryExitControls as X2, VmInstructionError, VmcsField as F,
 };
-use spec::x86::{Efer, msr};
+use spec::x86::Efer;
+use spec::x86::msr::{self, SpecCtrl};
 
 const RAX: usize = 0;
 const RCX: usize = 1;
@@ -24,6 +26,10 @@ const MSR_BITMAPS: Change = Or(F::PRIMARY_CONTROLS, P1::USE_MSR_BITMAPS as u64);
 
 const fn exit(bit: u32, changes: &'static [Change], effect: Effect) -> ControlCase {
     case(Word::Exit, bit as u64, changes, effect)
+}
+
+const fn exit2(bit: u64, changes: &'static [Change], effect: Effect) -> ControlCase {
+    case(Word::SecondaryExit, bit, changes, effect)
 }
 
 const fn entry(bit: u32, changes: &'static [Change], effect: Effect) -> ControlCase {
@@ -72,6 +78,12 @@ pub(super) const CASES: &[ControlCase] = &[
         &[MSR_BITMAPS, Register(RCX, msr::PERF_GLOBAL_CTRL as u64), Register(RAX, 1), Register(RDX, 0)],
         Effect::Seen(save_perf_global_ctrl),
     ),
+    exit2(
+        X2::LOAD_SPEC_CTRL,
+        &[Set(F::HOST_SPEC_CTRL, SpecCtrl::IBRS)],
+        Effect::Seen(|trial, on| host_msr(trial, on, msr::SPEC_CTRL, SpecCtrl::IBRS)),
+    ),
+    exit2(X2::PREMATURELY_BUSY_SHADOW_STACK, &[], Effect::Seen(no_busy_shadow_stack)),
     exit(X::ACTIVATE_SECONDARY_CONTROLS, &[Unsupported(F::SECONDARY_EXIT_CONTROLS)], Effect::Seen(checked)),
     entry(N::LOAD_DEBUG_CONTROLS, &[Set(F::GUEST_DR7, 0x408)], Effect::Seen(load_debug)),
     entry(N::IA32E_MODE_GUEST, &[Register(RAX, 10)], Effect::Seen(ia32e_mode)).on(Base::Pae),
@@ -99,6 +111,11 @@ pub(super) const CASES: &[ControlCase] = &[
         N::LOAD_PKRS,
         &[MSR_BITMAPS, Set(F::GUEST_PKRS, 4), Register(RCX, msr::PKRS as u64)],
         Effect::Seen(|trial, on| guest_msr(trial, on, 4)),
+    ),
+    entry(
+        N::LOAD_SPEC_CTRL,
+        &[MSR_BITMAPS, Set(F::GUEST_SPEC_CTRL, SpecCtrl::IBRS), Register(RCX, msr::SPEC_CTRL as u64)],
+        Effect::Seen(|trial, on| guest_msr(trial, on, SpecCtrl::IBRS)),
     ),
 ];
 
@@ -129,6 +146,13 @@ fn host_msr(trial: &mut Trial, on: bool, number: u32, value: u64) -> Verdict {
 fn guest_msr(trial: &mut Trial, on: bool, value: u64) -> Verdict {
     let outcome = to_the_end(trial, code::rdmsr)?;
     expect((trial.registers[RAX] == value) == on, "the guest's MSR is another", outcome)
+}
+
+/// Neither setting makes an exit tell of a busy shadow stack where there is none.
+fn no_busy_shadow_stack(trial: &mut Trial, _on: bool) -> Verdict {
+    let outcome = to_the_end(trial, code::nops)?;
+    let flags = outcome.exit().map_or(0, |exit| exit.reason) & exit_reason_flags::PREMATURELY_BUSY_SHADOW_STACK;
+    expect(flags == 0, "the exit tells of a busy shadow stack", outcome)
 }
 
 fn acknowledge(trial: &mut Trial, on: bool) -> Verdict {

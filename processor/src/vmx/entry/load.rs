@@ -71,6 +71,9 @@ impl Cpu {
         if entry.has(Entry::LOAD_PKRS) {
             self.msrs.pkrs = get(self, Field::GUEST_PKRS) as u32;
         }
+        if entry.has(Entry::LOAD_SPEC_CTRL) {
+            self.msrs.spec_ctrl = get(self, Field::GUEST_SPEC_CTRL);
+        }
         for n in 0..6 {
             self.segs[n] = self.guest_segment(n);
         }

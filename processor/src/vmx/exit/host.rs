@@ -9,7 +9,9 @@ use crate::vmx::Controls;
 use crate::vmx::entry::{CR0_KEPT, nth};
 use crate::vmx::msr_list;
 use crate::vmx::vmcs::ABORT_OFFSET;
-use spec::vmx::{ExitControls as Exit, SecondaryControls as Secondary, VmcsField as Field};
+use spec::vmx::{
+    ExitControls as Exit, SecondaryControls as Secondary, SecondaryExitControls as SecondaryExit, VmcsField as Field,
+};
 use spec::x86::descriptors::{AccessRights as Rights, system_type};
 use spec::x86::{Cr0, Cr3, Cr4, Dr7, Efer, msr};
 
@@ -29,7 +31,7 @@ const DATA: u32 = Rights::P | Rights::S | Rights::RW | Rights::ACCESSED | Rights
 impl Cpu {
     /// Leaves VMX non-root operation for the state in the host-state area.
     pub(super) fn load_host(&mut self) {
-        let exit = self.vmx.controls.exit;
+        let (exit, secondary) = (self.vmx.controls.exit, self.vmx.controls.secondary_exit);
         let wide = exit.has(Exit::HOST_ADDRESS_SPACE_SIZE);
         let had_vpid = self.vmx.controls.secondary.has(Secondary::ENABLE_VPID);
         let get = |cpu: &Self, field| cpu.vmx.vmcs.get(field);
@@ -69,6 +71,9 @@ impl Cpu {
         }
         if exit.has(Exit::LOAD_PKRS) {
             self.msrs.pkrs = get(self, Field::HOST_PKRS) as u32;
+        }
+        if secondary.has(SecondaryExit::LOAD_SPEC_CTRL) {
+            self.msrs.spec_ctrl = get(self, Field::HOST_SPEC_CTRL);
         }
         self.load_host_segments(wide);
         self.rip = get(self, Field::HOST_RIP);

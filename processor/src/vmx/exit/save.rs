@@ -50,7 +50,7 @@ impl Cpu {
         if controls.exit.has(Exit::SAVE_EFER) {
             set(Field::GUEST_EFER, self.efer);
         }
-        // CET state and IA32_PKRS are saved where the entry controls that load them can be 1 (28.3.1).
+        // CET state, IA32_PKRS and IA32_SPEC_CTRL are saved where the entry controls that load them can be 1 (28.3.1).
         let loadable = self.vmx.capabilities.entry.allowed;
         if loadable & Entry::LOAD_CET_STATE != 0 {
             set(Field::GUEST_S_CET, self.msrs.s_cet);
@@ -59,6 +59,9 @@ impl Cpu {
         }
         if loadable & Entry::LOAD_PKRS != 0 {
             set(Field::GUEST_PKRS, u64::from(self.msrs.pkrs));
+        }
+        if loadable & Entry::LOAD_SPEC_CTRL != 0 {
+            set(Field::GUEST_SPEC_CTRL, self.msrs.spec_ctrl);
         }
         if self.vmx.capabilities.misc & misc::STORE_LMA != 0 {
             let long = if self.efer & Efer::LMA != 0 { u64::from(Entry::IA32E_MODE_GUEST) } else { 0 };

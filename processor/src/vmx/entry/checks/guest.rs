@@ -78,6 +78,10 @@ impl View<'_> {
         if self.entry.has(Entry::LOAD_PKRS) {
             self.require(self.get(Field::GUEST_PKRS) >> 32 == 0, Check::GuestPkrs, Field::GUEST_PKRS)?;
         }
+        if self.entry.has(Entry::LOAD_SPEC_CTRL) {
+            let field = Field::GUEST_SPEC_CTRL;
+            self.require(self.get(field) & !c.spec_ctrl == 0, Check::GuestSpecCtrl, field)?;
+        }
         Ok(())
     }
 

@@ -1,7 +1,10 @@
 //! Checks on the host-state area and the address-space size (SDM Vol. 3C, 27.2.2 to 27.2.4).
 
 use super::{Checked, View};
-use spec::vmx::{EntryCheck as Check, EntryControls as Entry, ExitControls as Exit, VmcsField as Field};
+use spec::vmx::{
+    EntryCheck as Check, EntryControls as Entry, ExitControls as Exit, SecondaryExitControls as SecondaryExit,
+    VmcsField as Field,
+};
 use spec::x86::paging::MemoryType;
 use spec::x86::{CetControl, Cr0, Cr4, Efer};
 
@@ -46,6 +49,10 @@ impl View<'_> {
         }
         if self.exit.has(Exit::LOAD_PKRS) {
             self.require(self.get(Field::HOST_PKRS) >> 32 == 0, Check::HostPkrs, Field::HOST_PKRS)?;
+        }
+        if self.secondary_exit.has(SecondaryExit::LOAD_SPEC_CTRL) {
+            let field = Field::HOST_SPEC_CTRL;
+            self.require(self.get(field) & !c.spec_ctrl == 0, Check::HostSpecCtrl, field)?;
         }
         Ok(())
     }

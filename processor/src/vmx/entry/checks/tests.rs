@@ -427,6 +427,9 @@ fn rules_on_cet_state_and_protection_keys() {
     };
     let (exit, entry) = (with(F::EXIT_CONTROLS, X::LOAD_CET_STATE), with(F::ENTRY_CONTROLS, E::LOAD_CET_STATE));
     let (exit_keys, entry_keys) = (with(F::EXIT_CONTROLS, X::LOAD_PKRS), with(F::ENTRY_CONTROLS, E::LOAD_PKRS));
+    let secondary = with(F::EXIT_CONTROLS, X::ACTIVATE_SECONDARY_CONTROLS);
+    let exit_speculation = (F::SECONDARY_EXIT_CONTROLS, 4);
+    let entry_speculation = with(F::ENTRY_CONTROLS, E::LOAD_SPEC_CTRL);
     let both = 1 << 10 | 1 << 11;
     let cases: &[(EntryCheck, &[(F, u64)])] = &[
         (HostCetNeedsWp, &[(F::HOST_CR4, 0x2020 | 1 << 23)]),
@@ -441,6 +444,9 @@ fn rules_on_cet_state_and_protection_keys() {
         (GuestCet, &[entry, (F::GUEST_S_CET, both)]),
         (GuestCet, &[entry, (F::GUEST_INTERRUPT_SSP_TABLE, 1 << 60)]),
         (GuestPkrs, &[entry_keys, (F::GUEST_PKRS, 1 << 32)]),
+        (HostSpecCtrl, &[secondary, exit_speculation, (F::HOST_SPEC_CTRL, 8)]),
+        (GuestSpecCtrl, &[entry_speculation, (F::GUEST_SPEC_CTRL, 8)]),
+        (SecondaryExitReserved, &[secondary, (F::SECONDARY_EXIT_CONTROLS, 1)]),
         (GuestSsp, &[entry, (F::GUEST_SSP, 2)]),
         (GuestSsp, &[entry, (F::GUEST_SSP, 1 << 60)]),
         (InjectionErrorCode, &[inject(2, InterruptionType::Nmi, true)]),
