@@ -45,6 +45,12 @@ impl Slot {
     pub const fn requester_id(self) -> u16 {
         (self.device as u16) << 3 | self.function as u16
     }
+
+    /// The function with this requester id, on bus 0.
+    #[must_use]
+    pub const fn of_requester(id: u16) -> Option<Self> {
+        if id >> 8 == 0 { Some(Self::new((id >> 3) as u8, id as u8)) } else { None }
+    }
 }
 
 /// What configuration registers place in the address spaces now.

@@ -8,6 +8,7 @@ extern crate std;
 pub mod ahci;
 pub mod debug_port;
 pub mod device;
+pub mod dma_tester;
 pub mod edu;
 pub mod hpet;
 pub mod i8042;

@@ -1,15 +1,29 @@
 //! The remapping unit: any registers, tables, descriptors and requests.
 
 use crate::input::Input;
-use chipset::vtd::{Access, RemappingUnit, Request, RequestKind, Source, UnitConfig};
+use chipset::vtd::{Access, DeviceMessages, RemappingUnit, Request, RequestKind, Source, UnitConfig, UnitPorts};
 use devices::device::Device;
-use devices::testing::{RecordingMsi, VecDma};
+use devices::pci::ats::Message;
+use devices::testing::{FakeClock, RecordingMsi, VecDma};
 
 /// Bytes of memory. Addresses are made from 16 bits, so that tables are often met.
 const MEMORY: u64 = 1 << 16;
 
+/// No function has a device TLB.
+struct Nobody;
+
+impl DeviceMessages for Nobody {
+    fn send(&self, _source: u16, _message: Message) {}
+}
+
 fn unit(config: UnitConfig, memory: &VecDma) -> RemappingUnit {
-    RemappingUnit::new(config, Box::new(memory.clone()), Box::new(RecordingMsi::new()))
+    let ports = UnitPorts {
+        memory: Box::new(memory.clone()),
+        events: Box::new(RecordingMsi::new()),
+        clock: Box::new(FakeClock::new()),
+        messages: Box::new(Nobody),
+    };
+    RemappingUnit::new(config, ports)
 }
 
 /// A number whose low bits are any, with an address in memory and a few high bits.

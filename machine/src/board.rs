@@ -5,7 +5,7 @@ pub mod state;
 use crate::config::{Config, Sata};
 use crate::error::Error;
 use crate::interrupts::InterruptWires;
-use crate::iommu::{self, HPET_REQUESTER, IO_APIC_REQUESTER, RemappedDma, SharedUnit};
+use crate::iommu::{self, HPET_REQUESTER, IO_APIC_REQUESTER, PlainAgent, RemappedDma, SharedUnit};
 use crate::memory::BoardMemory;
 use crate::ports::{BoardClock, BoardDma, BoardMsi, BoardPin, BoardPower, Line, Request, Wires};
 use chipset::fw_cfg::{FwCfg, Items, REGION_DMA, REGION_SELECTOR};
@@ -16,12 +16,14 @@ use chipset::vtd::{Interrupt, Source};
 use devices::ahci::{Ahci, AtaDisk, Drive, OpticalDrive};
 use devices::debug_port::DebugPort;
 use devices::device::{Device, Region};
+use devices::dma_tester::DmaTester;
 use devices::edu::Edu;
 use devices::hpet::Hpet;
 use devices::i8042::{I8042, I8042Pins};
 use devices::ioapic::IoApic;
 use devices::isa_debug_exit::IsaDebugExit;
 use devices::pc_testdev::PcTestdev;
+use devices::pci::ats::TranslationAgent;
 use devices::pci::core::InterruptPorts;
 use devices::pci::{PciFunction, WindowKind};
 use devices::pci_testdev::PciTestdev;
@@ -53,6 +55,7 @@ enum Alarm {
     Hpet,
     Power,
     Serial(usize),
+    Unit,
     Function(Slot),
 }
 
@@ -113,7 +116,7 @@ impl Board {
         };
         let mut root = RootComplex::new(Box::new(BoardPower(wires.clone())));
         let dma = BoardDma { ram: memory.ram.clone(), layout: memory.layout };
-        let iommu = config.iommu.map(|config| SharedUnit::new(&config, dma.clone(), &wires));
+        let iommu = config.iommu.map(|config| SharedUnit::new(&config, dma.clone(), &wires, clock(Alarm::Unit)));
         let mut plugs = Plugs { root: &mut root, dma: &dma, wires: &wires, iommu: iommu.as_ref() };
         let console = plug_functions(config, &mut plugs, &mut clock)?;
         let serial = std::mem::take(&mut config.serial)
@@ -290,6 +293,13 @@ impl Board {
                         let message = iommu::event_message(address, data);
                         self.messages.extend(message.map(|message| (None, message)));
                     }
+                    Request::ToFunction(source, message) => {
+                        let function = Slot::of_requester(source).and_then(|slot| self.root.function(slot));
+                        // What is not there does not answer.
+                        if let Some(function) = function {
+                            function.message(&message);
+                        }
+                    }
                     Request::Power(request) => self.power_requests.push(request),
                 }
             }
@@ -324,6 +334,11 @@ impl Board {
                 Alarm::Hpet => self.hpet.alarm(now),
                 Alarm::Power => self.power.alarm(now),
                 Alarm::Serial(n) => self.serial[n].alarm(now),
+                Alarm::Unit => {
+                    if let Some(unit) = &self.iommu {
+                        unit.lock().alarm(now);
+                    }
+                }
                 Alarm::Function(slot) => {
                     if let Some(function) = self.root.function(slot) {
                         function.alarm(now);
@@ -533,16 +548,30 @@ impl Plugs<'_> {
         Ok(Slot { device, function: 0 })
     }
 
+    /// A function's way to memory through the remapping unit.
+    fn remapped(&self, slot: Slot) -> Option<RemappedDma> {
+        let unit = self.iommu?.clone();
+        let (memory, wires) = (self.dma.clone(), self.wires.clone());
+        Some(RemappedDma { requester: slot.requester_id(), unit, memory, wires })
+    }
+
+    /// The same for a function that knows of the unit.
+    fn agent(&self, slot: Slot) -> Box<dyn TranslationAgent> {
+        match self.remapped(slot) {
+            None => Box::new(PlainAgent(self.dma.clone())),
+            Some(remapped) => Box::new(remapped),
+        }
+    }
+
     fn plug_at<F: PciFunction + 'static>(
         &mut self,
         slot: Slot,
         make: impl FnOnce(VirtioPorts) -> F,
     ) -> Result<Slot, Error> {
-        let memory = self.dma.clone();
         let requester = slot.requester_id();
-        let dma: Box<dyn Dma> = match self.iommu {
-            None => Box::new(memory),
-            Some(unit) => Box::new(RemappedDma { requester, unit: unit.clone(), memory, wires: self.wires.clone() }),
+        let dma: Box<dyn Dma> = match self.remapped(slot) {
+            None => Box::new(self.dma.clone()),
+            Some(remapped) => Box::new(remapped),
         };
         let ports = VirtioPorts {
             dma,
@@ -596,6 +625,11 @@ fn plug_functions(
         let slot = plugs.free()?;
         let clock = clock(Alarm::Function(slot));
         plugs.plug_at(slot, |ports| Edu::new(mask, ports.dma, clock, ports.interrupts))?;
+    }
+    for _ in 0..config.dma_testers {
+        let slot = plugs.free()?;
+        let (clock, agent) = (clock(Alarm::Function(slot)), plugs.agent(slot));
+        plugs.plug_at(slot, |ports| DmaTester::new(agent, clock, ports.interrupts))?;
     }
     Ok(slot)
 }

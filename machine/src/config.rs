@@ -127,6 +127,8 @@ pub struct Config {
     pub iommu: Option<Iommu>,
     /// An `edu` function for each DMA mask.
     pub edu: Vec<u64>,
+    /// How many `dma-tester` functions there are.
+    pub dma_testers: usize,
     /// Seconds since 1970-01-01T00:00:00Z at power-on.
     pub start_time: i64,
     /// Start again when the guest asks for a reset; else the run ends.
@@ -154,6 +156,7 @@ impl Config {
             test_devices: TestDevices::default(),
             iommu: None,
             edu: Vec::new(),
+            dma_testers: 0,
             // 2026-01-01T00:00:00Z
             start_time: 1_767_225_600,
             reboot: true,

@@ -3,8 +3,11 @@
 use crate::config::Iommu;
 use crate::ports::{BoardDma, Request, Wires};
 use chipset::acpi::RemappingConfig;
-use chipset::vtd::{self, Access, RemappedInterrupt, RemappingUnit};
-use devices::ports::{Dma, DmaFault, Msi};
+use chipset::vtd::{self, Access, DeviceMessages, RemappedInterrupt, RemappingUnit, RequestKind, UnitPorts};
+use devices::pci::ats::{
+    Attributes, Message, PageRequest, TranslationAgent, TranslationCompletion, TranslationError, TranslationRequest,
+};
+use devices::ports::{Clock, Dma, DmaFault, Msi};
 use processor::apic::InterruptMessage;
 use spec::apic::local_apic::{DeliveryMode, Shorthand};
 use spec::vtd::tables::INTERRUPT_RANGE;
@@ -21,9 +24,14 @@ pub struct SharedUnit(Arc<Mutex<RemappingUnit>>);
 
 impl SharedUnit {
     /// A unit of this configuration before `memory`.
-    pub fn new(config: &Iommu, memory: BoardDma, wires: &Arc<Wires>) -> Self {
-        let events = Box::new(EventMessages(wires.clone()));
-        Self(Arc::new(Mutex::new(RemappingUnit::new(config.unit, Box::new(memory), events))))
+    pub fn new(config: &Iommu, memory: BoardDma, wires: &Arc<Wires>, clock: Box<dyn Clock>) -> Self {
+        let ports = UnitPorts {
+            memory: Box::new(memory),
+            events: Box::new(UnitMessages(wires.clone())),
+            clock,
+            messages: Box::new(UnitMessages(wires.clone())),
+        };
+        Self(Arc::new(Mutex::new(RemappingUnit::new(config.unit, ports))))
     }
 
     /// The unit.
@@ -43,16 +51,23 @@ pub fn acpi(config: &Iommu) -> RemappingConfig {
     }
 }
 
-/// The unit's own interrupts.
-struct EventMessages(Arc<Wires>);
+/// What leaves the unit: its own interrupts, and messages to functions.
+struct UnitMessages(Arc<Wires>);
 
-impl Msi for EventMessages {
+impl Msi for UnitMessages {
     fn send(&self, address: u64, data: u32) {
         self.0.push(Request::UnitEvent(address, data));
     }
 }
 
+impl DeviceMessages for UnitMessages {
+    fn send(&self, source: u16, message: Message) {
+        self.0.push(Request::ToFunction(source, message));
+    }
+}
+
 /// A device's memory behind the unit.
+#[derive(Clone)]
 pub struct RemappedDma {
     /// The device.
     pub requester: u16,
@@ -71,14 +86,20 @@ impl RemappedDma {
         address: u64,
         length: usize,
         access: Access,
+        attributes: Attributes,
         mut act: impl FnMut(u64, std::ops::Range<usize>) -> Result<(), DmaFault>,
     ) -> Result<(), DmaFault> {
         let mut unit = self.unit.lock();
         let mut done = 0;
         while done < length {
             let at = address.wrapping_add(done as u64);
-            let translation =
-                unit.translate(&vtd::Request::new(self.requester, at, access)).map_err(|_| DmaFault { address: at })?;
+            let request = vtd::Request {
+                kind: if attributes.translated { RequestKind::Translated } else { RequestKind::Untranslated },
+                pasid: attributes.pasid,
+                privileged: attributes.privileged,
+                ..vtd::Request::new(self.requester, at, access)
+            };
+            let translation = unit.translate(&request).map_err(|_| DmaFault { address: at })?;
             let part = (length - done).min(translation.length as usize);
             act(translation.address, done..done + part)?;
             done += part;
@@ -89,20 +110,75 @@ impl RemappedDma {
 
 impl Dma for RemappedDma {
     fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), DmaFault> {
-        self.each_page(address, buffer.len(), Access::READ, |at, part| self.memory.read(at, &mut buffer[part]))
+        TranslationAgent::read(self, Attributes::default(), address, buffer)
     }
 
     fn write(&self, address: u64, data: &[u8]) -> Result<(), DmaFault> {
-        // A write of an aligned doubleword in the interrupt address range is an interrupt request.
+        TranslationAgent::write(self, Attributes::default(), address, data)
+    }
+}
+
+impl TranslationAgent for RemappedDma {
+    fn read(&self, attributes: Attributes, address: u64, buffer: &mut [u8]) -> Result<(), DmaFault> {
+        let access = Access { execute: attributes.execute, ..Access::READ };
+        let length = buffer.len();
+        self.each_page(address, length, access, attributes, |at, part| self.memory.read(at, &mut buffer[part]))
+    }
+
+    fn write(&self, attributes: Attributes, address: u64, data: &[u8]) -> Result<(), DmaFault> {
+        // A write of an aligned doubleword in the interrupt address range is an interrupt request; with PASID it is an address like others.
         if let Ok(data) = <[u8; 4]>::try_from(data)
+            && attributes.pasid.is_none()
             && INTERRUPT_RANGE.contains(&address)
             && address & 3 == 0
         {
             self.wires.push(Request::Message(self.requester, address, u32::from_le_bytes(data)));
             return Ok(());
         }
-        self.each_page(address, data.len(), Access::WRITE, |at, part| self.memory.write(at, &data[part]))
+        let length = data.len();
+        self.each_page(address, length, Access::WRITE, attributes, |at, part| self.memory.write(at, &data[part]))
     }
+
+    fn translate(&self, request: &TranslationRequest) -> Result<TranslationCompletion, TranslationError> {
+        self.unit.lock().translation_request(self.requester, request)
+    }
+
+    fn request_page(&self, request: &PageRequest) {
+        self.unit.lock().page_request(self.requester, request);
+    }
+
+    fn invalidated(&self, tag: u8) {
+        self.unit.lock().invalidated(self.requester, tag);
+    }
+}
+
+/// A function's memory where there is no remapping unit: a root complex that knows neither PASIDs nor translation.
+pub struct PlainAgent(pub BoardDma);
+
+impl PlainAgent {
+    fn check(attributes: Attributes, address: u64) -> Result<(), DmaFault> {
+        if attributes.pasid.is_some() || attributes.translated { Err(DmaFault { address }) } else { Ok(()) }
+    }
+}
+
+impl TranslationAgent for PlainAgent {
+    fn read(&self, attributes: Attributes, address: u64, buffer: &mut [u8]) -> Result<(), DmaFault> {
+        Self::check(attributes, address)?;
+        self.0.read(address, buffer)
+    }
+
+    fn write(&self, attributes: Attributes, address: u64, data: &[u8]) -> Result<(), DmaFault> {
+        Self::check(attributes, address)?;
+        self.0.write(address, data)
+    }
+
+    fn translate(&self, _request: &TranslationRequest) -> Result<TranslationCompletion, TranslationError> {
+        Err(TranslationError::Unsupported)
+    }
+
+    fn request_page(&self, _request: &PageRequest) {}
+
+    fn invalidated(&self, _tag: u8) {}
 }
 
 /// A remapped interrupt as a message to the local APICs.

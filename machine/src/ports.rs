@@ -1,6 +1,7 @@
 //! The ports that the board hands to devices: queues and cells shared with the board, never the board itself.
 
 use chipset::memory_map::{FOUR_GIB, RamLayout};
+use devices::pci::ats;
 use devices::ports::{Clock, Dma, DmaFault, Msi, Nanoseconds, Pin, Power, PowerRequest};
 use processor::GuestRam;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -32,6 +33,8 @@ pub enum Request {
     Message(u16, u64, u32),
     /// An interrupt of the remapping unit itself.
     UnitEvent(u64, u32),
+    /// A message of the remapping unit to a function, by requester id.
+    ToFunction(u16, ats::Message),
     /// Power.
     Power(PowerRequest),
 }

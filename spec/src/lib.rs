@@ -8,6 +8,7 @@
 //! - [`vtd`] is VT-d (registers, tables, invalidation descriptors, interrupt-remapping entries, every fault reason by name)
 //! - [`apic`]: local APIC and I/O APIC registers
 //! - [`pci`]: configuration space, MSI and MSI-X, the PCI Express capability
+//! - [`dma_tester`]: a device of our own for tests of remapping
 //! - [`virtio`]: virtio over PCI: capabilities, common configuration, rings, feature bits
 #![no_std]
 #![forbid(unsafe_code)]
@@ -16,6 +17,7 @@
 mod bits;
 
 pub mod apic;
+pub mod dma_tester;
 pub mod pci;
 pub mod virtio;
 pub mod vmx;

@@ -123,6 +123,7 @@ pub(crate) fn build(arguments: &cli::Boot) -> Result<Machine, Error> {
     if arguments.edu {
         config.edu.push(u64::MAX);
     }
+    config.dma_testers = arguments.dma_tester.into();
     let virtio_stdio = arguments.virtio_console == Some(Serial::Stdio);
     if virtio_stdio && arguments.serial != Serial::None {
         return Err(Error::new(

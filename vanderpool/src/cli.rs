@@ -153,12 +153,15 @@ pub struct Boot {
     #[arg(long, value_name = "user")]
     pub net: Option<Network>,
     /// Remapping unit of VT-d: `on`, or with switches (on,eim=off,caching-mode=on): aw-bits=39|48|57, intremap, eim, posting, caching-mode,
-    /// scalable
+    /// scalable, device-iotlb, page-requests
     #[arg(long, value_name = "on[,PROPERTY=VALUE]")]
     pub iommu: Option<Iommu>,
     /// Add QEMU's `edu` device, whose DMA reaches all memory
     #[arg(long)]
     pub edu: bool,
+    /// Add a `dma-tester`: many DMA engines with PASIDs, a device TLB and page requests (docs/dma-tester.md)
+    #[arg(long)]
+    pub dma_tester: bool,
     /// Where the first serial port goes
     #[arg(long, value_name = "stdio|file:PATH|none", default_value = "stdio")]
     pub serial: Serial,
@@ -362,6 +365,10 @@ impl FromStr for Iommu {
             let (key, value) = word.split_once('=').unwrap_or((word, "on"));
             set_iommu(&mut iommu, key, value)?;
         }
+        let unit = &iommu.unit;
+        if unit.page_requests && !(unit.scalable_mode && unit.device_tlb) {
+            return Err("page-requests need scalable and device-iotlb".to_owned());
+        }
         Ok(Self(iommu))
     }
 }
@@ -387,11 +394,13 @@ pub fn set_iommu(iommu: &mut machine::Iommu, key: &str, value: &str) -> Result<(
         "posting" => &mut unit.posted_interrupts,
         "caching-mode" => &mut unit.caching_mode,
         "scalable" | "x-scalable-mode" => &mut unit.scalable_mode,
+        "device-iotlb" => &mut unit.device_tlb,
+        "page-requests" => &mut unit.page_requests,
         "verify-ioapic" => &mut iommu.verify_io_apic,
         _ => {
             return Err(format!(
                 "{key} is no property of the unit; there are: aw-bits, intremap, eim, posting, caching-mode, \
-                 scalable, verify-ioapic"
+                 scalable, device-iotlb, page-requests, verify-ioapic"
             ));
         }
     };

@@ -96,7 +96,7 @@ impl RemappingUnit {
     }
 
     /// Forgets translations and paging structures; false when the granularity or the address mask is not supported.
-    fn invalidate_iotlb(&mut self, kind: u64, domain: u16, address: u64) -> bool {
+    pub(super) fn invalidate_iotlb(&mut self, kind: u64, domain: u16, address: u64) -> bool {
         let (iotlb, structures) = (&mut self.caches.iotlb, &mut self.caches.structures);
         match kind {
             granularity::GLOBAL => {
@@ -132,7 +132,7 @@ impl RemappingUnit {
     }
 
     /// Forgets translations of the first stage of a PASID.
-    fn invalidate_pasid_iotlb(&mut self, kind: u64, domain: u16, pasid: u32, address: u64) -> bool {
+    pub(super) fn invalidate_pasid_iotlb(&mut self, kind: u64, domain: u16, pasid: u32, address: u64) -> bool {
         let pages = match kind {
             pasid_iotlb_granularity::PASID => None,
             pasid_iotlb_granularity::PAGES => match Pages::of(address) {
@@ -180,8 +180,10 @@ impl RemappingUnit {
         }
     }
 
-    /// Carries out the descriptors between head and tail, unless the queue has stopped at an error.
+    /// Carries out the descriptors between head and tail, unless the queue has stopped at an error or must wait for functions.
     pub(super) fn run_queue(&mut self) {
+        const STOPPED: u32 = FaultStatus::QUEUE_ERROR | FaultStatus::TIMEOUT_ERROR;
+        self.outstanding.wait = false;
         if !self.registers.enabled(GlobalCommand::QUEUED_INVALIDATION) {
             return;
         }
@@ -189,11 +191,10 @@ impl RemappingUnit {
         let is_wide = address & queue::WIDE != 0;
         let size = if is_wide { 32 } else { 16 };
         let length = 0x1000u64 << (address & queue::SIZE);
-        while self.registers.fault_status & FaultStatus::QUEUE_ERROR == 0
-            && self.registers.queue_head != self.registers.queue_tail
-        {
+        while self.registers.fault_status & STOPPED == 0 && self.registers.queue_head != self.registers.queue_tail {
             match self.run_descriptor(address, is_wide, size, length) {
-                Ok(()) => self.registers.queue_head = (self.registers.queue_head + size) % length,
+                Ok(true) => self.advance_queue(),
+                Ok(false) => break,
                 Err(error) => {
                     self.registers.queue_error = self.registers.queue_error & !0xf | error as u64;
                     self.raise_fault_status(FaultStatus::QUEUE_ERROR);
@@ -202,7 +203,15 @@ impl RemappingUnit {
         }
     }
 
-    fn run_descriptor(&mut self, address: u64, is_wide: bool, size: u64, length: u64) -> Result<(), QueueError> {
+    /// The descriptor at the head is done with.
+    pub(super) fn advance_queue(&mut self) {
+        let address = self.registers.queue_address;
+        let size = if address & queue::WIDE != 0 { 32 } else { 16 };
+        self.registers.queue_head = (self.registers.queue_head + size) % (0x1000 << (address & queue::SIZE));
+    }
+
+    /// False: the descriptor must wait for functions to complete invalidations.
+    fn run_descriptor(&mut self, address: u64, is_wide: bool, size: u64, length: u64) -> Result<bool, QueueError> {
         let scalable = self.registers.mode() == root_table::SCALABLE;
         if is_wide && !self.config.scalable_mode || !is_wide && scalable {
             return Err(QueueError::InvalidWidth);
@@ -238,25 +247,37 @@ impl RemappingUnit {
                 self.invalidate_interrupts(first);
                 true
             }
-            DescriptorType::Wait => {
+            DescriptorType::Wait if self.outstanding.invalidations.is_empty() => {
                 self.wait(first, second);
                 true
             }
+            DescriptorType::Wait => {
+                self.outstanding.wait = true;
+                return Ok(false);
+            }
             // Descriptors of the scalable mode.
-            DescriptorType::PasidIotlb | DescriptorType::PasidCache if !scalable => {
+            DescriptorType::PasidIotlb
+            | DescriptorType::PasidCache
+            | DescriptorType::PasidDeviceTlb
+            | DescriptorType::PageGroupResponse
+                if !scalable =>
+            {
                 return Err(QueueError::InvalidMode);
             }
             DescriptorType::PasidIotlb => self.invalidate_pasid_iotlb(granularity, domain, pasid, second),
             DescriptorType::PasidCache => self.invalidate_pasids(granularity, domain, pasid),
-            // No device has a TLB or asks for pages.
-            DescriptorType::DeviceTlb | DescriptorType::PasidDeviceTlb | DescriptorType::PageGroupResponse => {
-                return Err(QueueError::InvalidType);
+            DescriptorType::DeviceTlb | DescriptorType::PasidDeviceTlb => {
+                return Ok(self.invalidate_device(kind, first, second));
+            }
+            DescriptorType::PageGroupResponse => {
+                self.respond(first, second);
+                true
             }
         };
-        if valid { Ok(()) } else { Err(QueueError::ReservedField) }
+        if valid { Ok(true) } else { Err(QueueError::ReservedField) }
     }
 
-    /// The wait descriptor: all before it is complete, for nothing here takes time.
+    /// The wait descriptor: all before it is complete, for nothing in the unit takes time.
     fn wait(&mut self, first: u64, address: u64) {
         if first & wait::STATUS_WRITE != 0 {
             let data = (first >> wait::DATA_SHIFT) as u32;

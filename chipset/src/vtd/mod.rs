@@ -2,20 +2,25 @@
 //!
 //! The board asks the unit for every access of a device ([`RemappingUnit::translate`]) and for every interrupt message
 //! ([`RemappingUnit::interrupt`]). The unit reads the tables that software made through a port of its own, in physical addresses; nothing
-//! that it does re-enters a device. Its own events leave through a message port that bypasses remapping.
+//! that it does re-enters a device. Its own events leave through a message port that bypasses remapping, and what it says to devices with a
+//! TLB of their own through another.
 //!
 //! - [`registers`](self::registers): the register set
 //! - `tables`: root, context and PASID tables
 //! - [`translation`](self::translation): first and second stage
 //! - [`caches`]: what is kept of all that
 //! - [`invalidation`](self::invalidation): how it is forgotten
+//! - [`device_tlb`](self::device_tlb): translations for devices' own TLBs, and their invalidation
+//! - `page_requests`: recoverable faults of such devices
 //! - [`interrupt_remapping`](self::interrupt_remapping): interrupts, remapped and posted
 //! - [`faults`]: what is blocked, recorded and reported
 
 pub mod caches;
+pub mod device_tlb;
 pub mod faults;
 pub mod interrupt_remapping;
 pub mod invalidation;
+mod page_requests;
 pub mod picture;
 pub mod registers;
 mod tables;
@@ -24,14 +29,16 @@ mod tests;
 pub mod translation;
 
 use caches::{Caches, Rights};
+use device_tlb::Outstanding;
 use devices::device::{Device, Region};
-use devices::ports::{Dma, Msi};
+use devices::ports::{Clock, Dma, Msi, Nanoseconds};
 use faults::{FaultReport, Step};
 use registers::Registers;
 use serde::{Deserialize, Serialize};
 use spec::vtd::FaultReason;
 use spec::vtd::invalidation::DescriptorType;
 
+pub use device_tlb::DeviceMessages;
 pub use interrupt_remapping::{Interrupt, RemappedInterrupt, Source};
 
 /// What a unit has. Only what works can be asked for.
@@ -53,7 +60,7 @@ pub struct UnitConfig {
     pub scalable_mode: bool,
     /// Devices may have TLBs of their own.
     pub device_tlb: bool,
-    /// Devices may ask for pages.
+    /// Devices may ask for pages; with scalable mode and device TLBs only.
     pub page_requests: bool,
 }
 
@@ -177,6 +184,8 @@ pub struct Translation {
     pub address: u64,
     /// Bytes from there to the end of the page of 4 KiB.
     pub length: u64,
+    /// log2 of the size of the page that was found.
+    pub shift: u8,
     /// What may be done there.
     pub rights: Rights,
 }
@@ -193,6 +202,19 @@ pub struct Blocked {
 pub struct RemappingUnitState {
     registers: Registers,
     caches: Caches,
+    outstanding: Outstanding,
+}
+
+/// How a unit reaches the world.
+pub struct UnitPorts {
+    /// Physical memory.
+    pub memory: Box<dyn Dma>,
+    /// The unit's own interrupts, which are not remapped.
+    pub events: Box<dyn Msi>,
+    /// Time: functions have only so much for an invalidation.
+    pub clock: Box<dyn Clock>,
+    /// Functions with a device TLB.
+    pub messages: Box<dyn DeviceMessages>,
 }
 
 /// A remapping unit.
@@ -204,6 +226,10 @@ pub struct RemappingUnit {
     memory: Box<dyn Dma>,
     /// The way of the unit's own events.
     events: Box<dyn Msi>,
+    clock: Box<dyn Clock>,
+    /// The way to functions with a device TLB.
+    messages: Box<dyn DeviceMessages>,
+    outstanding: Outstanding,
     /// The entries read for the request at hand, if anybody wants reports.
     trail: Vec<Step>,
     /// Reports for the explainer, if there is one.
@@ -211,15 +237,20 @@ pub struct RemappingUnit {
 }
 
 impl RemappingUnit {
-    /// A unit after reset. `events` takes its own interrupts, which are not remapped.
+    /// A unit after reset.
     #[must_use]
-    pub fn new(config: UnitConfig, memory: Box<dyn Dma>, events: Box<dyn Msi>) -> Self {
+    pub fn new(config: UnitConfig, ports: UnitPorts) -> Self {
+        let UnitPorts { memory, events, clock, messages } = ports;
+        let page_requests = config.page_requests && config.scalable_mode && config.device_tlb;
         Self {
-            config,
+            config: UnitConfig { page_requests, ..config },
             registers: Registers::new(),
             caches: Caches::new(),
             memory,
             events,
+            clock,
+            messages,
+            outstanding: Outstanding::default(),
             trail: Vec::new(),
             reports: None,
         }
@@ -293,17 +324,30 @@ impl RemappingUnit {
     /// The state.
     #[must_use]
     pub fn save(&self) -> RemappingUnitState {
-        let Self { config: _, registers, caches, memory: _, events: _, trail: _, reports: _ } = self;
-        RemappingUnitState { registers: registers.clone(), caches: caches.clone() }
+        let Self {
+            config: _,
+            registers,
+            caches,
+            memory: _,
+            events: _,
+            clock: _,
+            messages: _,
+            outstanding,
+            trail: _,
+            reports: _,
+        } = self;
+        RemappingUnitState { registers: registers.clone(), caches: caches.clone(), outstanding: outstanding.clone() }
     }
 
     /// Takes over the state of a unit of the same configuration.
     pub fn restore(&mut self, state: &RemappingUnitState) {
-        let RemappingUnitState { registers, caches } = state;
+        let RemappingUnitState { registers, caches, outstanding } = state;
         if registers.fault_records.len() == self.registers.fault_records.len() {
             self.registers = registers.clone();
         }
         self.caches.restore(caches);
+        self.outstanding.clone_from(outstanding);
+        self.set_alarm();
     }
 }
 
@@ -329,8 +373,14 @@ impl Device for RemappingUnit {
         }
     }
 
+    fn alarm(&mut self, now: Nanoseconds) {
+        self.expire(now);
+    }
+
     fn reset(&mut self) {
         self.registers = Registers::new();
         self.caches.clear();
+        self.outstanding = Outstanding::default();
+        self.set_alarm();
     }
 }

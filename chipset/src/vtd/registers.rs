@@ -187,6 +187,12 @@ impl RemappingUnit {
                 value |= ExtendedCapability::EXTENDED_INTERRUPT_MODE;
             }
         }
+        if config.device_tlb {
+            value |= ExtendedCapability::DEVICE_TLB | ExtendedCapability::NO_WRITE_FLAG;
+        }
+        if config.page_requests {
+            value |= ExtendedCapability::PAGE_REQUESTS | ExtendedCapability::PAGE_REQUEST_DRAIN;
+        }
         if config.scalable_mode {
             /// PASIDs have 20 bits.
             const PASID_BITS: u64 = 20;
@@ -325,6 +331,16 @@ impl RemappingUnit {
             register::INTERRUPT_TABLE_ADDRESS => {
                 registers.interrupt_table = put_half(registers.interrupt_table, offset, value) & !0x7f0;
             }
+            register::PAGE_QUEUE_HEAD if self.config.page_requests && offset == register::PAGE_QUEUE_HEAD => {
+                registers.page_queue_head = u64::from(value) & register::page_queue::POINTER;
+            }
+            register::PAGE_QUEUE_TAIL if self.config.page_requests && offset == register::PAGE_QUEUE_TAIL => {
+                registers.page_queue_tail = u64::from(value) & register::page_queue::POINTER;
+            }
+            register::PAGE_QUEUE_ADDRESS if self.config.page_requests => {
+                registers.page_queue_address = put_half(registers.page_queue_address, offset, value) & !0xff8;
+            }
+            0xd8 if offset == register::PAGE_REQUEST_STATUS => self.clear_page_status(value),
             IOTLB => registers.iotlb_address = put_half(registers.iotlb_address, offset, value),
             at if at == IOTLB + register::iotlb::COMMAND => {
                 registers.iotlb_command = put_half(registers.iotlb_command, offset, value);
@@ -352,11 +368,12 @@ impl RemappingUnit {
     }
 
     fn clear_fault_status(&mut self, value: u32) {
-        let stopped = self.registers.fault_status & FaultStatus::QUEUE_ERROR != 0;
+        const STOPPED: u32 = FaultStatus::QUEUE_ERROR | FaultStatus::TIMEOUT_ERROR;
+        let stopped = self.registers.fault_status & STOPPED != 0;
         self.registers.fault_status &= !(value & FaultStatus::CLEARABLE);
         self.settle_fault_status();
         // The queue takes up where it stopped.
-        if stopped && self.registers.fault_status & FaultStatus::QUEUE_ERROR == 0 {
+        if stopped && self.registers.fault_status & STOPPED == 0 {
             self.registers.queue_error &= !0xf;
             self.run_queue();
         }

@@ -32,6 +32,24 @@ pub(super) struct FirstStage {
     pub smep: bool,
 }
 
+/// What a context entry says of the kinds of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Context {
+    Legacy {
+        /// Translation and translated requests are blocked.
+        blocks_translated: bool,
+        /// Faults are not recorded.
+        disabled: bool,
+    },
+    Scalable {
+        device_tlb: bool,
+        page_requests: bool,
+        /// Requests with PASID are allowed.
+        pasid: bool,
+        disabled: bool,
+    },
+}
+
 /// How addresses are translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
@@ -60,6 +78,36 @@ impl RemappingUnit {
         match self.registers.mode() {
             root_table::LEGACY => self.resolve_legacy(request),
             root_table::SCALABLE if self.config.scalable_mode => self.resolve_scalable(request),
+            _ => Err(Fault::new(FaultReason::InvalidRootTableMode)),
+        }
+    }
+
+    /// The context entry of a function, for requests that need no more.
+    pub(super) fn find_context(&mut self, source: u16) -> Result<Context, Fault> {
+        let disabled = |entry: &ContextEntry| entry[0] & FAULT_PROCESSING_DISABLED != 0;
+        match self.registers.mode() {
+            root_table::LEGACY => {
+                let entry = self.legacy_context(source)?;
+                if entry[0] & PRESENT == 0 {
+                    return Err(Fault::new(FaultReason::ContextEntryNotPresent).under(disabled(&entry)));
+                }
+                let kind = entry[0] >> context::TYPE_SHIFT & 3;
+                let blocks_translated = kind != context::TYPE_DEVICE_TLB;
+                Ok(Context::Legacy { blocks_translated, disabled: disabled(&entry) })
+            }
+            root_table::SCALABLE if self.config.scalable_mode => {
+                let entry = self.scalable_context(source)?;
+                if entry[0] & PRESENT == 0 {
+                    return Err(Fault::new(FaultReason::ScalableContextEntryNotPresent).under(disabled(&entry)));
+                }
+                let has = |bit| entry[0] & bit != 0;
+                Ok(Context::Scalable {
+                    device_tlb: has(scalable_context::DEVICE_TLB),
+                    page_requests: has(scalable_context::PAGE_REQUEST_ENABLE),
+                    pasid: has(scalable_context::PASID_ENABLE),
+                    disabled: disabled(&entry),
+                })
+            }
             _ => Err(Fault::new(FaultReason::InvalidRootTableMode)),
         }
     }

@@ -88,8 +88,13 @@ impl RemappingUnit {
 
     /// Records the fault of a request.
     pub(super) fn fault(&mut self, request: &Request, fault: Fault) {
+        let kind = if request.access.write { 0 } else { fault_record::READ };
+        self.fault_with_type(request, fault, kind);
+    }
+
+    /// Records a fault with the bits that tell the type of the request.
+    pub(super) fn fault_with_type(&mut self, request: &Request, fault: Fault, mut bits: u64) {
         let Request { source, address, access, kind, pasid, privileged } = *request;
-        let mut bits = if access.write { 0 } else { fault_record::READ };
         bits |= (kind as u64) << fault_record::ADDRESS_TYPE_SHIFT;
         if let Some(pasid) = pasid {
             bits |= u64::from(pasid) << fault_record::PASID_SHIFT | fault_record::PASID_PRESENT;
@@ -111,20 +116,26 @@ impl RemappingUnit {
     /// The translation of a request. `Err(None)`: blocked without a fault.
     pub(super) fn find(&mut self, request: &Request) -> Result<Translation, Option<Fault>> {
         let Request { address, access, .. } = *request;
-        let whole = |address: u64| Translation { address, length: 0x1000 - (address & 0xfff), rights: Rights::ALL };
+        let whole =
+            |address: u64| Translation { address, length: 0x1000 - (address & 0xfff), shift: 12, rights: Rights::ALL };
         if request.pasid.is_none() && INTERRUPT_RANGE.contains(&address) {
             return Err(Some(Fault::new(FaultReason::InvalidInterruptRequest)));
         }
         if !self.registers.enabled(GlobalCommand::TRANSLATION) {
+            // Device TLBs and PASIDs mean nothing then.
+            if request.kind != RequestKind::Untranslated || request.pasid.is_some() {
+                return Err(None);
+            }
             return if self.is_protected(address) { Err(None) } else { Ok(whole(address)) };
+        }
+        if request.kind == RequestKind::Translated {
+            self.check_translated(request)?;
+            return Ok(whole(address));
         }
         let resolved = self.resolve(request)?;
         let fault = |reason| Some(Fault::new(reason).under(resolved.disabled));
         let Resolved { domain, way, pasid, privileged, scalable, .. } = resolved;
         let reasons = if scalable { &SCALABLE } else { &LEGACY };
-        if request.kind == RequestKind::Translated {
-            return Ok(whole(address));
-        }
         let tag = match way {
             Way::PassThrough { bits } => {
                 let beyond =
@@ -162,7 +173,7 @@ impl RemappingUnit {
         if INTERRUPT_RANGE.contains(&target_address) {
             return Err(fault(reasons.interrupt_range));
         }
-        Ok(Translation { rights: target.rights, ..whole(target_address) })
+        Ok(Translation { rights: target.rights, shift, ..whole(target_address) })
     }
 
     /// The address lies in a protected memory region (VT-d, 11.4.12).

@@ -8,7 +8,7 @@ use super::function::{Window, WindowKind};
 use alloc::vec;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
-use spec::pci::capability::id;
+use spec::pci::capability::{EXTENDED_FIRST, id};
 use spec::pci::config::{self as register, Command, Status};
 
 /// The error bits of the status register, cleared by writing one.
@@ -76,6 +76,8 @@ pub struct ConfigSpace {
     bars: [Option<Bar>; 6],
     last_capability: Option<u16>,
     next_free: u16,
+    last_extended: Option<u16>,
+    next_extended: u16,
     express: Option<u16>,
 }
 
@@ -121,6 +123,8 @@ impl ConfigSpace {
             bars: [None; 6],
             last_capability: None,
             next_free: 0x40,
+            last_extended: None,
+            next_extended: EXTENDED_FIRST,
             express: None,
         };
         space.set_u16(register::VENDOR_ID, identity.vendor);
@@ -194,6 +198,25 @@ impl ConfigSpace {
         }
         self.last_capability = Some(at);
         self.next_free = (end as u16).next_multiple_of(4);
+        self.freeze();
+        at
+    }
+
+    /// Appends an extended capability of version 1 with `body` after its header of 4 bytes; gives its offset. Nothing in it is writable yet.
+    ///
+    /// # Panics
+    /// If the space is full or has no extended capabilities: a mistake in the device model.
+    pub fn add_extended_capability(&mut self, id: u16, body: &[u8]) -> u16 {
+        let at = self.next_extended;
+        let end = usize::from(at) + 4 + body.len();
+        assert!(end <= self.bytes.len(), "no room for extended capability {id:#x}");
+        self.set_u32(at, u32::from(id) | 1 << 16);
+        self.bytes[usize::from(at) + 4..end].copy_from_slice(body);
+        if let Some(last) = self.last_extended {
+            self.set_u16(last + 2, 1 | at << 4);
+        }
+        self.last_extended = Some(at);
+        self.next_extended = (end as u16).next_multiple_of(4);
         self.freeze();
         at
     }
@@ -335,6 +358,8 @@ impl ConfigSpace {
             bars: _,
             last_capability: _,
             next_free: _,
+            last_extended: _,
+            next_extended: _,
             express: _,
         } = self;
         ConfigSpaceState { bytes: bytes.clone() }
@@ -418,6 +443,17 @@ mod tests {
         assert_eq!(u16::from(space.u8_at(second + 1)), third);
         assert_eq!(space.u8_at(third + 1), 0);
         assert_eq!(third % 4, 0);
+    }
+
+    #[test]
+    fn extended_capabilities_are_linked_from_offset_100h_on() {
+        let mut space = space();
+        assert_eq!(space.read(0x100, 4), 0, "there is none");
+        let first = space.add_extended_capability(0xf, &[1, 2, 3]);
+        let second = space.add_extended_capability(0x1b, &[4; 4]);
+        assert_eq!((first, second), (0x100, 0x108));
+        assert_eq!(space.read(0x100, 4), 0x1081_000f);
+        assert_eq!((space.read(0x104, 4), space.read(0x108, 4)), (0x03_0201, 0x0001_001b));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the root complex and the board ask of a PCI function.
 
+use super::ats::Message;
 use crate::device::{Device, Region};
 use alloc::vec::Vec;
 use serde::{Serialize, de::DeserializeOwned};
@@ -34,6 +35,10 @@ pub trait PciFunction: Device {
     fn config_write(&mut self, offset: u16, size: u8, value: u32) -> bool;
     /// The windows now decoded, according to the command register and the BARs.
     fn windows(&self) -> Vec<Window>;
+    /// A message of the translation agent. A function without a device TLB does not know any.
+    fn message(&mut self, message: &Message) {
+        let _ = message;
+    }
     /// The saved state, by [`encode`]: who holds functions of any kind does not know its type.
     fn save_encoded(&self) -> Vec<u8>;
     /// Takes over what a function of the same kind saved. False if `state` is none of those.

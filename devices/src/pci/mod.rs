@@ -1,5 +1,6 @@
 //! PCI functions: configuration space, base address registers, capabilities.
 
+pub mod ats;
 pub mod config;
 pub mod core;
 pub mod function;

@@ -54,3 +54,65 @@ pub mod power {
     /// Length in bytes.
     pub const LENGTH: u16 = 8;
 }
+
+/// Address translation services capability: offsets from its start (PCI Express Base 5.0, 10.5.1).
+pub mod ats {
+    /// Capabilities, 2 bytes: bits 4:0 how many invalidations the function takes at once, 0 for 32.
+    pub const CAPABILITIES: u16 = 4;
+    /// Capabilities bit 5: untranslated addresses are aligned to pages.
+    pub const PAGE_ALIGNED: u16 = 1 << 5;
+    /// Capabilities bit 6: invalidations of all PASIDs at once.
+    pub const GLOBAL_INVALIDATE: u16 = 1 << 6;
+    /// Control, 2 bytes.
+    pub const CONTROL: u16 = 6;
+    /// Control bit 15: enable.
+    pub const ENABLE: u16 = 1 << 15;
+    /// Control bits 4:0: the smallest translation unit, 2^n pages of 4 KiB.
+    pub const SMALLEST_UNIT: u16 = 0x1f;
+    /// Length in bytes.
+    pub const LENGTH: u16 = 8;
+}
+
+/// Page request capability: offsets from its start (PCI Express Base 5.0, 10.5.2).
+pub mod pri {
+    /// Control, 2 bytes.
+    pub const CONTROL: u16 = 4;
+    /// Control bit 0: enable.
+    pub const ENABLE: u16 = 1 << 0;
+    /// Control bit 1: reset, while not enabled.
+    pub const RESET: u16 = 1 << 1;
+    /// Status, 2 bytes.
+    pub const STATUS: u16 = 6;
+    /// Status bit 0: a response of failure has come.
+    pub const RESPONSE_FAILURE: u16 = 1 << 0;
+    /// Status bit 1: a response has come for a group that is not outstanding.
+    pub const UNEXPECTED_GROUP: u16 = 1 << 1;
+    /// Status bit 8: no page request is outstanding that was made before the interface was turned off.
+    pub const STOPPED: u16 = 1 << 8;
+    /// Status bit 15: responses have the PASID of the request.
+    pub const RESPONSE_PASID: u16 = 1 << 15;
+    /// Outstanding page requests the function can have, 4 bytes.
+    pub const CAPACITY: u16 = 8;
+    /// Outstanding page requests the function may have, 4 bytes.
+    pub const ALLOCATION: u16 = 12;
+    /// Length in bytes.
+    pub const LENGTH: u16 = 16;
+}
+
+/// PASID capability: offsets from its start (PCI Express Base 5.0, 7.8.8).
+pub mod pasid {
+    /// Capabilities, 2 bytes.
+    pub const CAPABILITIES: u16 = 4;
+    /// Control, 2 bytes, of the same bits; bit 0 is enable.
+    pub const CONTROL: u16 = 6;
+    /// Control bit 0: enable.
+    pub const ENABLE: u16 = 1 << 0;
+    /// Bit 1: execute permission.
+    pub const EXECUTE: u16 = 1 << 1;
+    /// Bit 2: privileged mode.
+    pub const PRIVILEGED: u16 = 1 << 2;
+    /// Position of the width of PASIDs in bits, capabilities bits 12:8.
+    pub const WIDTH_SHIFT: u32 = 8;
+    /// Length in bytes.
+    pub const LENGTH: u16 = 8;
+}

@@ -126,6 +126,48 @@ impl FaultReason {
         Self::ALL.iter().copied().find(|reason| *reason as u8 == code)
     }
 
+    /// A fault that a function with a device TLB recovers from: its translation request is completed without the permission asked for, nothing
+    /// is recorded, and a page request may follow (VT-d, 7.2.2).
+    #[must_use]
+    pub const fn is_recoverable(self) -> bool {
+        matches!(
+            self,
+            Self::ReadNotPermitted
+                | Self::WriteNotPermitted
+                | Self::FirstStageNotPresent
+                | Self::FirstStageRootNotReadable
+                | Self::FirstStageTableNotReadable
+                | Self::FirstStageTableNotWritable
+                | Self::SecondStageNotPresent
+                | Self::UserRequestToSupervisorPage
+                | Self::ExecuteNotPermitted
+                | Self::ScalableWriteNotPermitted
+                | Self::ScalableReadNotPermitted
+        )
+    }
+
+    /// The entry of a table could not be read or written: where a function asks for a translation, it gets Completer Abort instead of
+    /// Unsupported Request.
+    #[must_use]
+    pub const fn is_of_unreadable_entry(self) -> bool {
+        matches!(
+            self,
+            Self::RootEntryAccess
+                | Self::ContextEntryAccess
+                | Self::PagingEntryAccess
+                | Self::ScalableRootEntryAccess
+                | Self::ScalableContextEntryAccess
+                | Self::PasidDirectoryAccess
+                | Self::PasidEntryAccess
+                | Self::FirstStageAccess
+                | Self::FirstStageRootAccess
+                | Self::SecondStageAccess
+                | Self::SecondStageRootAccess
+                | Self::FirstStageFlagsFailed
+                | Self::SecondStageFlagsFailed
+        )
+    }
+
     /// A fault of an interrupt request rather than of address translation.
     #[must_use]
     pub const fn is_of_interrupt(self) -> bool {

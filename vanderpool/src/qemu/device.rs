@@ -10,6 +10,8 @@ pub(super) struct Devices {
     pub pci_testdev: bool,
     /// DMA masks of `edu` functions.
     pub edu: Vec<u64>,
+    /// How many `dma-tester` functions.
+    pub dma_testers: usize,
     pub entropy: bool,
     /// The drive of each virtio-blk function, or SATA device.
     pub blocks: Vec<Block>,
@@ -31,6 +33,7 @@ pub(super) struct Block {
 
 /// Name, bus and description of each device.
 const DEVICES: &[(&str, &str, &str)] = &[
+    ("dma-tester", "PCI", "DMA engines for tests of remapping (not in QEMU)"),
     ("edu", "PCI", ""),
     ("ide-cd", "IDE", "virtual IDE CD-ROM"),
     ("ide-hd", "IDE", "virtual IDE disk"),
@@ -103,6 +106,7 @@ pub(super) fn add(options: &mut Options, value: &str) -> Result<(), Problem> {
             let id = needed(&mut pairs, "chardev")?;
             options.devices.debug_port = Some(options.chardev_sink(&pairs.what, &id)?);
         }
+        "dma-tester" => options.devices.dma_testers += 1,
         "edu" => {
             let mask = pairs.take_number("dma_mask")?;
             options.devices.edu.push(mask.unwrap_or(devices::edu::DEFAULT_DMA_MASK));
@@ -143,7 +147,7 @@ pub(super) fn add(options: &mut Options, value: &str) -> Result<(), Problem> {
         "intel-iommu" => {
             // QEMU's I/O APIC has no source id that could be verified.
             let mut iommu = machine::Iommu { verify_io_apic: false, ..machine::Iommu::default() };
-            for key in ["aw-bits", "intremap", "eim", "caching-mode", "x-scalable-mode"] {
+            for key in ["aw-bits", "intremap", "eim", "caching-mode", "x-scalable-mode", "device-iotlb"] {
                 if let Some(value) = pairs.take(key).filter(|value| value != "auto") {
                     crate::cli::set_iommu(&mut iommu, key, &value)
                         .map_err(|why| refuse(format!("-device {name}: {why}")))?;
@@ -152,9 +156,7 @@ pub(super) fn add(options: &mut Options, value: &str) -> Result<(), Problem> {
             for key in ["pt", "snoop-control", "dma-drain", "dma-translation", "x-buggy-eim"] {
                 pairs.only(key, if key == "x-buggy-eim" { &["off"] } else { &["on"] })?;
             }
-            for key in ["device-iotlb", "x-pasid-mode"] {
-                pairs.only(key, &["off"])?;
-            }
+            pairs.only("x-pasid-mode", &["off"])?;
             options.devices.iommu = Some(iommu);
         }
         "virtio-iommu" | "amd-iommu" => {
@@ -202,7 +204,7 @@ mod tests {
             ("virtio-net-pci,netdev=m", "\"m\""),
             ("virtio-blk-pci", "drive"),
             ("edu,addr=5", "addr"),
-            ("intel-iommu,device-iotlb=on", "device-iotlb"),
+            ("intel-iommu,x-pasid-mode=on", "x-pasid-mode"),
             ("virtio-rng-pci,iommu_platform=off", "iommu_platform"),
         ] {
             let why = options(&[device]).unwrap_err().text();

@@ -190,6 +190,7 @@ fn build(options: Options, consoles: &Consoles) -> Result<Machine, Problem> {
         pci: options.devices.pci_testdev,
     };
     config.edu.clone_from(&options.devices.edu);
+    config.dma_testers = options.devices.dma_testers;
     config.iommu = options.devices.iommu;
     config.entropy = options.devices.entropy.then_some(1);
     config.reboot = !options.no_reboot;

@@ -1,17 +1,21 @@
 //! A unit before memory of its own, with tables that the tests fill in.
 
+mod device_tlb;
 mod faults;
 mod interrupts;
 mod invalidation;
+mod page_requests;
 mod registers;
 mod translation;
 
-use super::{Access, Blocked, RemappingUnit, Request, Translation, UnitConfig};
+use super::{Access, Blocked, DeviceMessages, RemappingUnit, Request, Translation, UnitConfig, UnitPorts};
 use devices::device::Device;
-use devices::testing::{RecordingMsi, VecDma};
+use devices::pci::ats::Message;
+use devices::testing::{FakeClock, RecordingMsi, VecDma};
 use spec::vtd::FaultReason;
 use spec::vtd::registers::{self as register, EventControl, GlobalCommand, fault_record, root_table};
 use spec::vtd::tables::{FirstStageEntry, SecondStageEntry, context, pasid, scalable_context};
+use std::sync::{Arc, Mutex};
 
 /// The function whose requests the tests make: 00:03.0.
 const SOURCE: u16 = 3 << 3;
@@ -37,10 +41,28 @@ const MORE_TABLES: u64 = 0x4_0000;
 const READ_WRITE: u64 = SecondStageEntry::READ | SecondStageEntry::WRITE;
 const PRESENT: u64 = FirstStageEntry::PRESENT | FirstStageEntry::WRITE | FirstStageEntry::USER;
 
+/// Messages to functions.
+#[derive(Clone, Default)]
+struct Messages(Arc<Mutex<Vec<(u16, Message)>>>);
+
+impl Messages {
+    fn take(&self) -> Vec<(u16, Message)> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+}
+
+impl DeviceMessages for Messages {
+    fn send(&self, source: u16, message: Message) {
+        self.0.lock().unwrap().push((source, message));
+    }
+}
+
 struct Bench {
     unit: RemappingUnit,
     memory: VecDma,
     events: RecordingMsi,
+    clock: FakeClock,
+    messages: Messages,
     next_table: u64,
     /// How many descriptors were put into the queue.
     queued: u64,
@@ -50,8 +72,15 @@ impl Bench {
     fn new(config: UnitConfig) -> Self {
         let memory = VecDma::new(MEMORY as usize);
         let events = RecordingMsi::new();
-        let unit = RemappingUnit::new(config, Box::new(memory.clone()), Box::new(events.clone()));
-        Self { unit, memory, events, next_table: MORE_TABLES, queued: 0 }
+        let (clock, messages) = (FakeClock::new(), Messages::default());
+        let ports = UnitPorts {
+            memory: Box::new(memory.clone()),
+            events: Box::new(events.clone()),
+            clock: Box::new(clock.clone()),
+            messages: Box::new(messages.clone()),
+        };
+        let unit = RemappingUnit::new(config, ports);
+        Self { unit, memory, events, clock, messages, next_table: MORE_TABLES, queued: 0 }
     }
 
     /// Legacy mode, on, with [`SOURCE`] in [`DOMAIN`] of 4 levels.
@@ -70,9 +99,27 @@ impl Bench {
     /// Scalable mode, on, with [`SOURCE`]'s requests without PASID in PASID 1, whose translation type is `kind`.
     fn scalable(kind: u64) -> Self {
         let config = UnitConfig { scalable_mode: true, address_width: 57, ..UnitConfig::default() };
+        Self::scalable_with(config, kind, scalable_context::PASID_ENABLE)
+    }
+
+    /// The same with device TLBs and page requests, which [`SOURCE`] may use.
+    fn with_device_tlb(kind: u64) -> Self {
+        let config = UnitConfig {
+            scalable_mode: true,
+            address_width: 57,
+            device_tlb: true,
+            page_requests: true,
+            ..UnitConfig::default()
+        };
+        let flags =
+            scalable_context::PASID_ENABLE | scalable_context::DEVICE_TLB | scalable_context::PAGE_REQUEST_ENABLE;
+        Self::scalable_with(config, kind, flags)
+    }
+
+    fn scalable_with(config: UnitConfig, kind: u64, flags: u64) -> Self {
         let mut bench = Self::new(config);
         bench.put(ROOT, &[CONTEXTS | 1, 0]);
-        let flags = scalable_context::PASID_ENABLE | 1;
+        let flags = flags | 1;
         bench.put(bench.context_at(SOURCE), &[DIRECTORY | flags, 1, 0, 0]);
         bench.put(DIRECTORY, &[PASIDS | 1]);
         bench.put_pasid(1, kind);
