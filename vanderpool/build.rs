@@ -5,12 +5,17 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 /// Package, binary, layout.
-const IMAGES: [(&str, &str, Layout); 5] = [
+const IMAGES: [(&str, &str, Layout); 10] = [
     ("metal", "hypervisor", Layout::Small),
     ("demo", "real-mode", Layout::RealMode),
     ("demo", "protected-mode", Layout::Small),
     ("demo", "long-mode", Layout::Small),
     ("demo", "hostile", Layout::Small),
+    ("demo", "heartbeat", Layout::Small),
+    ("demo", "exits", Layout::Small),
+    ("demo", "tpr", Layout::Small),
+    ("demo", "compute", Layout::Small),
+    ("demo", "packets", Layout::Small),
 ];
 
 /// What the images are made of.

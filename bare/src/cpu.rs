@@ -92,6 +92,21 @@ pub fn output8(port: u16, value: u8) {
     unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack)) };
 }
 
+/// Reads 4 bytes from a port.
+#[must_use]
+pub fn input32(port: u16) -> u32 {
+    let value;
+    // SAFETY: as in `input8`.
+    unsafe { asm!("in eax, dx", in("dx") port, out("eax") value, options(nomem, nostack)) };
+    value
+}
+
+/// Writes 4 bytes to a port.
+pub fn output32(port: u16, value: u32) {
+    // SAFETY: as in `input8`.
+    unsafe { asm!("out dx, eax", in("dx") port, in("eax") value, options(nomem, nostack)) };
+}
+
 /// Ends the run with `status`: isa-debug-exit, else Bochs' shutdown port, else HLT.
 pub fn end(status: u8) -> ! {
     crate::console::Console::finish();

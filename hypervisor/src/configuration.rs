@@ -29,6 +29,8 @@ pub struct VmConfiguration {
     pub restart: bool,
     /// Milliseconds after a start at which it starts again (or ends), whatever it does; 0 for never.
     pub watchdog: u32,
+    /// The run does not wait for its end: it is ended when all others have ended.
+    pub background: bool,
     /// It has a network card on the switch between guests.
     pub network: bool,
     /// What it boots.
@@ -93,6 +95,7 @@ mod tests {
             cap: 100,
             restart: false,
             watchdog: 0,
+            background: false,
             network: false,
             boot: Boot::RealMode { image: [0xf4].into() },
         };

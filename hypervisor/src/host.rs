@@ -32,4 +32,6 @@ pub mod vector {
     pub const NOTIFY: u8 = 0xf3;
     /// The local APIC's timer.
     pub const TIMER: u8 = 0xf4;
+    /// The machine's network card has received something.
+    pub const NIC: u8 = 0xf5;
 }

@@ -8,9 +8,10 @@
 //! | [`vmcs`] | fields with their types |
 //! | [`ept`], [`paging`] | the guest's memory: from guest-physical to ours, and from the guest's linear addresses |
 //! | [`vm`], [`vcpu`] | a guest, one of its processors |
+//! | [`mmio`], [`computation`] | instructions that access devices' memory, and what they compute |
 //! | [`exits`] | what is done about each VM exit, a file for each kind |
 //! | [`apic`], [`board`] | interrupt controllers, timers and devices of a guest |
-//! | [`pci`], [`network`] | a guest's PCI bus with its virtio card, the switch between guests |
+//! | [`pci`], [`network`], [`nic`] | a guest's PCI bus with its virtio card, the switch between guests, the machine's own card |
 //! | [`scheduler`] | which vCPU a processor runs next, and for how long |
 //! | [`configuration`], [`loader`] | what guests there are, what they boot |
 //! | [`statistics`], [`report`], [`console`] | what is told about it |
@@ -23,6 +24,7 @@ extern crate std;
 pub mod apic;
 pub mod board;
 pub mod capabilities;
+pub mod computation;
 pub mod configuration;
 pub mod console;
 pub mod controls;
@@ -33,6 +35,7 @@ pub mod loader;
 pub mod memory;
 pub mod mmio;
 pub mod network;
+pub mod nic;
 pub mod paging;
 pub mod pci;
 pub mod posted;

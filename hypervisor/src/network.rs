@@ -1,6 +1,7 @@
-//! The network between guests: a switch that learns behind which port an address is.
+//! The network between guests: a switch that learns behind which port an address is. One port may be the machine's own network card.
 
 use crate::host::{Host, Nanoseconds};
+use crate::nic::Nic;
 use crate::posted::{Mailbox, signal};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -13,6 +14,11 @@ use spin::Mutex;
 const LONGEST_QUEUE: usize = 512;
 /// Addresses that are remembered; a guest that makes up more makes others be flooded.
 const MOST_ADDRESSES: usize = 256;
+
+/// Frames taken from the machine's card at once.
+const AT_ONCE: usize = 64;
+/// The port of the machine's card.
+const UPLINK: usize = usize::MAX;
 
 type Address = [u8; 6];
 
@@ -28,6 +34,7 @@ pub struct Switch {
     host: &'static dyn Host,
     wires: Mutex<Vec<Arc<Wire>>>,
     addresses: Mutex<BTreeMap<Address, usize>>,
+    uplink: Mutex<Option<Nic>>,
 }
 
 /// A guest's port.
@@ -42,7 +49,7 @@ impl Switch {
     /// A switch without ports.
     #[must_use]
     pub fn new(host: &'static dyn Host) -> Arc<Self> {
-        Arc::new(Self { host, wires: Mutex::default(), addresses: Mutex::default() })
+        Arc::new(Self { host, wires: Mutex::default(), addresses: Mutex::default(), uplink: Mutex::new(None) })
     }
 
     /// A new port.
@@ -60,6 +67,19 @@ impl Switch {
         [0x52, 0x54, 0, 0x56, 0x50, port.number as u8 + 1]
     }
 
+    /// Connects the machine's own network card.
+    pub fn connect(&self, nic: Nic) {
+        *self.uplink.lock() = Some(nic);
+    }
+
+    /// Takes what the machine's card has received.
+    pub fn poll(&self) {
+        for _ in 0..AT_ONCE {
+            let Some(frame) = self.uplink.lock().as_mut().and_then(Nic::receive) else { return };
+            self.forward(UPLINK, &frame);
+        }
+    }
+
     fn forward(&self, from: usize, frame: &[u8]) {
         let (Some(to), Some(source)) = (address(frame, 0), address(frame, 6)) else { return };
         let mut addresses = self.addresses.lock();
@@ -73,6 +93,14 @@ impl Switch {
             if number != from && known.is_none_or(|known| known == number) {
                 self.give(wire, frame);
             }
+        }
+        drop(wires);
+        if from != UPLINK
+            && known.is_none_or(|known| known == UPLINK)
+            && let Some(nic) = &mut *self.uplink.lock()
+        {
+            // What the card has no room for is lost, as on a wire.
+            nic.send(frame);
         }
     }
 

@@ -53,7 +53,7 @@ impl fmt::Display for Report {
         self.row(f, "guest", |guest| guest.name.clone())?;
         self.row(f, "vCPUs", |guest| guest.vcpus.to_string())?;
         self.row(f, "end", |guest| match &guest.end {
-            Some(End::Status(_) | End::Reset | End::Halted | End::Watchdog) | None => {
+            Some(End::Status(_) | End::Reset | End::Halted | End::Watchdog | End::Stopped) | None => {
                 guest.end.as_ref().map_or("running".into(), End::to_string)
             }
             Some(End::TripleFault(_)) => "triple fault".into(),

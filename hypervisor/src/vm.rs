@@ -6,7 +6,7 @@ use crate::capabilities::Capabilities;
 use crate::configuration::{Boot, VmConfiguration};
 use crate::console::Lines;
 use crate::ept::Ept;
-use crate::host::{Host, Nanoseconds};
+use crate::host::{Host, Nanoseconds, ProcessorId};
 use crate::loader::{self, Start};
 use crate::memory::{GuestMemory, PAGE, Pages, RegisterPage};
 use crate::network::{Port, Switch};
@@ -22,6 +22,9 @@ use spec::apic::local_apic::{DeliveryMode, Icr, Shorthand};
 use spec::vmx::capability::EptVpidCap;
 use spin::Mutex;
 
+/// The processor that waits for all guests to end.
+const FIRST_PROCESSOR: ProcessorId = 0;
+
 /// How a guest has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
@@ -33,6 +36,8 @@ pub enum End {
     Watchdog,
     /// By a reset, as it is not to start again.
     Reset,
+    /// With the others, as it runs in the background.
+    Stopped,
     /// By a triple fault at this address.
     TripleFault(u64),
     /// It did what the hypervisor cannot do for it, or was refused.
@@ -46,6 +51,7 @@ impl fmt::Display for End {
             Self::Status(status) => write!(f, "ended with status {status}"),
             Self::Watchdog => f.write_str("ended by its watchdog"),
             Self::Halted => f.write_str("halted"),
+            Self::Stopped => f.write_str("stopped"),
             Self::Reset => f.write_str("asked for a reset"),
             Self::TripleFault(rip) => write!(f, "triple fault at {rip:#x}"),
             Self::Failed(why) => f.write_str(why),
@@ -363,11 +369,16 @@ impl Vm {
         self.call_all(host);
     }
 
-    /// A vCPU has done its last; what it has counted.
-    pub fn finish(&self, statistics: &Statistics) {
+    /// A vCPU has done its last; what it has counted. After the guest's last the first processor looks whether all have ended.
+    pub fn finish(&self, host: &dyn Host, statistics: &Statistics) {
         let mut finished = self.finished.lock();
         finished.0 += 1;
         finished.1.add(statistics);
+        let last = finished.0 == self.configuration.vcpus;
+        drop(finished);
+        if last && host.processor() != FIRST_PROCESSOR {
+            host.kick(FIRST_PROCESSOR);
+        }
     }
 
     /// What its vCPUs have counted, when all have done their last.
@@ -376,6 +387,15 @@ impl Vm {
         let finished = self.finished.lock();
         (finished.0 == self.configuration.vcpus).then(|| finished.1.clone())
     }
+}
+
+/// Whether all guests have ended. When those have that the run waits for, the others are ended.
+pub fn all_have_ended(host: &dyn Host, vms: &[Arc<Vm>]) -> bool {
+    let ended = |vm: &&Arc<Vm>| vm.result().is_some();
+    if vms.iter().filter(|vm| !vm.configuration.background).all(|vm| ended(&vm)) {
+        vms.iter().filter(|vm| vm.phase() != Phase::Ended).for_each(|vm| vm.end(host, End::Stopped));
+    }
+    vms.iter().all(|vm| ended(&vm))
 }
 
 /// Whether the processor can run this guest.

@@ -230,6 +230,12 @@ impl Segment {
     pub const ALL: [Segment; 8] =
         [Segment::Es, Segment::Cs, Segment::Ss, Segment::Ds, Segment::Fs, Segment::Gs, Segment::Ldtr, Segment::Tr];
 
+    /// The base of the guest's register.
+    #[must_use]
+    pub fn base(self, vmcs: &dyn Vmcs) -> u64 {
+        vmcs.read(VmcsField(VmcsField::GUEST_ES_BASE.0 + 2 * self as u32))
+    }
+
     /// Writes the guest's register.
     pub fn set(self, vmcs: &mut dyn Vmcs, value: SegmentValue) {
         let nth = |first: VmcsField| VmcsField(first.0 + 2 * self as u32);

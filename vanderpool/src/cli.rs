@@ -77,6 +77,9 @@ pub struct Run {
     /// Number of processors, instead of the machine file's
     #[arg(long, value_name = "N")]
     pub processors: Option<usize>,
+    /// What executes instructions; the translator is experimental
+    #[arg(long, value_name = "ENGINE", default_value = "interpreter")]
+    pub engine: Engine,
     /// End after N instructions
     #[arg(long, value_name = "N")]
     pub max_instructions: Option<u64>,
@@ -413,16 +416,27 @@ pub fn set_iommu(iommu: &mut machine::Iommu, key: &str, value: &str) -> Result<(
 }
 
 /// What executes instructions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Engine {
     /// Decoded blocks; on any host
+    #[default]
     Interpreter,
     /// Experimental: 64-bit integer code translated for the host, all else as the interpreter; on x86-64 hosts with BMI2 and AVX
     Translator,
 }
 
+impl From<Engine> for machine::Engine {
+    fn from(engine: Engine) -> Self {
+        match engine {
+            Engine::Interpreter => Self::Interpreter,
+            Engine::Translator => Self::Translator,
+        }
+    }
+}
+
 /// A network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Network {
     /// The user-mode network.
     User,

@@ -101,10 +101,13 @@ enum Machine {
 const MACHINES: [Machine; 3] = [Machine::Translator, Machine::Interpreter, Machine::Qemu];
 
 /// What is measured: the time from a line on the console (or from the start of the process) to another line.
-struct Interval {
-    name: String,
-    from: Option<String>,
-    to: String,
+pub struct Interval {
+    /// What it is called.
+    pub name: String,
+    /// A part of the line that begins it; without one, the start of the process does.
+    pub from: Option<String>,
+    /// A part of the line that ends it.
+    pub to: String,
 }
 
 /// A boot of the kernel with what is measured in it.
@@ -212,7 +215,7 @@ fn used(id: u32, start: Instant) -> Duration {
 }
 
 /// Runs `command` and gives each interval in seconds, as far as its lines came.
-fn measure(mut command: Command, intervals: &[Interval], limit: Duration) -> Result<Vec<Option<f64>>, Error> {
+pub fn measure(mut command: Command, intervals: &[Interval], limit: Duration) -> Result<Vec<Option<f64>>, Error> {
     let name = command.get_program().to_string_lossy().into_owned();
     let start = Instant::now();
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
@@ -272,7 +275,7 @@ fn table(names: &[&str], machines: &[Machine], results: &[Vec<Vec<f64>>], runs: 
     text
 }
 
-fn median(mut values: Vec<f64>) -> Option<f64> {
+pub fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match values.len() {

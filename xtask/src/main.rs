@@ -7,6 +7,7 @@ use std::process::ExitCode;
 mod bench;
 mod bochs;
 mod conformance;
+mod costs;
 mod fuzz;
 mod hypervisor;
 mod image;
@@ -28,6 +29,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Run the VT-x conformance tests on our machine or in Bochs.
     Conformance(conformance::Arguments),
+    /// Measure what the hypervisor costs: exits, packets, the task priority, a second level.
+    Costs(costs::Arguments),
     /// Fuzz a target under libFuzzer, guided by coverage; without a target, list them.
     Fuzz(fuzz::Arguments),
     /// Run the hypervisor with its demo's guests in Bochs.
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Conformance(arguments) => conformance::run(&arguments),
+        Command::Costs(arguments) => costs::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::KvmSelftests(arguments) => kvm_selftests::run(&arguments),
         Command::Hypervisor(arguments) => hypervisor::run(&arguments),

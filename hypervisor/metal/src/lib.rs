@@ -2,21 +2,22 @@
 //!
 //! | module | is |
 //! | --- | --- |
-//! | `memory`, `heap` | memory: pages, guests' memory, the heap |
+//! | `memory` | memory: pages, guests' memory, the heap |
 //! | `processor` | the local APIC, time, and other things of the processor outside VMX operation |
 //! | `vmx` | VMX operation: the current VMCS, the way into a guest and back |
 //! | `slot` | a vCPU with its VMCS, and the registers that are switched with it |
 //! | `run` | what a processor does all day |
+//! | `uplink` | the machine's own network card |
 //!
-//! `unsafe` is in `heap`, `memory`, `processor` and `vmx`.
+//! `unsafe` is in `memory`, `processor` and `vmx`.
 #![no_std]
 extern crate alloc;
 
-mod heap;
 mod memory;
 mod processor;
 mod run;
 mod slot;
+mod uplink;
 mod vmx;
 
 use alloc::sync::Arc;
@@ -61,7 +62,9 @@ pub fn run() -> ! {
         refuse("the module is not a configuration of this version")
     };
     let wanted = configuration.vms.len();
-    let vms = create(configuration, &capabilities);
+    let switch = Switch::new(&PROCESSOR);
+    uplink::connect(&switch);
+    let vms = create(configuration, &capabilities, &switch);
     if vms.is_empty() {
         refuse("there is no guest to run");
     }
@@ -71,6 +74,7 @@ pub fn run() -> ! {
         capabilities,
         msr_bitmap: bitmap.address(),
         vms,
+        switch,
         vcpus: Mutex::new(Vec::new()),
     }));
     *SHARED.lock() = Some(shared);
@@ -98,12 +102,11 @@ fn refuse(why: impl core::fmt::Display) -> ! {
 }
 
 /// The guests that this processor can run; the others are refused by name.
-fn create(configuration: Configuration, has: &Capabilities) -> Vec<Arc<Vm>> {
+fn create(configuration: Configuration, has: &Capabilities, switch: &Arc<Switch>) -> Vec<Arc<Vm>> {
     let mut vms = Vec::new();
-    let switch = Switch::new(&PROCESSOR);
     for vm in configuration.vms {
         let (name, vcpus, memory) = (vm.name.clone(), vm.vcpus, vm.memory);
-        match Vm::new(vms.len(), vm, has, &memory::PAGES, &PROCESSOR, &switch) {
+        match Vm::new(vms.len(), vm, has, &memory::PAGES, &PROCESSOR, switch) {
             Ok(vm) => {
                 say!("guest {name}: {vcpus} vCPUs, {memory} MiB");
                 vms.push(Arc::new(vm));
@@ -152,6 +155,6 @@ fn finish(shared: &Shared, wanted: usize) -> ! {
         }
     }
     PROCESSOR.print(&alloc::format!("\r\n{report}"));
-    let well = |guest: &Guest| matches!(guest.end, Some(End::Status(0) | End::Halted));
+    let well = |guest: &Guest| matches!(guest.end, Some(End::Status(0) | End::Halted | End::Stopped));
     cpu::end(if report.guests.iter().filter(|guest| well(guest)).count() == wanted { 0 } else { 2 })
 }

@@ -1,8 +1,8 @@
 //! The machine's memory, below 4 GiB: a heap, single pages from below, guests' memory from above. Nothing is given back.
 #![allow(unsafe_code, reason = "memory is known by address here")]
 
-use crate::heap;
 use alloc::boxed::Box;
+use bare::heap::Heap;
 use bare::multiboot;
 use hypervisor::ept::LARGE;
 use hypervisor::memory::{GuestMemory, OutsideMemory, PAGE, Page, Pages, RegisterPage};
@@ -11,6 +11,9 @@ use spin::Mutex;
 unsafe extern "C" {
     static image_end: u8;
 }
+
+#[cfg_attr(panic = "abort", global_allocator)]
+static HEAP: Heap = Heap::empty();
 
 /// What is left: from, to.
 static FREE: Mutex<(u64, u64)> = Mutex::new((0, 0));
@@ -35,7 +38,7 @@ pub fn set_up() -> bool {
         return false;
     }
     // SAFETY: memory after the image and the module, which nobody else gets: what is free begins after it.
-    unsafe { heap::set_up(start, size) };
+    unsafe { HEAP.set_up(start, size) };
     *FREE.lock() = (start + size, end);
     true
 }

@@ -11,9 +11,10 @@ use hypervisor::capabilities::Capabilities;
 use hypervisor::exits::{self, Exit};
 use hypervisor::host::{Host, Nanoseconds};
 use hypervisor::memory::Pages;
+use hypervisor::network::Switch;
 use hypervisor::scheduler::{Account, Decision, Scheduler};
-use hypervisor::vcpu::{Activity, Vcpu};
-use hypervisor::vm::{End, Vm};
+use hypervisor::vcpu::Vcpu;
+use hypervisor::vm::{End, Vm, all_have_ended};
 use hypervisor::vmcs::{Vmcs, field};
 use spec::vmx::ExitReason;
 use spec::vmx::ept::invept_type;
@@ -27,6 +28,8 @@ pub struct Shared {
     pub msr_bitmap: u64,
     /// The guests.
     pub vms: Vec<Arc<Vm>>,
+    /// The switch between them.
+    pub switch: Arc<Switch>,
     /// The vCPUs of each processor, until it takes them.
     pub vcpus: Mutex<Vec<Vec<Vcpu>>>,
 }
@@ -48,15 +51,17 @@ pub fn processor(shared: &Shared, tables: Tables, first: bool) {
     let mut loaded: Option<usize> = None;
     let timer = shared.capabilities.preemption_timer();
     loop {
+        if first {
+            shared.switch.poll();
+        }
         slots.iter_mut().for_each(|slot| slot.vcpu.attend(&PROCESSOR));
-        if slots.iter().all(|slot| slot.vcpu.activity == Activity::Ended) {
-            if !first {
-                PROCESSOR.kick(0);
-                return;
-            }
-            if shared.vms.iter().all(|vm| vm.result().is_some()) {
-                return;
-            }
+        let ended = if first {
+            all_have_ended(&PROCESSOR, &shared.vms)
+        } else {
+            slots.iter().all(|slot| slot.vcpu.has_ended())
+        };
+        if ended {
+            return;
         }
         let now = PROCESSOR.now();
         let deadline = slots.iter().filter_map(|slot| slot.vcpu.deadline()).min();

@@ -4,12 +4,12 @@ use super::Exit;
 use crate::apic::{BASE, Effect};
 use crate::board::IO_APIC;
 use crate::memory::PAGE;
-use crate::mmio::{self, Operation};
+use crate::mmio::{self, Operation, StringMove};
 use crate::paging;
-use crate::vmcs::field;
+use crate::vmcs::{Segment, field};
 use alloc::format;
 use alloc::sync::Arc;
-use spec::x86::{Cr0, Efer};
+use spec::x86::{Cr0, Efer, Rflags};
 
 pub(super) fn handle(exit: &mut Exit<'_>) {
     let address = exit.vmcs.get(field::GUEST_PHYSICAL_ADDRESS);
@@ -35,8 +35,85 @@ pub(super) fn emulate(exit: &mut Exit<'_>, address: u64) {
             exit.set_register(into.number(), into.merge(before, value, size));
         }
         Operation::Store { size, value } => write(exit, address, size, value),
+        Operation::Compute(computation) => {
+            let value = read(exit, address, computation.size);
+            let flags = exit.vmcs.get(field::GUEST_RFLAGS);
+            let outcome = computation.perform(value, flags.0);
+            if let Some(value) = outcome.memory {
+                write(exit, address, computation.size, value);
+            }
+            if let Some((into, value)) = outcome.register {
+                let before = exit.register(into.number());
+                exit.set_register(into.number(), into.merge(before, value, computation.size));
+            }
+            exit.vmcs.set(field::GUEST_RFLAGS, Rflags(outcome.flags));
+        }
+        Operation::String(string) => {
+            let Some(done) = element(exit, address, string) else {
+                let why = format!("a string instruction at {rip:#x} leaves its memory");
+                return exit.vcpu.give_up(exit.host, why);
+            };
+            if !done {
+                return;
+            }
+        }
     }
     exit.advance_by(decoded.length);
+}
+
+/// Does one element of a string instruction; true when that was the last. One side is the device's memory at `address`; if the other is as
+/// well, it is that of the access that exited which is known, and the guest is given up.
+fn element(exit: &mut Exit<'_>, address: u64, string: StringMove) -> Option<bool> {
+    const WRITE: u64 = 1 << 1;
+    let width = |exit: &Exit<'_>, register: usize| exit.vcpu.registers[register] & string.width;
+    let vm = Arc::clone(&exit.vcpu.vm);
+    let size = usize::from(string.size);
+    // APIC-access exits tell in other bits; their instructions read or write, and do not move within the page.
+    let to_device = string.writes && (!string.reads || exit.qualification() & WRITE != 0);
+    let value = if !string.reads {
+        exit.vcpu.registers[0]
+    } else if to_device {
+        let linear = string.source.base(exit.vmcs).wrapping_add(width(exit, 6));
+        let mut bytes = [0; 8];
+        if !paging::read(exit.vmcs, &*vm.memory, linear, &mut bytes[..size]) {
+            return None;
+        }
+        u64::from_le_bytes(bytes)
+    } else {
+        read(exit, address, string.size)
+    };
+    if to_device {
+        write(exit, address, string.size, value);
+    } else if string.writes {
+        let linear = Segment::Es.base(exit.vmcs).wrapping_add(width(exit, 7));
+        if !paging::write(exit.vmcs, &*vm.memory, linear, &value.to_le_bytes()[..size]) {
+            return None;
+        }
+    } else {
+        let mask = u64::MAX >> (64 - 8 * size);
+        let rax = exit.vcpu.registers[0];
+        exit.vcpu.registers[0] = if size == 4 { value & mask } else { rax & !mask | value & mask };
+    }
+    let down = exit.vmcs.get(field::GUEST_RFLAGS).has(Rflags::DF);
+    let mut step = |register: usize, by: u64| {
+        let before = exit.vcpu.registers[register];
+        let after = before.wrapping_add(by) & string.width;
+        // A 32-bit address clears the upper half, a 16-bit one leaves the rest.
+        let kept = if string.width == 0xffff { before & !0xffff } else { 0 };
+        exit.vcpu.registers[register] = kept | after;
+    };
+    let by = if down { u64::from(string.size).wrapping_neg() } else { string.size.into() };
+    if string.reads {
+        step(6, by);
+    }
+    if string.writes {
+        step(7, by);
+    }
+    if !string.repeated {
+        return Some(true);
+    }
+    step(1, u64::MAX);
+    Some(width(exit, 1) == 0)
 }
 
 fn decode(exit: &Exit<'_>) -> Option<mmio::Decoded> {

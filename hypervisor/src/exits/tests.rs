@@ -34,6 +34,7 @@ impl Bench {
             cap: 100,
             restart: false,
             watchdog: 0,
+            background: false,
             network: true,
             boot,
         };

@@ -65,6 +65,7 @@ mod tests {
             cap: 100,
             restart: false,
             watchdog: 0,
+            background: false,
             network: true,
             boot,
         };

@@ -127,6 +127,12 @@ impl Vcpu {
         self.activity == Activity::Running
     }
 
+    /// Whether it has done its last.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.activity == Activity::Ended
+    }
+
     /// When it next has to be looked at although nobody calls.
     #[must_use]
     pub fn deadline(&self) -> Option<Nanoseconds> {
@@ -144,6 +150,8 @@ impl Vcpu {
     /// Looks at everything that may have come: the guest's phase, mail, timers. Afterwards [`is_ready`](Self::is_ready) is right.
     pub fn attend(&mut self, host: &dyn Host) {
         if !self.follows_phase(host) {
+            // It has no use for mail, for which its processor would stay awake.
+            self.mailbox().empty();
             return;
         }
         let now = host.now();
@@ -192,7 +200,7 @@ impl Vcpu {
             (_, Activity::Ended) => false,
             (Phase::Ended, _) => {
                 self.activity = Activity::Ended;
-                self.vm.finish(&self.statistics);
+                self.vm.finish(host, &self.statistics);
                 false
             }
             (Phase::Stopping, Activity::Standing) => false,

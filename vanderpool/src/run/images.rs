@@ -9,11 +9,16 @@ macro_rules! image {
 }
 
 const HYPERVISOR: &[u8] = image!("hypervisor");
-const GUESTS: [(&str, &[u8]); 4] = [
+const GUESTS: [(&str, &[u8]); 9] = [
     ("real-mode", image!("real-mode")),
     ("protected-mode", image!("protected-mode")),
     ("long-mode", image!("long-mode")),
     ("hostile", image!("hostile")),
+    ("heartbeat", image!("heartbeat")),
+    ("exits", image!("exits")),
+    ("tpr", image!("tpr")),
+    ("compute", image!("compute")),
+    ("packets", image!("packets")),
 ];
 
 /// The hypervisor.

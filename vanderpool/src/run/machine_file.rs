@@ -2,7 +2,7 @@
 
 use super::images;
 use crate::Error;
-use crate::cli::Size;
+use crate::cli::{self, Size};
 use crate::debian::Cache;
 use crate::initramfs::Initramfs;
 use hypervisor::configuration::{Boot, Configuration, VmConfiguration};
@@ -34,12 +34,14 @@ pub struct MachineSection {
     pub cpu: Option<String>,
     /// Number of processors.
     pub processors: usize,
+    /// The network behind its network card, which guests reach as well; without one it has no card.
+    pub network: Option<cli::Network>,
     memory: String,
 }
 
 impl Default for MachineSection {
     fn default() -> Self {
-        Self { cpu: None, processors: 1, memory: "256M".into() }
+        Self { cpu: None, processors: 1, network: None, memory: "256M".into() }
     }
 }
 
@@ -70,6 +72,9 @@ struct VmSection {
     /// Milliseconds after which it starts again, whatever it does; 0: never.
     #[serde(default)]
     watchdog: u32,
+    /// The run does not wait for it.
+    #[serde(default)]
+    background: bool,
     #[serde(default)]
     network: bool,
     boot: Kind,
@@ -137,6 +142,9 @@ impl MachineFile {
         if self.vm.is_empty() {
             return Err(Error::new("there is no guest: a machine file has a [[vm]] section for each"));
         }
+        if self.vm.iter().all(|vm| vm.background) {
+            return Err(Error::new("every guest is in the background: there is none whose end the run waits for"));
+        }
         let mut names = BTreeSet::new();
         if let Some(twice) = self.vm.iter().find(|vm| !names.insert(&vm.name)) {
             return Err(Error::new(format!("two guests are called {}", twice.name)));
@@ -190,6 +198,7 @@ impl MachineFile {
             cap: vm.cap,
             restart: vm.restart,
             watchdog: vm.watchdog,
+            background: vm.background,
             network: vm.network,
             boot,
         })
@@ -229,6 +238,7 @@ mod tests {
             (vm("memory = \"3M\""), "steps of 2M"),
             (vm("memory = \"2M\"\nvcpus = 0"), "vcpus"),
             (vm("memory = \"2M\"\ncap = 101"), "cap"),
+            (vm("memory = \"2M\"\nbackground = true"), "background"),
             (vm("memory = \"2M\"\ndisk = \"x\""), "disk"),
             (format!("{good}\n{good}"), "two guests"),
             (good.replace("long-mode", "other"), "no built-in guest"),

@@ -8,6 +8,7 @@ use crate::boot::HostConsole;
 use crate::cli;
 use crate::host::{Keyboard, Signals};
 use crate::{Error, exit_status};
+use devices::network::UserNetwork;
 use devices::ports::Output;
 use machine::exit_statistics::ExitStatistics;
 use machine::{Boot, Config, Machine, Outcome, TestDevices, Watchers};
@@ -19,8 +20,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// The built-in examples: their names and files. The first is the demo.
-pub const EXAMPLES: [(&str, &str); 4] = [
+pub const EXAMPLES: [(&str, &str); 5] = [
     ("demo", include_str!("../../../examples/demo.toml")),
+    ("costs", include_str!("../../../examples/costs.toml")),
     ("hostile", include_str!("../../../examples/hostile.toml")),
     ("linux", include_str!("../../../examples/linux.toml")),
     ("shares", include_str!("../../../examples/shares.toml")),
@@ -54,6 +56,7 @@ pub fn run(arguments: &cli::Run) -> Result<u8, Error> {
     if let Some(exits) = &machine.watchers().exits {
         print!("{}", report::instructions(exits, &labels.text()));
         if arguments.stats {
+            print!("{}", report::costs(exits, &labels.text()));
             crate::boot::report(&machine, elapsed);
             eprint!("{exits}");
         }
@@ -93,6 +96,10 @@ fn build(file: &MachineFile, arguments: &cli::Run, module: Vec<u8>, labels: Labe
     config.model = model.map(Model::named).transpose().map_err(Error::new)?.unwrap_or_else(Model::default_model);
     config.processors = arguments.processors.unwrap_or(file.machine.processors);
     config.memory = file.machine.memory()?;
+    config.engine = arguments.engine.into();
+    if let Some(cli::Network::User) = file.machine.network {
+        config.network = Some(Box::new(UserNetwork::new()));
+    }
     config.reboot = false;
     // The hypervisor ends the run through it.
     config.test_devices = TestDevices { debug_exit: true, ..TestDevices::default() };
