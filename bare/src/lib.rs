@@ -3,8 +3,8 @@
 //! and enters VMX operation.
 //!
 //! A program is a `no_std` binary that says [`program!`] with its main function. It is linked with `link.ld` of this crate, in a
-//! profile with `panic = "abort"`; the crate `image` does both. All `unsafe` is in [`boot`], [`cpu`], [`heap`], [`memory`], [`multiboot`],
-//! [`pci`], [`processors`], `builtins`, [`vmx::instructions`] and [`vmx::legacy`].
+//! profile with `panic = "abort"`; the crate `image` does both. All `unsafe` is in [`boot`], [`cpu`], [`device`], [`heap`], [`memory`],
+//! [`multiboot`], [`pci`], [`processors`], `builtins`, [`vmx::instructions`] and [`vmx::legacy`].
 #![no_std]
 
 pub mod boot;
@@ -12,6 +12,7 @@ pub mod boot;
 mod builtins;
 pub mod console;
 pub mod cpu;
+pub mod device;
 pub mod exceptions;
 pub mod heap;
 pub mod memory;

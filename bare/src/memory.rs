@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes in a page.
 pub const PAGE: u64 = 4096;
-const PAGES: usize = 128;
+const PAGES: usize = 192;
 
 #[repr(C, align(4096))]
 struct Pool(UnsafeCell<[u8; PAGES * PAGE as usize]>);

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::interrupts::InterruptWires;
 use crate::iommu::{self, HPET_REQUESTER, IO_APIC_REQUESTER, PlainAgent, RemappedDma, SharedUnit};
 use crate::memory::BoardMemory;
-use crate::ports::{BoardClock, BoardDma, BoardMsi, BoardPin, BoardPower, Line, Request, Wires};
+use crate::ports::{BoardClock, BoardDma, BoardMsi, BoardPin, BoardPower, Line, PeerDma, Request, Wires};
 use chipset::fw_cfg::{FwCfg, Items, REGION_DMA, REGION_SELECTOR};
 use chipset::memory_map::{HPET_BASE, IO_APIC_BASE, IOMMU_BASE, PM_SIZE, RCBA_SIZE};
 use chipset::power::{PowerManagement, REGION_APM, REGION_PM};
@@ -117,7 +117,8 @@ impl Board {
         let mut root = RootComplex::new(Box::new(BoardPower(wires.clone())));
         let dma = BoardDma { ram: memory.ram.clone(), layout: memory.layout };
         let iommu = config.iommu.map(|config| SharedUnit::new(&config, dma.clone(), &wires, clock(Alarm::Unit)));
-        let mut plugs = Plugs { root: &mut root, dma: &dma, wires: &wires, iommu: iommu.as_ref() };
+        let devices = PeerDma { memory: dma.clone(), wires: wires.clone() };
+        let mut plugs = Plugs { root: &mut root, dma: &devices, wires: &wires, iommu: iommu.as_ref() };
         let console = plug_functions(config, &mut plugs, &mut clock)?;
         let serial = std::mem::take(&mut config.serial)
             .into_iter()
@@ -300,9 +301,26 @@ impl Board {
                             function.message(&message);
                         }
                     }
+                    Request::Peer(address, data) => self.peer_write(address, &data),
                     Request::Power(request) => self.power_requests.push(request),
                 }
             }
+        }
+    }
+
+    /// Writes to registers of PCI functions, which one of them wants to write.
+    fn peer_write(&mut self, mut address: u64, mut data: &[u8]) {
+        while !data.is_empty() {
+            let is_aligned = address.is_multiple_of(4) && data.len() >= 4;
+            let (part, rest) = data.split_at(if is_aligned { 4 } else { 1 });
+            if let Some((slot, bar, base)) = self.find_window(WindowKind::Memory, address)
+                && let Some(function) = self.root.function(slot)
+            {
+                let value = part.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
+                function.write(bar, address - base, part.len() as u8, value);
+            }
+            address = address.wrapping_add(part.len() as u64);
+            data = rest;
         }
     }
 
@@ -531,7 +549,7 @@ impl Board {
 /// Puts functions into the free slots of the bus.
 struct Plugs<'a> {
     root: &'a mut RootComplex,
-    dma: &'a BoardDma,
+    dma: &'a PeerDma,
     wires: &'a Arc<Wires>,
     iommu: Option<&'a SharedUnit>,
 }
@@ -551,8 +569,7 @@ impl Plugs<'_> {
     /// A function's way to memory through the remapping unit.
     fn remapped(&self, slot: Slot) -> Option<RemappedDma> {
         let unit = self.iommu?.clone();
-        let (memory, wires) = (self.dma.clone(), self.wires.clone());
-        Some(RemappedDma { requester: slot.requester_id(), unit, memory, wires })
+        Some(RemappedDma { requester: slot.requester_id(), unit, memory: self.dma.clone() })
     }
 
     /// The same for a function that knows of the unit.

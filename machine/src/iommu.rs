@@ -1,7 +1,7 @@
 //! The remapping unit on the board: the ports that pass it.
 
 use crate::config::Iommu;
-use crate::ports::{BoardDma, Request, Wires};
+use crate::ports::{BoardDma, PeerDma, Request, Wires};
 use chipset::acpi::RemappingConfig;
 use chipset::vtd::{self, Access, DeviceMessages, RemappedInterrupt, RemappingUnit, RequestKind, UnitPorts};
 use devices::pci::ats::{
@@ -73,10 +73,8 @@ pub struct RemappedDma {
     pub requester: u16,
     /// The unit.
     pub unit: SharedUnit,
-    /// Memory.
-    pub memory: BoardDma,
-    /// Where interrupt requests go.
-    pub wires: Arc<Wires>,
+    /// Memory, and where interrupt requests go.
+    pub memory: PeerDma,
 }
 
 impl RemappedDma {
@@ -132,7 +130,7 @@ impl TranslationAgent for RemappedDma {
             && INTERRUPT_RANGE.contains(&address)
             && address & 3 == 0
         {
-            self.wires.push(Request::Message(self.requester, address, u32::from_le_bytes(data)));
+            self.memory.wires.push(Request::Message(self.requester, address, u32::from_le_bytes(data)));
             return Ok(());
         }
         let length = data.len();
@@ -153,7 +151,7 @@ impl TranslationAgent for RemappedDma {
 }
 
 /// A function's memory where there is no remapping unit: a root complex that knows neither PASIDs nor translation.
-pub struct PlainAgent(pub BoardDma);
+pub struct PlainAgent(pub PeerDma);
 
 impl PlainAgent {
     fn check(attributes: Attributes, address: u64) -> Result<(), DmaFault> {

@@ -25,7 +25,7 @@ pub enum Line {
 }
 
 /// What a device asked of the board while it ran.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Request {
     /// A wire changed.
     Line(Line, bool),
@@ -35,6 +35,8 @@ pub enum Request {
     UnitEvent(u64, u32),
     /// A message of the remapping unit to a function, by requester id.
     ToFunction(u16, ats::Message),
+    /// A device's write to what is no memory: to another device's registers, if they are there.
+    Peer(u64, Vec<u8>),
     /// Power.
     Power(PowerRequest),
 }
@@ -164,7 +166,35 @@ impl Power for BoardPower {
     }
 }
 
-/// Memory by physical addresses: a device's where there is no remapping unit, and the unit's own.
+/// A device's way by physical addresses: to memory, and by writes to the registers of other devices, where the root complex passes these
+/// on. What is read of them would have to wait for the other device; such requests are refused.
+#[derive(Clone)]
+pub struct PeerDma {
+    /// Memory.
+    pub memory: BoardDma,
+    /// Where the writes go.
+    pub wires: Arc<Wires>,
+}
+
+impl Dma for PeerDma {
+    fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), DmaFault> {
+        self.memory.read(address, buffer)
+    }
+
+    fn write(&self, address: u64, data: &[u8]) -> Result<(), DmaFault> {
+        /// No register takes more at once than a page has.
+        const MOST: usize = 4096;
+        let written = self.memory.write(address, data);
+        if written.is_ok() || data.len() > MOST || !self.memory.is_beyond(address, data.len()) {
+            return written;
+        }
+        // A posted write: nobody tells whether it arrives.
+        self.wires.push(Request::Peer(address, data.to_vec()));
+        Ok(())
+    }
+}
+
+/// Memory by physical addresses: the remapping unit's own.
 #[derive(Clone)]
 pub struct BoardDma {
     /// Guest RAM.
@@ -185,6 +215,14 @@ impl BoardDma {
         } else {
             Err(fault)
         }
+    }
+}
+
+impl BoardDma {
+    /// No byte of it is memory.
+    fn is_beyond(&self, address: u64, length: usize) -> bool {
+        let Some(end) = address.checked_add(length as u64) else { return false };
+        address >= self.layout.low && (end <= FOUR_GIB || address >= FOUR_GIB + self.layout.high)
     }
 }
 
