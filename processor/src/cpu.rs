@@ -122,6 +122,8 @@ pub struct Cpu {
     pub ssp: u64,
     /// What code is decoded for, as far as CET matters; see [`Cpu::cet_changed`].
     pub cet: CetCode,
+    /// Code is decoded to watch for bus locks.
+    pub(crate) watches_locks: bool,
     /// The PDPTE registers of PAE paging.
     pub pdptes: [u64; 4],
     /// DR0..DR3, -, -, DR6, DR7.
@@ -215,6 +217,7 @@ impl Cpu {
             pkru: 0,
             ssp: 0,
             cet: CetCode::Off,
+            watches_locks: false,
             pdptes: [0; 4],
             dr: [0; 8],
             gdtr: TableRegister::default(),

@@ -409,7 +409,8 @@ impl Cpu {
             self.cr2 = self.fault_address;
         } else if event.vector == Vector::Debug as u8 {
             let bits = std::mem::take(&mut self.events.debug_bits);
-            self.dr[6] = self.dr[6] & !Dr6::HIT | bits;
+            // A bus lock is told of by a 0; other causes leave that bit alone.
+            self.dr[6] = self.dr[6] & !(Dr6::HIT | bits & Dr6::BLD) | bits & !Dr6::BLD;
             self.dr[7] &= !Dr7::GD;
             self.msrs.debugctl &= !(DebugCtl::LBR | DebugCtl::BTF);
         }

@@ -4,6 +4,7 @@
 
 pub mod apic;
 pub mod bus;
+mod bus_lock;
 pub mod cet;
 pub mod cpu;
 pub mod debugger;

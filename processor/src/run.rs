@@ -71,6 +71,8 @@ const JUMPS: usize = 4096;
 const CET_SHIFT: u32 = 21;
 /// Bit of a jump's tag: the block is one instruction.
 const SINGLE: u64 = 1 << (CET_SHIFT + 2);
+/// Bit of a jump's tag: bus locks are watched for.
+const LOCKS: u64 = 1 << (CET_SHIFT + 3);
 
 #[derive(Clone, Copy)]
 struct Jump {
@@ -132,7 +134,9 @@ impl Cpu {
             jumps.code_epoch = code.epoch;
             jumps.voids += 1;
         }
-        self.jumps.tag = self.tlb.fetch_tag() | (self.code_size() as u64) << 19 | self.jumps.voids << (CET_SHIFT + 3);
+        let locks = if self.watches_locks { LOCKS } else { 0 };
+        self.jumps.tag =
+            self.tlb.fetch_tag() | (self.code_size() as u64) << 19 | locks | self.jumps.voids << (CET_SHIFT + 4);
         self.jumps.select_cet(self.cet);
     }
 
@@ -375,7 +379,7 @@ impl Cpu {
         }
         self.check_fetch(1)?;
         let Some(offset) = self.place_code(linear)? else { return Err(self.fetch_from_nowhere()) };
-        let kind = BlockKind { code_size: self.code_size(), single, cet: self.cet };
+        let kind = BlockKind { code_size: self.code_size(), single, cet: self.cet, locks: self.watches_locks };
         let next_page = (linear & !0xfff).wrapping_add(0x1000);
         let mut found = code.find(offset, kind);
         if let Some(second) = found.and_then(|index| code.block(index)).and_then(|block| block.second_page) {
@@ -492,14 +496,8 @@ impl Cpu {
                 self.exact = true;
                 if let Some(block) = code.block(index) {
                     self.events.step_length = block.bytes;
-                    let locks_bus = self.vmx.non_root && self.would_lock_bus(block.ops.first().op());
                     match block.ops.run(self) {
-                        (Stop::Done, _) => {
-                            self.instructions += 1;
-                            if locks_bus {
-                                self.bus_locked();
-                            }
-                        }
+                        (Stop::Done, _) => self.instructions += 1,
                         (Stop::Taken, _) => {}
                         (Stop::Trapped, place) => {
                             self.left(place);

@@ -83,6 +83,7 @@ impl Cpu {
             pkru,
             ssp,
             cet: _,
+            watches_locks: _,
             pdptes,
             dr,
             gdtr,

@@ -84,7 +84,7 @@ fn qemu_with_kvm_boots_the_same_kernel_as_l2() {
 }
 
 fn boot_l3(name: &str, model: &str) {
-    let script = "echo L3: $(uname -s) $(grep -cw vmx /proc/cpuinfo); seq 1 1000 | sha256sum";
+    let script = "echo L3: $(uname -s) $(grep -c '^flags.* vmx' /proc/cpuinfo); seq 1 1000 | sha256sum";
     let l3 = images::with_script(kernel(), script).unwrap();
     let l2 = images::nested(cache(), kernel(), l3, "-m 256M").unwrap();
     let l1 = images::nested(cache(), kernel(), l2, "-m 768M").unwrap();

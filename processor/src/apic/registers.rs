@@ -21,8 +21,10 @@ const VERSION: u32 = 0x15 | 6 << 16 | Version::EOI_BROADCAST_SUPPRESSION;
 const SPURIOUS_WRITABLE: u32 = 0xff | Svr::ENABLE | Svr::EOI_BROADCAST_SUPPRESS;
 
 /// Bits of the interrupt command register's low half that can be written: vector, delivery mode, destination mode, level, trigger mode,
-/// shorthand. In x2APIC mode the others are reserved.
-pub(crate) const COMMAND_WRITABLE: u32 = 0xfff | 3 << 14 | 3 << 18;
+/// shorthand.
+const COMMAND_WRITABLE: u32 = 0xfff | 3 << 14 | 3 << 18;
+/// Those that need not be 0 in x2APIC mode: the delivery status is ignored there, as Intel's processors do.
+pub(crate) const X2APIC_COMMAND_ACCEPTED: u32 = COMMAND_WRITABLE | Icr::DELIVERY_STATUS as u32;
 
 fn lvt_source(register: u16) -> Option<LocalSource> {
     Some(match register {
@@ -101,10 +103,10 @@ impl LocalApic {
         }
         let register = ((msr - X2APIC_FIRST) << 4) as u16;
         if register == offset::ICR_LOW {
-            if value as u32 & !COMMAND_WRITABLE != 0 {
+            if value as u32 & !X2APIC_COMMAND_ACCEPTED != 0 {
                 return Err(Rejected);
             }
-            self.command = value;
+            self.command = value & !Icr::DELIVERY_STATUS;
             return Ok(self.send((value >> 32) as u32));
         }
         let writable = match register {

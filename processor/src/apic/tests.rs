@@ -212,15 +212,19 @@ fn x2apic_registers_reject_what_is_reserved() {
     for msr in [0x80b, 0x80e, 0x809, 0x80c, 0x831, 0x83f, 0x8ff, 0x900] {
         assert_eq!(apic.read_msr(msr, at(0)), Err(Rejected), "{msr:#x}");
     }
-    for (msr, value) in [(0x808, 0x100), (0x80b, 1), (0x828, 1), (0x802, 0), (0x80f, 0x2ff), (0x832, 1 << 32)] {
+    for (msr, value) in
+        [(0x808, 0x100), (0x80b, 1), (0x828, 1), (0x802, 0), (0x80f, 0x2ff), (0x830, 0x2031), (0x832, 1 << 32)]
+    {
         assert_eq!(apic.write_msr(msr, value, at(0)), Err(Rejected), "{msr:#x}");
     }
     assert_eq!(apic.write_msr(0x83f, 0x77, at(0)), Ok(None));
     assert_eq!(apic.acknowledge(), 0x77);
     assert_eq!(apic.write_msr(0x80b, 0, at(0)), Ok(None));
-    let Ok(Some(Effect::Send(message))) = apic.write_msr(0x830, 0x0001_0000_0000_0831, at(0)) else {
+    // The delivery status is ignored.
+    let Ok(Some(Effect::Send(message))) = apic.write_msr(0x830, 0x0001_0000_0000_1831, at(0)) else {
         panic!("no message")
     };
+    assert_eq!(apic.read_msr(0x830, at(0)), Ok(0x0001_0000_0000_0831));
     assert!(message.logical);
     assert_eq!(message.destination, 0x0001_0000);
     let mut xapic = enabled(0);

@@ -66,7 +66,7 @@ mod tests {
 
     /// Where the code is.
     const CODE: u64 = 0x8000;
-    const IN_BLOCKS: BlockKind = BlockKind { code_size: 2, single: false, cet: CetCode::Off };
+    const IN_BLOCKS: BlockKind = BlockKind { code_size: 2, single: false, cet: CetCode::Off, locks: false };
     /// 10 times: nop; nop; rdtsc; stosd; loop. Then hlt.
     const CLOCK_READER: [u8; 8] = [0x90, 0x90, 0x0f, 0x31, 0xab, 0xe2, 0xf9, 0xf4];
 

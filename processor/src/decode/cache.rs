@@ -5,6 +5,7 @@ use super::lower::lower;
 use super::op::{Op, Shape};
 use super::ops::{At, Ops};
 use super::table::{Place, Table, undefined_handler};
+use crate::bus_lock::{may_lock_bus, watched as watched_handler};
 use crate::cet::{CetCode, missing_endbranch_handler};
 use crate::memory::ram::{GuestRam, PAGE_SIZE};
 use crate::translator::{Translator, Tuning};
@@ -52,6 +53,8 @@ pub struct Block {
     pub second_page: Option<u64>,
     /// The only instruction runs on its own, with exact time.
     pub alone: bool,
+    /// It is of code where bus locks are watched for.
+    pub locks: bool,
     /// Its translation.
     pub(crate) native: Native,
 }
@@ -81,11 +84,17 @@ pub struct BlockKind {
     pub single: bool,
     /// Whether CET is on, and whether the first instruction has to be ENDBRANCH.
     pub cet: CetCode,
+    /// Bus locks are watched for: instructions that may assert one get blocks of their own.
+    pub locks: bool,
 }
 
 impl BlockKind {
     fn key(self, offset: u64) -> u64 {
-        offset << 5 | (self.cet as u64) << 3 | (self.code_size as u64) << 1 | self.single as u64
+        offset << 6
+            | u64::from(self.locks) << 5
+            | (self.cet as u64) << 3
+            | u64::from(self.code_size) << 1
+            | self.single as u64
     }
 
     fn is_single(key: u64) -> bool {
@@ -372,6 +381,7 @@ impl CodeCache {
         let mut ended = false;
         let mut ends_next = false;
         let mut is_alone = false;
+        let mut locks = false;
         while instructions.len() < limit && !ended && !is_alone && decoder.can_decode() {
             is_alone = alone.contains(&(decoder.ip() as u16));
             if !instructions.is_empty() && (is_alone || self.is_stop(decoder.ip())) {
@@ -395,8 +405,13 @@ impl CodeCache {
                 }
                 ended = true;
             } else {
+                locks = kind.locks && may_lock_bus(&instruction);
+                if locks && !instructions.is_empty() {
+                    locks = false;
+                    break;
+                }
                 place = table.get(instruction.code()).place;
-                ended = place == Place::Ends || !self.announced[instruction.code() as usize];
+                ended = place == Place::Ends || !self.announced[instruction.code() as usize] || locks;
             }
             instructions.push(instruction);
             if ends_next {
@@ -417,6 +432,7 @@ impl CodeCache {
                 bytes,
                 second_page: None,
                 alone: false,
+                locks: kind.locks,
                 native: Native::default(),
             });
         }
@@ -430,7 +446,10 @@ impl CodeCache {
         for (op, number) in ops.iter_mut().zip(1..) {
             (op.number, op.count) = (number, instructions.len() as u8);
         }
-        if is_alone {
+        if locks {
+            is_alone = true;
+            ops.insert(0, Op { run: watched_handler, ..ops[0] });
+        } else if is_alone {
             ops.insert(0, Op { run: alone_handler, ..ops[0] });
         }
         if kind.code_size == 2 {
@@ -444,6 +463,7 @@ impl CodeCache {
             ops: Ops::new(ops, end),
             second_page: None,
             alone: is_alone,
+            locks: kind.locks,
             native: Native::default(),
         })
     }
@@ -458,7 +478,7 @@ impl CodeCache {
             let known = !instruction.is_invalid() && self.announced[instruction.code() as usize];
             let op = self.lower(
                 &instruction,
-                BlockKind { code_size: 2, single: true, cet: CetCode::Off },
+                BlockKind { code_size: 2, single: true, cet: CetCode::Off, locks: false },
                 &mut u32::MAX.clone(),
             );
             instructions.push(instruction);

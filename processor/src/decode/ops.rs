@@ -196,7 +196,7 @@ mod tests {
         let mut machine = machine();
         machine.run_to_halt(1000);
         assert_eq!(outcome(&machine), OUTCOME);
-        let kind = BlockKind { code_size: 2, single: false, cet: CetCode::Off };
+        let kind = BlockKind { code_size: 2, single: false, cet: CetCode::Off, locks: false };
         let block = machine.code.find(CODE + 5, kind).and_then(|index| machine.code.block(index)).unwrap();
         assert_ne!(block.ops[2].disp, 0, "the first branch is linked");
     }

@@ -335,7 +335,12 @@ mod tests {
     fn decoded_code_at_the_destination_does_not_count() {
         // ret at 0x9000 is decoded, or is not.
         let warm = |machine: &mut Machine| {
-            let kind = crate::decode::cache::BlockKind { code_size: 2, single: true, cet: crate::cet::CetCode::Off };
+            let kind = crate::decode::cache::BlockKind {
+                code_size: 2,
+                single: true,
+                cet: crate::cet::CetCode::Off,
+                locks: false,
+            };
             machine.code.decode(&machine.cpu.ram, 0x9000, None, kind);
         };
         assert_eq!(after_filling(warm, 100, 50, 50), after_filling(|_| {}, 100, 50, 50));

@@ -174,6 +174,7 @@ impl Cpu {
     /// To be called after CPL, RFLAGS.AC, CR0, CR3's PCID, CR4, the VPID or EPTP changed: chooses the TLB context and access class.
     pub fn mmu_mode_changed(&mut self) {
         let key = self.context_key();
+        self.watches_locks = self.watched_by(key.bus_locks);
         let class = self.access_class();
         let slow =
             self.cpl == 3 && self.rflags & flags::AC != 0 && self.cr0 & CR0_AM != 0 || self.data_breakpoints_enabled();
@@ -188,7 +189,7 @@ impl Cpu {
     pub fn context_key(&self) -> ContextKey {
         let pcid = if self.cr4 & CR4_PCIDE != 0 { (self.cr3 & 0xfff) as u16 } else { 0 };
         let pkrs = if self.cr4 & CR4_PKS != 0 { self.msrs.pkrs } else { 0 };
-        ContextKey { pcid, pkrs, ..self.vmx_context() }
+        ContextKey { pcid, pkrs, bus_locks: self.bus_lock_watchers(), ..self.vmx_context() }
     }
 
     fn access_class(&self) -> usize {

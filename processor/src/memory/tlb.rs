@@ -86,6 +86,8 @@ pub struct ContextKey {
     pub pcid: u16,
     /// IA32_PKRS, 0 unless CR4.PKS: what is cached depends on it, and it changes more often than it is flushed for.
     pub pkrs: u32,
+    /// Who watches for bus locks, a bit each: code that is translated in this context depends on it.
+    pub bus_locks: u8,
 }
 
 #[derive(Clone, Copy, Debug)]

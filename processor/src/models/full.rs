@@ -19,7 +19,8 @@ pub(super) const MODEL: Model = Model {
 };
 
 /// What came after the Ice Lake server.
-const FEATURES: FeatureSet = icelake_server::MODEL.features.with(&[PDCM, CET_SS, CET_IBT, CET_SSS, PKS, WAITPKG]);
+const FEATURES: FeatureSet =
+    icelake_server::MODEL.features.with(&[PDCM, CET_SS, CET_IBT, CET_SSS, PKS, WAITPKG, BUS_LOCK_DETECT]);
 
 /// What the Ice Lake server does not have.
 const VT_X: VmxFeatureSet = icelake_server::MODEL.vmx.with(&[

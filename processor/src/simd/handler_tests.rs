@@ -78,7 +78,7 @@ impl Machine {
         let code_size = self.cpu.code_size();
         let block = self
             .code
-            .decode_bytes(bytes, 0, BlockKind { code_size, single: true, cet: CetCode::Off }, &[])
+            .decode_bytes(bytes, 0, BlockKind { code_size, single: true, cet: CetCode::Off, locks: false }, &[])
             .expect("whole instruction");
         match block.ops.first().run(&mut self.cpu) {
             Stop::Done | Stop::Taken => Ok(()),

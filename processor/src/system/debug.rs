@@ -8,6 +8,7 @@ use crate::trap::{Exec, Trap};
 use crate::{last, op};
 use iced_x86::Code;
 use spec::x86::control_registers::Cr4;
+use spec::x86::cpuid::Feature;
 use spec::x86::debug::{Dr6, Dr7};
 
 pub(super) fn register(table: &mut Table) {
@@ -70,6 +71,8 @@ impl Cpu {
     /// Sets DR0 to DR3, DR6 or DR7, keeping the bits that are fixed.
     pub(crate) fn set_debug_register(&mut self, number: usize, value: u64) {
         self.dr[number & 7] = match number {
+            // BLD is 0 for a bus lock, and always 1 on a processor that does not detect them.
+            6 if self.model.has(Feature::BUS_LOCK_DETECT) => Dr6::RESET & !Dr6::BLD | value & (DR6_WRITABLE | Dr6::BLD),
             6 => Dr6::RESET | value & DR6_WRITABLE,
             7 => value & DR7_WRITABLE | Dr7::FIXED1,
             _ => value,

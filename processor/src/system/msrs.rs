@@ -127,7 +127,8 @@ const PKG_CST_LOCK: u64 = 1 << 15;
 /// Bits of IA32_DEBUGCTL that can be set.
 pub(crate) fn debugctl_writable(model: &Model) -> u64 {
     const FREEZE: u64 = DebugCtl::FREEZE_LBRS_ON_PMI | DebugCtl::FREEZE_PERFMON_ON_PMI;
-    DebugCtl::LBR | DebugCtl::BTF | if model.has(Feature::PDCM) { FREEZE } else { 0 }
+    let with = |feature, bits| if model.has(feature) { bits } else { 0 };
+    DebugCtl::LBR | DebugCtl::BTF | with(Feature::PDCM, FREEZE) | with(Feature::BUS_LOCK_DETECT, DebugCtl::BLD)
 }
 
 /// Bits of IA32_SPEC_CTRL that can be set.
@@ -371,6 +372,7 @@ impl Cpu {
                     return false;
                 }
                 self.msrs.debugctl = value;
+                self.mmu_mode_changed();
             }
             msr::PAT => {
                 if !MemoryType::pat_is_valid(value) {

@@ -64,7 +64,9 @@ pub(super) fn execute(blocks: &mut Blocks, entry: u64, cpu: &mut Cpu) {
 impl Cpu {
     /// The index of the state block for what the processor now does; `None` if the interpreter has to do it.
     fn native_index(&self) -> Option<usize> {
-        (self.mode == Mode::Long64 && self.cet == CetCode::Off && !self.tlb.is_slow())
+        // Levels 1 and 2 would share a state block with level 0, whose bus locks an operating system does not watch for.
+        let alike = !self.watches_locks || matches!(self.cpl, 0 | 3);
+        (self.mode == Mode::Long64 && self.cet == CetCode::Off && alike && !self.tlb.is_slow())
             .then(|| block_index(self.tlb.context_number(), self.tlb.class()))
     }
 
@@ -181,7 +183,8 @@ impl Cpu {
             Some(index) => index,
             None => {
                 let offset = self.tlb.find_execute(linear)?;
-                let index = code.find(offset, BlockKind { code_size: 2, single: false, cet: CetCode::Off })?;
+                let locks = self.watches_locks;
+                let index = code.find(offset, BlockKind { code_size: 2, single: false, cet: CetCode::Off, locks })?;
                 if code.block(index)?.second_page.is_some() {
                     return None;
                 }
@@ -342,9 +345,11 @@ impl Translator {
         }
         let bytes = &bytes[..length];
         let (instructions, ops, ends) = cache.decode_again(bytes, in_page, block.count as usize)?;
+        let locks = block.locks;
         let page = offset - in_page;
         let known = |target: u64| {
-            let found = cache.find(page + target, BlockKind { code_size: 2, single: false, cet: CetCode::Off })?;
+            let found =
+                cache.find(page + target, BlockKind { code_size: 2, single: false, cet: CetCode::Off, locks })?;
             let block = cache.block(found)?;
             (block.native.entry != 0 && block.second_page.is_none()).then_some(block.native.entry)
         };

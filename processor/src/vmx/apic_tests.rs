@@ -424,11 +424,11 @@ fn ipis_that_cannot_be_virtualized_exit() {
     assert_eq!(write_msr(&mut host, 0x830, 0x55), Some(ExitReason::Cpuid));
     assert_eq!(host.machine.load(DESCRIPTOR + 8, 8), 1 << 0x15);
     assert!(host.machine.bus.log().messages.is_empty(), "notification is suppressed");
-    for command in [0x0f, 1 << 32 | 0x55, 2 << 32 | 0x55, 3 << 32 | 0x55, 0x855, 0x155, 0x8055, 0x8_0055] {
+    for command in [0x0f, 1 << 32 | 0x55, 2 << 32 | 0x55, 3 << 32 | 0x55, 0x855, 0x155, 0x1055, 0x8055, 0x8_0055] {
         assert_eq!(write_msr(&mut host, 0x830, command), Some(ExitReason::ApicWrite), "{command:#x}");
         assert_eq!((host.get(F::EXIT_QUALIFICATION), host.machine.load(VIRTUAL_APIC + 0x300, 8)), (0x300, command));
     }
-    assert_eq!(write_msr(&mut host, 0x830, 0x1055), Some(ExitReason::ExceptionOrNmi), "a reserved bit");
+    assert_eq!(write_msr(&mut host, 0x830, 0x2055), Some(ExitReason::ExceptionOrNmi), "a reserved bit");
 }
 
 #[test]

@@ -40,7 +40,7 @@ impl Cpu {
     /// beside each other; root operation has VPID 0 and no EPT pointer.
     #[inline]
     pub(crate) fn vmx_context(&self) -> ContextKey {
-        ContextKey { eptp: self.vmx.eptp, vpid: self.vmx.vpid, non_root: self.vmx.non_root, pcid: 0, pkrs: 0 }
+        ContextKey { eptp: self.vmx.eptp, vpid: self.vmx.vpid, non_root: self.vmx.non_root, ..ContextKey::default() }
     }
 
     /// How EPT works on this processor with `controls` in force.

@@ -17,14 +17,12 @@
 //! | `apic_virtualization` | the virtual-APIC page: TPR, PPR, EOI, IPIs; the exits of its writes |
 //! | `apic_access`, `x2apic_virtualization` | accesses to it by the APIC-access page and by MSRs |
 //! | `virtual_interrupts`, `posted_interrupts` | evaluation and delivery of virtual interrupts; those that others post |
-//! | `bus_lock` | exits after bus locks |
 //! | `preemption_timer`, `pause_loop` | the two timers of non-root operation |
 
 mod apic_access;
 #[cfg(test)]
 mod apic_tests;
 pub mod apic_virtualization;
-mod bus_lock;
 pub mod capabilities;
 pub mod entry;
 pub mod ept;

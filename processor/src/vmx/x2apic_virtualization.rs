@@ -3,7 +3,7 @@
 //! Whether the MSR bitmaps make the instruction exit has been asked before. What is not virtualized here reaches the local APIC.
 
 use super::apic_virtualization::ApicExit;
-use crate::apic::X2APIC_COMMAND_WRITABLE;
+use crate::apic::X2APIC_COMMAND_ACCEPTED;
 use crate::cpu::Cpu;
 use crate::trap::Exec;
 use spec::apic::local_apic::offset;
@@ -33,7 +33,7 @@ impl Cpu {
             offset::TPR => 0xff,
             offset::EOI if delivery => 0,
             offset::SELF_IPI if delivery => 0xff,
-            offset::ICR_LOW if self.ipi_virtualization() => !0xffff_ffff | u64::from(X2APIC_COMMAND_WRITABLE),
+            offset::ICR_LOW if self.ipi_virtualization() => !0xffff_ffff | u64::from(X2APIC_COMMAND_ACCEPTED),
             _ => return Ok(false),
         };
         if value & !writable != 0 {

@@ -80,7 +80,7 @@ impl Cpu {
         }
         let pending = self.vmx.vmcs.get(Field::GUEST_PENDING_DEBUG);
         if pending & (PendingDebug::ENABLED_BREAKPOINT | PendingDebug::BS) != 0 {
-            self.events.debug_trap = pending & (Dr6::HIT | Dr6::BS);
+            self.events.debug_trap = pending & (Dr6::HIT | Dr6::BLD | Dr6::BS);
         }
     }
 

@@ -129,8 +129,7 @@ impl Cpu {
             Some(ActivityState::WaitForSipi) => Activity::WaitForSipi,
             Some(ActivityState::Active) | None => Activity::Active,
         };
-        let controls = self.vmx.controls;
-        if controls.primary.has(Primary::MONITOR_TRAP_FLAG) || controls.secondary.has(Secondary::BUS_LOCK_DETECTION) {
+        if self.vmx.controls.primary.has(Primary::MONITOR_TRAP_FLAG) {
             self.attention |= crate::run::attention::VMX;
         }
     }

@@ -119,7 +119,8 @@ impl Cpu {
         self.vmx.vmcs.set(Field::GUEST_ACTIVITY_STATE, activity as u64);
         let trap = self.events.debug_trap | self.pending_breakpoints;
         let hits = trap & Dr6::HIT;
-        let met = if hits != 0 { PendingDebug::ENABLED_BREAKPOINT } else { 0 };
-        self.vmx.vmcs.set(Field::GUEST_PENDING_DEBUG, hits | trap & Dr6::BS | met);
+        let locked = trap & Dr6::BLD;
+        let met = if hits | locked != 0 { PendingDebug::ENABLED_BREAKPOINT } else { 0 };
+        self.vmx.vmcs.set(Field::GUEST_PENDING_DEBUG, hits | locked | trap & Dr6::BS | met);
     }
 }

@@ -1,6 +1,7 @@
 //! Processors with less than the default model has.
 
 use super::*;
+use spec::vmx::PendingDebug;
 
 #[test]
 fn without_ept_a_guest_runs_on_the_hosts_memory() {
@@ -73,6 +74,15 @@ fn without_supervisor_shadow_stack_control_its_bit_is_reserved() {
     for (model, check) in [("full,-ept-shadow-stack", Some(EntryCheck::EptpSupervisorShadowStack)), ("full", None)] {
         let mut host = Host::of_model(model);
         host.set(F::EPT_POINTER, pointer);
+        assert_eq!(host.failed_check(), check, "{model}");
+    }
+}
+
+#[test]
+fn a_pending_bus_lock_is_reserved_where_there_is_no_detection() {
+    for (model, check) in [("full", None), ("full,-bus_lock_detect", Some(EntryCheck::PendingDebugReserved))] {
+        let mut host = Host::of_model(model);
+        host.set(F::GUEST_PENDING_DEBUG, PendingDebug::BLD | PendingDebug::ENABLED_BREAKPOINT);
         assert_eq!(host.failed_check(), check, "{model}");
     }
 }

@@ -3,9 +3,10 @@
 use super::{CPUID, GUEST_RIP, Host, NOP};
 use spec::vmx::exit_reason::exit_reason_flags;
 use spec::vmx::{
-    ExitReason, PrimaryControls as Primary, SecondaryControls as Secondary, TertiaryControls as Tertiary,
-    VmcsField as F,
+    EntryControls, ExitReason, PendingDebug, PrimaryControls as Primary, SecondaryControls as Secondary,
+    TertiaryControls as Tertiary, VmcsField as F,
 };
+use spec::x86::debug::{DebugCtl, Dr6};
 
 /// TPAUSE ECX, then CPUID.
 const TPAUSE: &[u8] = &[0x66, 0x0f, 0xae, 0xf1, 0x0f, 0xa2];
@@ -104,4 +105,38 @@ fn a_guest_sees_its_shadow_of_spec_ctrl() {
     assert_eq!(host.enter(&code, 10), Some(ExitReason::Cpuid));
     assert_eq!((host.machine.cpu.regs[6], host.get(F::SPEC_CTRL_SHADOW)), (0, 2));
     assert_eq!(host.machine.cpu.msrs.spec_ctrl, 3, "the bit in the mask stays");
+}
+
+/// Enters a guest at privilege level 3 that has bus-lock detection on.
+fn lock_in_user_mode(host: &mut Host) -> Option<ExitReason> {
+    host.machine.cpu.regs[7] = 0x6000 - 3;
+    host.add(F::ENTRY_CONTROLS, EntryControls::LOAD_DEBUG_CONTROLS);
+    host.set(F::GUEST_DEBUGCTL, DebugCtl::BLD);
+    host.set(F::GUEST_DR7, 0x400);
+    host.set(F::GUEST_CS_SELECTOR, 0x1b);
+    host.set(F::GUEST_CS_ACCESS_RIGHTS, 0xa0fb);
+    host.set(F::GUEST_SS_SELECTOR, 0x23);
+    host.set(F::GUEST_SS_ACCESS_RIGHTS, 0xc0f3);
+    host.enter(LOCKED, 5)
+}
+
+#[test]
+fn a_debug_exception_for_a_bus_lock_exits() {
+    let mut host = host();
+    host.set(F::EXCEPTION_BITMAP, 1 << 1);
+    assert_eq!(lock_in_user_mode(&mut host), Some(ExitReason::ExceptionOrNmi));
+    assert_eq!((host.get(F::EXIT_QUALIFICATION), host.get(F::GUEST_RIP)), (Dr6::BLD, GUEST_RIP + 3));
+    assert_eq!(host.get(F::EXIT_INTERRUPTION_INFO), 0x8000_0301);
+}
+
+#[test]
+fn a_debug_exception_for_a_bus_lock_pends_over_an_exit_and_an_entry() {
+    let mut host = host();
+    host.add(F::SECONDARY_CONTROLS, Secondary::BUS_LOCK_DETECTION);
+    assert_eq!(lock_in_user_mode(&mut host), Some(ExitReason::BusLock));
+    let pending = PendingDebug::BLD | PendingDebug::ENABLED_BREAKPOINT;
+    assert_eq!((host.get(F::GUEST_PENDING_DEBUG), host.get(F::GUEST_DEBUGCTL)), (pending, DebugCtl::BLD));
+    host.set(F::EXCEPTION_BITMAP, 1 << 1);
+    assert_eq!(host.resume(5), Some(ExitReason::ExceptionOrNmi));
+    assert_eq!((host.get(F::EXIT_QUALIFICATION), host.get(F::GUEST_RIP)), (Dr6::BLD, GUEST_RIP + 3));
 }

@@ -206,7 +206,9 @@ impl View<'_> {
             | PendingDebug::RTM;
         let field = Field::GUEST_PENDING_DEBUG;
         let pending = self.get(field);
-        self.require(pending & !POSSIBLE == 0, Check::PendingDebugReserved, field)?;
+        // 27.3.1.5 has bit 11 among the reserved ones, but exits save it where bus locks are detected (28.3.4), and entries take it up again.
+        let lock = if self.capabilities.debugctl & DebugCtl::BLD != 0 { PendingDebug::BLD } else { 0 };
+        self.require(pending & !(POSSIBLE | lock) == 0, Check::PendingDebugReserved, field)?;
         let blocking = self.vmcs.get32(Field::GUEST_INTERRUPTIBILITY);
         let blocked = blocking & (Interruptibility::STI | Interruptibility::MOV_SS) != 0;
         if blocked || self.vmcs.get32(Field::GUEST_ACTIVITY_STATE) == ActivityState::Hlt as u32 {

@@ -246,7 +246,7 @@ fn each_rule_on_guest_registers() {
             &[with(F::SECONDARY_CONTROLS, SecondaryControls::UNRESTRICTED_GUEST), (F::GUEST_CR0, 0x8000_0030)],
         ),
         (GuestCr4Fixed, &[(F::GUEST_CR4, 0x20)]),
-        (GuestDebugctl, &[(F::GUEST_DEBUGCTL, 4)]),
+        (GuestDebugctl, &[(F::GUEST_DEBUGCTL, 8)]),
         (GuestIa32eNeedsPaging, &[(F::GUEST_CR4, 0x2000)]),
         (GuestPcideNeedsIa32e, &[long_off, (F::GUEST_CR4, 0x2_2020)]),
         (GuestCr3Width, &[(F::GUEST_CR3, 1 << 50)]),
