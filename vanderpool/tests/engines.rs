@@ -11,12 +11,13 @@ use std::fs;
 use std::sync::{Arc, Mutex};
 
 /// Boots Debian's kernel, has it do some work and powers it off, on both engines.
-fn boots_alike(cpus: usize) {
+fn boots_alike(cpus: usize, model: &str) {
     let script = "for i in 1 2 3 4; do (seq 1 2000 | sha256sum) & done; wait\ncat /proc/interrupts";
     let of = |engine: &str| {
         let image = images::with_script(kernel(), script).unwrap();
         let mut arguments = boot_arguments(&format!("engines-{cpus}-{engine}"), image);
-        let options = ["--cpus", &cpus.to_string(), "--memory", "512M", "--engine", engine, "--digest", "--stats"];
+        let cpus = cpus.to_string();
+        let options = ["--cpu", model, "--cpus", &cpus, "--memory", "512M", "--engine", engine, "--digest", "--stats"];
         arguments.extend(options.map(str::to_owned));
         let run = run(&arguments, BOOT_LIMIT);
         run.expect_success();
@@ -27,12 +28,13 @@ fn boots_alike(cpus: usize) {
 
 #[test]
 fn debian_boots_alike_on_one_processor() {
-    boots_alike(1);
+    boots_alike(1, "icelake-server");
 }
 
+/// The kernel has the full model detect bus locks of user code.
 #[test]
 fn debian_boots_alike_on_four_processors() {
-    boots_alike(4);
+    boots_alike(4, "full");
 }
 
 #[derive(Clone, Default)]
