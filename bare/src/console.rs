@@ -5,6 +5,7 @@ use core::fmt;
 
 const PORT: u16 = 0x3f8;
 const LINE_STATUS: u16 = PORT + 5;
+const DATA_READY: u8 = 0x01;
 const HOLDING_EMPTY: u8 = 0x20;
 const TRANSMITTER_EMPTY: u8 = 0x40;
 /// Reads of the line status before a byte is sent anyway: there may be no serial port.
@@ -22,6 +23,21 @@ impl Console {
         }
     }
 
+    /// Lets the serial port interrupt when something has been received.
+    pub fn interrupt_on_input() {
+        output8(PORT + 1, 1);
+        // OUT2 opens the way to the interrupt controller.
+        output8(PORT + 4, 0xb);
+    }
+
+    /// The next byte that the serial port has received.
+    #[must_use]
+    pub fn read() -> Option<u8> {
+        let status = input8(LINE_STATUS);
+        // All ones: there is no port.
+        (status != 0xff && status & DATA_READY != 0).then(|| input8(PORT))
+    }
+
     fn wait(flag: u8) {
         let _ = (0..PATIENCE).find(|_| input8(LINE_STATUS) & flag != 0);
     }
@@ -31,7 +47,8 @@ impl Console {
         Console::wait(TRANSMITTER_EMPTY);
     }
 
-    fn byte(byte: u8) {
+    /// Sends a byte.
+    pub fn byte(byte: u8) {
         Console::wait(HOLDING_EMPTY);
         output8(PORT, byte);
         output8(0xe9, byte);

@@ -33,6 +33,32 @@ macro_rules! access {
     };
 }
 
+access!(read8, write8, u8, 1);
 access!(read16, write16, u16, 2);
 access!(read32, write32, u32, 4);
 access!(read64, write64, u64, 8);
+
+/// Reads 1, 2 or 4 bytes of a device's register.
+///
+/// # Panics
+/// As [`read32`].
+#[must_use]
+pub fn read(address: u64, size: u8) -> u32 {
+    match size {
+        1 => read8(address).into(),
+        2 => read16(address).into(),
+        _ => read32(address),
+    }
+}
+
+/// Writes 1, 2 or 4 bytes of a device's register.
+///
+/// # Panics
+/// As [`write32`].
+pub fn write(address: u64, size: u8, value: u32) {
+    match size {
+        1 => write8(address, value as u8),
+        2 => write16(address, value as u16),
+        _ => write32(address, value),
+    }
+}

@@ -4,7 +4,7 @@
 //!
 //! A program is a `no_std` binary that says [`program!`] with its main function. It is linked with `link.ld` of this crate, in a
 //! profile with `panic = "abort"`; the crate `image` does both. All `unsafe` is in [`boot`], [`cpu`], [`device`], [`heap`], [`memory`],
-//! [`multiboot`], [`pci`], [`processors`], `builtins`, [`vmx::instructions`] and [`vmx::legacy`].
+//! [`multiboot`], [`processors`], `builtins`, [`vmx::instructions`] and [`vmx::legacy`].
 #![no_std]
 
 pub mod boot;

@@ -1,12 +1,9 @@
-//! PCI functions: configuration space by mechanism #1 (PCI Local Bus Specification 3.0, 3.2.2.3.2), and their memory.
-#![allow(unsafe_code, reason = "devices' registers are at addresses")]
+//! PCI functions: configuration space by mechanism #1 (PCI Local Bus Specification 3.0, 3.2.2.3.2).
 
 use crate::cpu::{input32, output32};
 use spec::pci::config::{CONFIG_ADDRESS, CONFIG_DATA};
 
 const ENABLE: u32 = 1 << 31;
-/// Where devices' memory is: above all memory that the program has.
-const DEVICES: core::ops::Range<u64> = 0xa000_0000..1 << 32;
 
 /// A function on bus 0. One processor accesses configuration space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,35 +41,4 @@ impl Function {
 
 fn mask(size: u8) -> u32 {
     u32::MAX >> (32 - 8 * u32::from(size.clamp(1, 4)))
-}
-
-/// Reads 1, 2 or 4 bytes of a device's memory, at a multiple of that; all ones where there can be none.
-#[must_use]
-pub fn read(address: u64, size: u8) -> u32 {
-    if !DEVICES.contains(&address) || !address.is_multiple_of(size.into()) {
-        return u32::MAX;
-    }
-    // SAFETY: an aligned access where only devices are, mapped one to one.
-    unsafe {
-        match size {
-            1 => (address as *const u8).read_volatile().into(),
-            2 => (address as *const u16).read_volatile().into(),
-            _ => (address as *const u32).read_volatile(),
-        }
-    }
-}
-
-/// Writes a device's memory. What the device does to the program's memory is what it was told before.
-pub fn write(address: u64, size: u8, value: u32) {
-    if !DEVICES.contains(&address) || !address.is_multiple_of(size.into()) {
-        return;
-    }
-    // SAFETY: as in `read`.
-    unsafe {
-        match size {
-            1 => (address as *mut u8).write_volatile(value as u8),
-            2 => (address as *mut u16).write_volatile(value as u16),
-            _ => (address as *mut u32).write_volatile(value),
-        }
-    }
 }

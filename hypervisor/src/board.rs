@@ -1,10 +1,12 @@
-//! A guest's devices: PIC, PIT, RTC, I/O APIC, a 16550 and a PCI bus with a virtio network card, the models of the crate `devices`, and the
-//! ports that end or reset the guest.
+//! A guest's devices: PIC, PIT, RTC, I/O APIC, a 16550 and a PCI bus with virtio functions, the models of the crate `devices`, and the ports
+//! that end or reset the guest.
 
+use crate::configuration::Disk;
 use crate::host::Nanoseconds;
 use crate::memory::GuestMemory;
 use crate::pci::PciBus;
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -17,8 +19,11 @@ use devices::pit::Pit;
 use devices::ports::{Clock, Dma, DmaFault, Msi, Output, Pin, Unconnected};
 use devices::rtc::Rtc;
 use devices::serial::Serial;
+use devices::storage::MemoryStorage;
+use devices::virtio::blk::Block;
+use devices::virtio::console::Console;
 use devices::virtio::net::Net;
-use devices::virtio::{self, VirtioPci, VirtioPorts};
+use devices::virtio::{self, VirtioDevice, VirtioPci, VirtioPorts};
 use spin::Mutex;
 
 /// Guest-physical address of the I/O APIC.
@@ -48,6 +53,12 @@ pub struct Effects {
 }
 
 const NEVER: u64 = u64::MAX;
+
+/// Keys that wait for the guest; more are lost, as on any keyboard.
+const MOST_TYPED: usize = 4096;
+
+/// Columns and rows of a virtio console.
+const CONSOLE_SIZE: (u16, u16) = (80, 25);
 
 /// The board's time, and the alarm of one device.
 #[derive(Clone, Default)]
@@ -127,6 +138,8 @@ pub struct Board {
     io_apic: IoApic,
     serial: Serial,
     pci: PciBus,
+    /// What was typed and has not been taken.
+    typed: VecDeque<u8>,
     clocks: [DeviceClock; 3],
     lines: Queue<(u8, bool)>,
     messages: Queue<(u64, u32)>,
@@ -150,6 +163,7 @@ impl Board {
             io_apic: IoApic::new(Box::new(Messages(Arc::clone(&messages)))),
             serial: Serial::new(line(4), console, clock(2)),
             pci: PciBus::default(),
+            typed: VecDeque::new(),
             now,
             clocks,
             lines,
@@ -159,12 +173,48 @@ impl Board {
         }
     }
 
-    /// Adds a network card with the address `mac` on `backend`.
-    pub fn add_network(&mut self, memory: &Arc<dyn GuestMemory>, backend: Box<dyn NetworkBackend>, mac: [u8; 6]) {
+    fn add(&mut self, memory: &Arc<dyn GuestMemory>, device: impl VirtioDevice + 'static) {
         let msi = Box::new(Messages(Arc::clone(&self.messages)));
         let interrupts = InterruptPorts { pin: Box::new(Unconnected), msi };
         let ports = VirtioPorts { dma: Box::new(Memory(Arc::clone(memory))), interrupts };
-        self.pci.add(Box::new(VirtioPci::new(Net::new(backend, mac), ports)), &VIRTIO_BARS);
+        self.pci.add(Box::new(VirtioPci::new(device, ports)), &VIRTIO_BARS);
+    }
+
+    /// Adds a network card with the address `mac` on `backend`.
+    pub fn add_network(&mut self, memory: &Arc<dyn GuestMemory>, backend: Box<dyn NetworkBackend>, mac: [u8; 6]) {
+        self.add(memory, Net::new(backend, mac));
+    }
+
+    /// Adds a disk.
+    pub fn add_disk(&mut self, memory: &Arc<dyn GuestMemory>, disk: &Disk, serial: &str) {
+        let storage = match disk {
+            Disk::Image(contents) => MemoryStorage::with_contents(contents),
+            Disk::Empty(size) => MemoryStorage::new(u64::from(*size) << 20),
+        };
+        self.add(memory, Block::new(Box::new(storage), serial));
+    }
+
+    /// Adds a virtio console, which then gets what is typed.
+    pub fn add_console(&mut self, memory: &Arc<dyn GuestMemory>, output: Box<dyn Output>) {
+        self.add(memory, Console::new(output, CONSOLE_SIZE));
+    }
+
+    /// Takes what was typed for the guest.
+    pub fn type_bytes(&mut self, bytes: &[u8], now: Nanoseconds) {
+        self.now.store(now, Ordering::Relaxed);
+        let room = MOST_TYPED - self.typed.len();
+        self.typed.extend(&bytes[..bytes.len().min(room)]);
+        self.feed();
+    }
+
+    /// Gives what was typed to the console as far as that takes it.
+    fn feed(&mut self) {
+        if self.typed.is_empty() {
+            return;
+        }
+        let bytes = self.typed.make_contiguous();
+        let taken = if self.pci.has_console() { self.pci.receive(bytes) } else { self.serial.receive(bytes) };
+        self.typed.drain(..taken);
     }
 
     /// Takes what the network has for the guest.
@@ -200,7 +250,12 @@ impl Board {
     pub fn input(&mut self, port: u16, size: u8, now: Nanoseconds) -> u64 {
         self.now.store(now, Ordering::Relaxed);
         match self.at(port) {
-            Some((device, region, offset)) => device.read(region, offset, size),
+            Some((device, region, offset)) => {
+                let value = device.read(region, offset, size);
+                // There may be room for more of what was typed.
+                self.feed();
+                value
+            }
             None if (0xcf8..=0xcff).contains(&port) => self.pci.read(port, size).into(),
             None => u64::MAX,
         }
@@ -210,7 +265,10 @@ impl Board {
     pub fn output(&mut self, port: u16, size: u8, value: u64, now: Nanoseconds) {
         self.now.store(now, Ordering::Relaxed);
         match (port, self.at(port)) {
-            (_, Some((device, region, offset))) => device.write(region, offset, size, value),
+            (_, Some((device, region, offset))) => {
+                device.write(region, offset, size, value);
+                self.feed();
+            }
             (0xf4, None) => self.power = Some(Power::End(value as u32)),
             (0x64, None) if value as u8 == 0xfe => self.power = Some(Power::Reset),
             (0x92, None) if value & 1 != 0 => self.power = Some(Power::Reset),
@@ -240,6 +298,7 @@ impl Board {
     pub fn write_memory(&mut self, address: u64, size: u8, value: u64, now: Nanoseconds) {
         self.now.store(now, Ordering::Relaxed);
         self.pci.write_memory(address, size, value);
+        self.feed();
     }
 
     /// A local APIC has ended the interrupt `vector`.
@@ -352,6 +411,17 @@ mod tests {
         let messages: Vec<_> =
             advance(&mut board, 10_500_000).into_iter().flat_map(|effects| effects.messages).collect();
         assert_eq!(messages, [(0xfee0_0000, 0x4031); 10]);
+    }
+
+    #[test]
+    fn what_is_typed_waits_for_the_serial_port_to_take_it() {
+        let mut board = Board::new(Box::new(Discard));
+        let typed: Vec<u8> = (0..100).collect();
+        board.type_bytes(&typed, 0);
+        let read: Vec<u8> = (0..100).map(|_| board.input(0x3f8, 1, 0) as u8).collect();
+        assert_eq!(read, typed);
+        board.type_bytes(&[7; 2 * MOST_TYPED], 0);
+        assert!(board.typed.len() <= MOST_TYPED);
     }
 
     #[test]

@@ -33,8 +33,23 @@ pub struct VmConfiguration {
     pub background: bool,
     /// It has a network card on the switch between guests.
     pub network: bool,
+    /// Its virtio disks.
+    pub disks: Vec<Disk>,
+    /// It has a virtio console beside its serial port; both are one console of the terminal's, and what is typed goes to this one.
+    pub virtio_console: bool,
+    /// What it writes to its console goes to a file of whoever runs this machine.
+    pub console_to_file: bool,
     /// What it boots.
     pub boot: Boot,
+}
+
+/// A disk in memory, which lives as long as the run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Disk {
+    /// With these contents at first.
+    Image(Vec<u8>),
+    /// So many MiB of zeroes at first.
+    Empty(u32),
 }
 
 /// What a guest boots.
@@ -97,6 +112,9 @@ mod tests {
             watchdog: 0,
             background: false,
             network: false,
+            disks: [].into(),
+            virtio_console: false,
+            console_to_file: false,
             boot: Boot::RealMode { image: [0xf4].into() },
         };
         let configuration = Configuration { vms: [vm].into() };

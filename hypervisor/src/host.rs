@@ -20,8 +20,10 @@ pub trait Host: Sync {
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4];
     /// Loads XCR0; the caller has checked the value.
     fn set_xcr0(&self, value: u64);
-    /// Writes text to the console.
-    fn print(&self, text: &str);
+    /// Writes to the terminal.
+    fn write(&self, bytes: &[u8]);
+    /// Gives whoever runs this machine what the guest with this console's number wrote to a file.
+    fn transfer(&self, console: usize, bytes: &[u8]);
 }
 
 /// The vectors by which processors of the hypervisor call each other.
@@ -34,4 +36,6 @@ pub mod vector {
     pub const TIMER: u8 = 0xf4;
     /// The machine's network card has received something.
     pub const NIC: u8 = 0xf5;
+    /// Something was typed at the terminal.
+    pub const TERMINAL: u8 = 0xf6;
 }

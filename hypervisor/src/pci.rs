@@ -6,6 +6,8 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use devices::pci::{ConfigSpace, Identity, PciFunction, Window, WindowKind};
 use spec::pci::config::{self as register, Command};
+use spec::virtio::device_type;
+use spec::virtio::pci::DEVICE_ID_BASE;
 
 /// Where the functions' windows are.
 pub const WINDOWS: u64 = 0xe000_0000;
@@ -62,6 +64,24 @@ impl PciBus {
     /// Takes what others have for the functions.
     pub fn poll(&mut self, now: Nanoseconds) {
         self.functions.iter_mut().for_each(|function| function.poll_host(now));
+    }
+
+    /// Whether there is a virtio console.
+    #[must_use]
+    pub fn has_console(&mut self) -> bool {
+        self.console().is_some()
+    }
+
+    fn console(&mut self) -> Option<&mut Box<dyn PciFunction>> {
+        const CONSOLE: u32 = DEVICE_ID_BASE as u32 + device_type::CONSOLE as u32;
+        let is_one = |function: &mut Box<dyn PciFunction>| function.config_read(register::DEVICE_ID, 2) == CONSOLE;
+        let number = self.functions.iter_mut().position(is_one)?;
+        self.functions.get_mut(number)
+    }
+
+    /// Gives the virtio console what was typed; the number of bytes that it takes.
+    pub fn receive(&mut self, bytes: &[u8]) -> usize {
+        self.console().map_or(0, |function| function.receive(bytes))
     }
 
     fn find_windows(&mut self) {

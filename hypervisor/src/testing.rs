@@ -30,6 +30,10 @@ pub struct TestHost {
     pub now: AtomicU64,
     /// Kicks and notifications: the processor, and whether it was a notification.
     pub calls: Mutex<Vec<(ProcessorId, bool)>>,
+    /// What was written to the terminal.
+    pub written: Mutex<Vec<u8>>,
+    /// What was given to files, by the console's number.
+    pub transferred: Mutex<Vec<(usize, Vec<u8>)>>,
 }
 
 impl Host for TestHost {
@@ -49,7 +53,19 @@ impl Host for TestHost {
         if leaf == 0 { [0x16, 0, 0, 0] } else { [u32::MAX; 4] }
     }
     fn set_xcr0(&self, _: u64) {}
-    fn print(&self, _: &str) {}
+    fn write(&self, bytes: &[u8]) {
+        self.written.lock().unwrap().extend(bytes);
+    }
+    fn transfer(&self, console: usize, bytes: &[u8]) {
+        self.transferred.lock().unwrap().push((console, bytes.into()));
+    }
+}
+
+impl TestHost {
+    /// What was written to the terminal since the last call.
+    pub fn take_written(&self) -> std::string::String {
+        std::string::String::from_utf8(core::mem::take(&mut *self.written.lock().unwrap())).unwrap()
+    }
 }
 
 /// Memory that the test's process gives.

@@ -4,7 +4,7 @@ use crate::apic::{self, BASE};
 use crate::board::{Board, Effects, Power};
 use crate::capabilities::Capabilities;
 use crate::configuration::{Boot, VmConfiguration};
-use crate::console::Lines;
+use crate::console::Console;
 use crate::ept::Ept;
 use crate::host::{Host, Nanoseconds, ProcessorId};
 use crate::loader::{self, Start};
@@ -71,12 +71,26 @@ pub enum Phase {
     Ended,
 }
 
+/// What guests are made of, and where.
+pub struct Environment<'a> {
+    /// What the processor has.
+    pub has: &'a Capabilities,
+    /// Memory.
+    pub pages: &'a dyn Pages,
+    /// The machine.
+    pub host: &'static dyn Host,
+    /// The switch between guests.
+    pub switch: &'a Arc<Switch>,
+}
+
 /// A guest.
 pub struct Vm {
     /// Its number, from 0.
     pub index: usize,
     /// What it is made of.
     pub configuration: VmConfiguration,
+    /// The number of its console on the terminal.
+    pub console: usize,
     /// Its memory.
     pub memory: Arc<dyn GuestMemory>,
     /// The ways to its vCPUs.
@@ -111,12 +125,11 @@ impl Vm {
     /// Why it cannot be, in words.
     pub fn new(
         index: usize,
-        configuration: VmConfiguration,
-        has: &Capabilities,
-        pages: &dyn Pages,
-        host: &'static dyn Host,
-        switch: &Arc<Switch>,
+        mut configuration: VmConfiguration,
+        console: &Console,
+        environment: &Environment<'_>,
     ) -> Result<Self, String> {
+        let Environment { has, pages, host, switch } = *environment;
         check(&configuration, has)?;
         let scarce = || "there is not enough memory for it".to_string();
         let size = u64::from(configuration.memory) << 20;
@@ -145,14 +158,21 @@ impl Vm {
         let apic_pages: Option<Vec<_>> = (0..count).map(|_| pages.register_page()).collect();
         let start = loader::load(&*memory, &configuration)?;
         let mailboxes: Vec<_> = (0..count).map(|_| Arc::new(Mailbox::default())).collect();
-        let mut board = Board::new(Box::new(Lines::new(&configuration.name, host)));
+        let mut board = Board::new(Box::new(console.clone()));
         let network = configuration.network.then(|| switch.port());
         if let Some(port) = &network {
             port.call(Arc::clone(&mailboxes[0]));
             board.add_network(&memory, port.backend(), Switch::address(port));
         }
+        for (number, disk) in core::mem::take(&mut configuration.disks).iter().enumerate() {
+            board.add_disk(&memory, disk, &alloc::format!("disk{number}"));
+        }
+        if configuration.virtio_console {
+            board.add_console(&memory, Box::new(console.clone()));
+        }
         Ok(Self {
             index,
+            console: console.number(),
             mailboxes,
             network,
             apic_pages: apic_pages.ok_or_else(scarce)?,
@@ -238,6 +258,12 @@ impl Vm {
     #[must_use]
     pub fn has_frames(&self) -> bool {
         self.network.as_ref().is_some_and(Port::has_frames)
+    }
+
+    /// Takes what was typed for the guest.
+    pub fn type_bytes(&self, host: &dyn Host, bytes: &[u8]) {
+        let now = host.now();
+        self.with_board(host, |board| board.type_bytes(bytes, now));
     }
 
     /// Does something with the board, and what follows from it.

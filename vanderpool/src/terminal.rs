@@ -13,6 +13,7 @@ const HELP: &str = "\r\n\
     Ctrl-A x       end the machine\r\n\
     Ctrl-A d       debug prompt: the machine stands still\r\n\
     Ctrl-A Ctrl-A  send Ctrl-A to the guest\r\n\
+    Ctrl-A 1 to 9  with `run`: show one guest alone and type to it; Ctrl-A n the next, Ctrl-A 0 all\r\n\
     Ctrl-A h       this help\r\n";
 
 /// The settings to go back to; here, not in the guard, so that the panic hook reaches them.

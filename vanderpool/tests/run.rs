@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Run, run, temporary};
+use common::{Run, Session, run, serve, temporary};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -156,4 +156,41 @@ fn two_debian_guests_exchange_64_mib_over_the_network_and_one_crashes() {
     let sums: Vec<_> = sums.iter().map(|(_, sum)| *sum).filter(|sum| sum.ends_with('-')).collect();
     // Sent once; received and told twice.
     assert_eq!(sums, ["de8cce0c307e935acf4522805f8a4f1c  -"; 5], "{}", run.console);
+}
+
+/// The devices of a Debian guest: console and disks by virtio, the machine's own network; another guest's console goes to a file.
+#[test]
+fn a_debian_guest_is_typed_to_and_has_disks_and_the_machine_s_network() {
+    const PAGE: &str = "a page for a guest of a guest";
+    let port = serve(PAGE);
+    let disk: Vec<u8> = (0..2 << 20).map(|n: u32| (n >> 9) as u8).collect();
+    let _ = temporary("guest.img", &disk);
+    let log = temporary("guest.log", b"");
+    let text = format!(
+        "[machine]\nprocessors = 2\nmemory = \"512M\"\nnetwork = \"user\"\n\
+         [[vm]]\nname = \"logged\"\nmemory = \"16M\"\nboot = \"multiboot\"\nimage = \"builtin:protected-mode\"\nconsole = {{ file = \"guest.log\" }}\n\
+         [[vm]]\nname = \"debian\"\nmemory = \"256M\"\nboot = \"linux\"\nimage = \"debian\"\ncommand-line = \"quiet\"\n\
+         network = true\nvirtio-console = true\ndisk = \"guest.img\"\nram-disk = \"4M\"\n\
+         script = '''\n\
+         echo \"disk $(md5sum < /dev/vda) $(cat /sys/block/vda/size) $(cat /sys/block/vdb/size)\"\n\
+         dd if=/dev/vda of=/dev/vdb bs=64k 2>/dev/null && sync && echo 3 > /proc/sys/vm/drop_caches\n\
+         cmp -n 2097152 /dev/vda /dev/vdb && echo copied\n\
+         wget -q -O - http://10.0.2.2:{port}/ && echo\n\
+         echo name? > /dev/hvc0\n\
+         read name < /dev/hvc0; echo \"hello $name\" > /dev/hvc0\n\
+         '''\n"
+    );
+    let file = temporary("devices.toml", text.as_bytes());
+    let mut session = Session::start(&["run", file.to_str().unwrap()], 2 * LIMIT);
+    if session.wait_for("[debian] name?") {
+        // The second guest alone, and all again: what is typed goes to it.
+        session.send("\x012\x010Ada\n");
+    }
+    let run = session.finish();
+    let sum = "9538585058274be69cae9e186d1f1098";
+    run.expect_status(0).expect(&format!("disk {sum}  - 4096 8192")).expect("[debian] copied").expect(PAGE);
+    run.expect("-- debian (Ctrl-A 0: all guests) --").expect("[debian] hello Ada");
+    assert!(!run.console.contains("[logged]"), "{}", run.console);
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("100 interrupts of the timer"), "{log}");
 }

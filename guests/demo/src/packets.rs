@@ -8,7 +8,7 @@ extern crate alloc;
 
 use alloc::boxed::Box;
 use bare::heap::Heap;
-use bare::{cpu, exceptions, memory, multiboot, pci, println};
+use bare::{cpu, device, exceptions, memory, multiboot, pci, println};
 use hypervisor::memory::{GuestMemory, Page, Pages, RegisterPage};
 use hypervisor::nic::{Function, Nic};
 
@@ -41,10 +41,10 @@ impl Function for OfMachine {
         self.0.config_write(offset, size, value);
     }
     fn read(&self, address: u64, size: u8) -> u32 {
-        pci::read(address, size)
+        device::read(address, size)
     }
     fn write(&self, address: u64, size: u8, value: u32) {
-        pci::write(address, size, value);
+        device::write(address, size, value);
     }
 }
 

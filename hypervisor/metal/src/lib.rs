@@ -26,13 +26,14 @@ use bare::processors::Tables;
 use bare::{cpu, multiboot};
 use hypervisor::capabilities::Capabilities;
 use hypervisor::configuration::Configuration;
+use hypervisor::console::Terminal;
 use hypervisor::exits::msr_bitmap;
 use hypervisor::host::Host;
 use hypervisor::memory::Pages;
 use hypervisor::network::Switch;
 use hypervisor::report::{Guest, Report};
 use hypervisor::vcpu::Vcpu;
-use hypervisor::vm::{End, Vm};
+use hypervisor::vm::{End, Environment, Vm};
 use processor::{PROCESSOR, say};
 use run::Shared;
 use spec::vmx::EntryControls;
@@ -64,7 +65,8 @@ pub fn run() -> ! {
     let wanted = configuration.vms.len();
     let switch = Switch::new(&PROCESSOR);
     uplink::connect(&switch);
-    let vms = create(configuration, &capabilities, &switch);
+    let terminal = Terminal::new(&PROCESSOR);
+    let vms = create(configuration, &capabilities, &switch, &terminal);
     if vms.is_empty() {
         refuse("there is no guest to run");
     }
@@ -75,11 +77,13 @@ pub fn run() -> ! {
         msr_bitmap: bitmap.address(),
         vms,
         switch,
+        terminal,
         vcpus: Mutex::new(Vec::new()),
     }));
     *SHARED.lock() = Some(shared);
     let others = bare::processors::start_others(other, None);
     distribute(shared, others + 1);
+    processor::enable_terminal();
     run::processor(shared, Tables::of_first(), true);
     finish(shared, wanted)
 }
@@ -102,11 +106,18 @@ fn refuse(why: impl core::fmt::Display) -> ! {
 }
 
 /// The guests that this processor can run; the others are refused by name.
-fn create(configuration: Configuration, has: &Capabilities, switch: &Arc<Switch>) -> Vec<Arc<Vm>> {
+fn create(
+    configuration: Configuration,
+    has: &Capabilities,
+    switch: &Arc<Switch>,
+    terminal: &Arc<Terminal>,
+) -> Vec<Arc<Vm>> {
     let mut vms = Vec::new();
+    let environment = Environment { has, pages: &memory::PAGES, host: &PROCESSOR, switch };
     for vm in configuration.vms {
         let (name, vcpus, memory) = (vm.name.clone(), vm.vcpus, vm.memory);
-        match Vm::new(vms.len(), vm, has, &memory::PAGES, &PROCESSOR, switch) {
+        let console = terminal.console(&name, vm.console_to_file);
+        match Vm::new(vms.len(), vm, &console, &environment) {
             Ok(vm) => {
                 say!("guest {name}: {vcpus} vCPUs, {memory} MiB");
                 vms.push(Arc::new(vm));
@@ -154,7 +165,7 @@ fn finish(shared: &Shared, wanted: usize) -> ! {
             say!("guest {}: {end}", guest.name);
         }
     }
-    PROCESSOR.print(&alloc::format!("\r\n{report}"));
+    PROCESSOR.write(alloc::format!("\r\n{report}").as_bytes());
     let well = |guest: &Guest| matches!(guest.end, Some(End::Status(0) | End::Halted | End::Stopped));
     cpu::end(if report.guests.iter().filter(|guest| well(guest)).count() == wanted { 0 } else { 2 })
 }

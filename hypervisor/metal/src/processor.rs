@@ -3,9 +3,8 @@
 
 use alloc::string::String;
 use bare::console::Console;
-use bare::{cpu, memory};
+use bare::{cpu, device, memory};
 use core::arch::asm;
-use core::fmt::Write as _;
 use core::sync::atomic::{AtomicU64, Ordering};
 use hypervisor::host::{Host, Nanoseconds, ProcessorId, vector};
 use spec::apic::local_apic::{Lvt, offset};
@@ -30,7 +29,7 @@ static APIC_PER_MILLISECOND: AtomicU64 = AtomicU64::new(1);
 /// Prints a line of the hypervisor's own.
 macro_rules! say {
     ($($argument:tt)*) => {
-        $crate::processor::PROCESSOR.print(&alloc::format!("{}\r\n", format_args!($($argument)*)))
+        $crate::processor::PROCESSOR.write(alloc::format!("{}\r\n", format_args!($($argument)*)).as_bytes())
     };
 }
 #[allow(unused_imports, reason = "the macro's method")]
@@ -136,17 +135,41 @@ impl Host for Processor {
         set_xcr0(value);
     }
 
-    fn print(&self, text: &str) {
+    fn write(&self, bytes: &[u8]) {
         let _lock = CONSOLE.lock();
-        let _ = Console.write_str(text);
+        bytes.iter().for_each(|byte| Console::byte(*byte));
     }
+
+    fn transfer(&self, console: usize, bytes: &[u8]) {
+        let _lock = CONSOLE.lock();
+        for part in bytes.chunks(255) {
+            let header = [TRANSFER, console as u8, part.len() as u8];
+            header.iter().chain(part).for_each(|byte| cpu::output8(REPORTS, *byte));
+        }
+    }
+}
+
+/// The port where firmware tells whoever runs the machine things: here lines of text, and between them parts of what guests write to
+/// files: [`TRANSFER`], the console's number, the length, the bytes.
+const REPORTS: u16 = 0x402;
+const TRANSFER: u8 = 0;
+
+/// Has the serial port interrupt the first processor when something is typed.
+pub fn enable_terminal() {
+    const IO_APIC: u64 = 0xfec0_0000;
+    const IRQ: u32 = 4;
+    for (register, value) in [(0x11 + 2 * IRQ, 0), (0x10 + 2 * IRQ, u32::from(vector::TERMINAL))] {
+        device::write32(IO_APIC, register);
+        device::write32(IO_APIC + 0x10, value);
+    }
+    Console::interrupt_on_input();
 }
 
 /// Tells whoever runs this machine, on the port where firmware says such things, whose the VMCS at `region` is.
 pub fn label(guest: usize, vcpu: usize, region: u64) {
     let _lock = CONSOLE.lock();
     for byte in alloc::format!("vcpu {guest} {vcpu} {region:#x}\n").bytes() {
-        cpu::output8(0x402, byte);
+        cpu::output8(REPORTS, byte);
     }
 }
 

@@ -5,9 +5,11 @@ use crate::slot::Slot;
 use crate::vmx::{self, CurrentVmcs};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use bare::console::Console;
 use bare::cpu;
 use bare::processors::Tables;
 use hypervisor::capabilities::Capabilities;
+use hypervisor::console::Terminal;
 use hypervisor::exits::{self, Exit};
 use hypervisor::host::{Host, Nanoseconds};
 use hypervisor::memory::Pages;
@@ -30,6 +32,8 @@ pub struct Shared {
     pub vms: Vec<Arc<Vm>>,
     /// The switch between them.
     pub switch: Arc<Switch>,
+    /// Their terminal.
+    pub terminal: Arc<Terminal>,
     /// The vCPUs of each processor, until it takes them.
     pub vcpus: Mutex<Vec<Vec<Vcpu>>>,
 }
@@ -53,6 +57,7 @@ pub fn processor(shared: &Shared, tables: Tables, first: bool) {
     loop {
         if first {
             shared.switch.poll();
+            take_keys(shared);
         }
         slots.iter_mut().for_each(|slot| slot.vcpu.attend(&PROCESSOR));
         let ended = if first {
@@ -85,6 +90,19 @@ pub fn processor(shared: &Shared, tables: Tables, first: bool) {
                     cpu::wait_for_interrupt();
                 }
             }
+        }
+    }
+}
+
+/// Gives what was typed to the guests that it is for.
+fn take_keys(shared: &Shared) {
+    let mut keys = Vec::new();
+    while let Some(key) = Console::read() {
+        keys.push(key);
+    }
+    for (console, bytes) in shared.terminal.typed(&keys) {
+        if let Some(vm) = shared.vms.iter().find(|vm| vm.console == console) {
+            vm.type_bytes(&PROCESSOR, &bytes);
         }
     }
 }

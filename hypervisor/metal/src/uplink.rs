@@ -3,7 +3,7 @@
 use crate::memory::PAGES;
 use crate::processor::say;
 use alloc::boxed::Box;
-use bare::pci;
+use bare::{device, pci};
 use hypervisor::host::{Host as _, vector};
 use hypervisor::network::Switch;
 use hypervisor::nic::{Function, Nic};
@@ -19,10 +19,10 @@ impl Function for OfMachine {
         self.0.config_write(offset, size, value);
     }
     fn read(&self, address: u64, size: u8) -> u32 {
-        pci::read(address, size)
+        device::read(address, size)
     }
     fn write(&self, address: u64, size: u8, value: u32) {
-        pci::write(address, size, value);
+        device::write(address, size, value);
     }
 }
 

@@ -36,12 +36,17 @@ impl Bench {
             watchdog: 0,
             background: false,
             network: true,
+            disks: [].into(),
+            virtio_console: false,
+            console_to_file: false,
             boot,
         };
         let has = detect(msrs).unwrap();
         let host: &'static TestHost = Box::leak(Box::default());
-        let vm =
-            Arc::new(Vm::new(0, configuration, &has, &TestPages, host, &crate::network::Switch::new(host)).unwrap());
+        let switch = crate::network::Switch::new(host);
+        let console = crate::console::Terminal::new(host).console("a", false);
+        let environment = crate::vm::Environment { has: &has, pages: &TestPages, host, switch: &switch };
+        let vm = Arc::new(Vm::new(0, configuration, &console, &environment).unwrap());
         let mut bench = Self { vcpu: Vcpu::new(vm, 0, &has), vmcs: TestVmcs::default(), host };
         bench.vcpu.prepare(&mut bench.vmcs, bench.host);
         bench

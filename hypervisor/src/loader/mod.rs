@@ -67,6 +67,9 @@ mod tests {
             watchdog: 0,
             background: false,
             network: true,
+            disks: [].into(),
+            virtio_console: false,
+            console_to_file: false,
             boot,
         };
         (load(&*memory, &configuration), memory)

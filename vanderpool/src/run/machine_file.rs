@@ -5,7 +5,7 @@ use crate::Error;
 use crate::cli::{self, Size};
 use crate::debian::Cache;
 use crate::initramfs::Initramfs;
-use hypervisor::configuration::{Boot, Configuration, VmConfiguration};
+use hypervisor::configuration::{Boot, Configuration, Disk, VmConfiguration};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -77,6 +77,16 @@ struct VmSection {
     background: bool,
     #[serde(default)]
     network: bool,
+    /// A virtio disk in memory with a file's contents.
+    #[serde(default)]
+    disk: Option<String>,
+    /// An empty virtio disk in memory of this size, after that.
+    #[serde(default)]
+    ram_disk: Option<String>,
+    #[serde(default)]
+    virtio_console: bool,
+    #[serde(default)]
+    console: ConsoleTarget,
     boot: Kind,
     image: String,
     #[serde(default)]
@@ -86,6 +96,15 @@ struct VmSection {
     script: Option<String>,
     #[serde(default)]
     command_line: String,
+}
+
+/// Where a guest's console goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ConsoleTarget {
+    #[default]
+    Terminal,
+    File(PathBuf),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -100,14 +119,18 @@ enum Kind {
 const DEBIAN: &str = "debian";
 const SCRIPT: &str = "run/script";
 
-/// Debian's kernel, from its package, with our initramfs.
-fn debian(script: &str, command_line: &str) -> Result<Boot, Error> {
+/// Debian's kernel, from its package, with our initramfs, which runs a script or a shell.
+fn debian(script: Option<&str>, command_line: &str) -> Result<Boot, Error> {
     let kernel = Cache::of_user(|line| eprintln!("vanderpool: {line}"))?.kernel()?;
     let mut initramfs = Initramfs::new(&kernel)?;
-    initramfs.file(SCRIPT, 0o755, format!("#!/bin/sh\n{script}\n").as_bytes());
+    let mut run = String::new();
+    if let Some(script) = script {
+        initramfs.file(SCRIPT, 0o755, format!("#!/bin/sh\n{script}\n").as_bytes());
+        run = format!(" vp.run=/{SCRIPT}");
+    }
     let image = fs::read(&kernel.image).map_err(|e| Error::file("read", &kernel.image, &e))?;
     // There are no ACPI tables; the MultiProcessor tables say what there is.
-    let command_line = format!("console=ttyS0 acpi=off vp.run=/{SCRIPT} {command_line}").trim_end().to_owned();
+    let command_line = format!("console=ttyS0 acpi=off{run} {command_line}").trim_end().to_owned();
     Ok(Boot::Linux { kernel: image, initrd: initramfs.finish(), command_line })
 }
 
@@ -153,6 +176,16 @@ impl MachineFile {
         Ok(Configuration { vms })
     }
 
+    /// The files of the guests' consoles, by the numbers of the guests.
+    #[must_use]
+    pub fn console_files(&self) -> Vec<Option<PathBuf>> {
+        let file = |vm: &VmSection| match &vm.console {
+            ConsoleTarget::Terminal => None,
+            ConsoleTarget::File(path) => Some(self.directory.join(path)),
+        };
+        self.vm.iter().map(file).collect()
+    }
+
     fn file(&self, name: &str) -> Result<Vec<u8>, Error> {
         let path = self.directory.join(name);
         fs::read(&path).map_err(|e| Error::file("read", &path, &e))
@@ -170,7 +203,7 @@ impl MachineFile {
         if vm.weight == 0 || vm.cap == 0 || vm.cap > 100 {
             return Err(wrong(format_args!("weight is 1 at least, cap is from 1 to 100 percent")));
         }
-        if vm.script.is_some() != (vm.image == DEBIAN) {
+        if vm.script.is_some() && vm.image != DEBIAN {
             return Err(wrong(format_args!("script goes with image = \"{DEBIAN}\"")));
         }
         let image = match vm.image.strip_prefix("builtin:") {
@@ -184,12 +217,21 @@ impl MachineFile {
             }
             Kind::RealMode => Boot::RealMode { image },
             Kind::Multiboot => Boot::Multiboot { image, command_line: vm.command_line.clone() },
-            Kind::Linux if vm.image == DEBIAN => debian(vm.script.as_deref().unwrap_or_default(), &vm.command_line)?,
+            Kind::Linux if vm.image == DEBIAN => debian(vm.script.as_deref(), &vm.command_line)?,
             Kind::Linux => {
                 let initrd = vm.initrd.as_ref().map(|name| self.file(name)).transpose()?.unwrap_or_default();
                 Boot::Linux { kernel: image, initrd, command_line: vm.command_line.clone() }
             }
         };
+        let mut disks = Vec::new();
+        if let Some(name) = &vm.disk {
+            disks.push(Disk::Image(self.file(name)?));
+        }
+        if let Some(text) = &vm.ram_disk {
+            let size = size(&vm.name, text)?;
+            let mib = u32::try_from(size / MIB).ok().filter(|mib| *mib != 0 && size.is_multiple_of(MIB));
+            disks.push(Disk::Empty(mib.ok_or_else(|| wrong(format_args!("a RAM disk has steps of 1M")))?));
+        }
         Ok(VmConfiguration {
             name: vm.name.clone(),
             vcpus: vm.vcpus,
@@ -200,6 +242,9 @@ impl MachineFile {
             watchdog: vm.watchdog,
             background: vm.background,
             network: vm.network,
+            disks,
+            virtio_console: vm.virtio_console,
+            console_to_file: vm.console != ConsoleTarget::Terminal,
             boot,
         })
     }
@@ -239,7 +284,10 @@ mod tests {
             (vm("memory = \"2M\"\nvcpus = 0"), "vcpus"),
             (vm("memory = \"2M\"\ncap = 101"), "cap"),
             (vm("memory = \"2M\"\nbackground = true"), "background"),
-            (vm("memory = \"2M\"\ndisk = \"x\""), "disk"),
+            (vm("memory = \"2M\"\nfloppy = \"x\""), "floppy"),
+            (vm("memory = \"2M\"\ndisk = \"no such file\""), "no such file"),
+            (vm("memory = \"2M\"\nram-disk = \"1K\""), "steps of 1M"),
+            (vm("memory = \"2M\"\nconsole = \"x\""), "console"),
             (format!("{good}\n{good}"), "two guests"),
             (good.replace("long-mode", "other"), "no built-in guest"),
         ] {

@@ -3,20 +3,22 @@
 pub mod images;
 pub mod machine_file;
 mod report;
+mod reports;
 
 use crate::boot::HostConsole;
 use crate::cli;
 use crate::host::{Keyboard, Signals};
+use crate::terminal::RawMode;
 use crate::{Error, exit_status};
 use devices::network::UserNetwork;
-use devices::ports::Output;
 use machine::exit_statistics::ExitStatistics;
 use machine::{Boot, Config, Machine, Outcome, TestDevices, Watchers};
 use machine_file::MachineFile;
 use processor::models::Model;
+use reports::Reports;
 use std::fs;
+use std::io::{self, IsTerminal};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// The built-in examples: their names and files. The first is the demo.
@@ -46,17 +48,28 @@ pub fn run(arguments: &cli::Run) -> Result<u8, Error> {
     if let Some(directory) = &arguments.export {
         return export(directory, &module);
     }
-    let labels = Labels::default();
-    let mut machine = build(&file, arguments, module, labels.clone())?;
+    let reports = Reports::new(&file.console_files())?;
+    let mut machine = build(&file, arguments, module, reports.clone())?;
     machine.watch(Watchers { exits: Some(ExitStatistics::default()), ..Watchers::default() });
-    let mut console = HostConsole::new(Keyboard::none(), Signals::watch()?);
+    let signals = Signals::watch()?;
+    let on_terminal = io::stdin().is_terminal();
+    if on_terminal {
+        eprintln!(
+            "vanderpool: Ctrl-A x ends the machine, Ctrl-A 1 to 9 shows one guest alone and types to it, Ctrl-A 0 shows all"
+        );
+    }
+    let mut console = HostConsole::new(Keyboard::of_stdin(on_terminal), signals);
     let start = Instant::now();
-    let outcome = machine.run(&mut console, arguments.max_instructions);
+    let outcome = {
+        let raw_mode = if on_terminal { RawMode::enter() } else { Ok(RawMode::none()) };
+        let _raw_mode = raw_mode.map_err(|e| Error::new(format!("cannot use the terminal: {e}")))?;
+        crate::boot::run_machine(&mut machine, &mut console, arguments.max_instructions, None, false)?
+    };
     let elapsed = start.elapsed();
     if let Some(exits) = &machine.watchers().exits {
-        print!("{}", report::instructions(exits, &labels.text()));
+        print!("{}", report::instructions(exits, &reports.text()));
         if arguments.stats {
-            print!("{}", report::costs(exits, &labels.text()));
+            print!("{}", report::costs(exits, &reports.text()));
             crate::boot::report(&machine, elapsed);
             eprint!("{exits}");
         }
@@ -83,7 +96,7 @@ fn export(directory: &Path, module: &[u8]) -> Result<u8, Error> {
     Ok(0)
 }
 
-fn build(file: &MachineFile, arguments: &cli::Run, module: Vec<u8>, labels: Labels) -> Result<Machine, Error> {
+fn build(file: &MachineFile, arguments: &cli::Run, module: Vec<u8>, reports: Reports) -> Result<Machine, Error> {
     let boot = Boot::Direct {
         name: "hypervisor".into(),
         kernel: images::hypervisor()?.to_vec(),
@@ -104,24 +117,8 @@ fn build(file: &MachineFile, arguments: &cli::Run, module: Vec<u8>, labels: Labe
     // The hypervisor ends the run through it.
     config.test_devices = TestDevices { debug_exit: true, ..TestDevices::default() };
     config.serial = vec![Box::new(crate::boot::Stdout)];
-    config.debug_port = Box::new(labels);
+    config.debug_port = Box::new(reports);
     Machine::new(config).map_err(|error| Error::new(error.to_string()))
-}
-
-/// What the hypervisor tells on the debug port: which VMCS is which vCPU's.
-#[derive(Clone, Default)]
-struct Labels(Arc<Mutex<Vec<u8>>>);
-
-impl Labels {
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
-    }
-}
-
-impl Output for Labels {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-    }
 }
 
 fn status(outcome: &Outcome, console: &HostConsole) -> u8 {
