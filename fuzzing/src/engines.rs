@@ -39,6 +39,8 @@ const STACK: u64 = 0x2_0000;
 const DATA: u64 = 0x3_0000;
 /// Linear addresses at which pages are mapped as the input says.
 const WINDOW: u64 = 0x20_0000;
+/// So far beyond, the window is mapped once more, where it competes with itself for places in the TLB.
+const AGAIN: u64 = 0x40_0000;
 /// How many of them are used.
 const PAGES: u64 = 24;
 
@@ -145,6 +147,7 @@ impl Setting {
         quad(TABLES + 0x1000, (TABLES + 0x2000) | 7);
         quad(TABLES + 0x2000, (TABLES + 0x3000) | 7);
         quad(TABLES + 0x2008, (TABLES + 0x4000) | 7);
+        quad(TABLES + 0x2000 + 8 * ((WINDOW + AGAIN) >> 21), (TABLES + 0x4000) | 7);
         for page in 0..MEMORY >> 12 {
             // Handlers and tables are the supervisor's.
             let user = if page << 12 >= CODE && page << 12 != HANDLERS { user } else { 0 };
@@ -218,8 +221,12 @@ fn address(input: &mut Input<'_>) -> u64 {
         1 => u64::from(place >> 3),
         _ => u64::from(place) << 4,
     };
-    let high = if page == 7 { 0xffff_ff80_0000_0000 } else { 0 };
-    high | (WINDOW + (page << 12)).wrapping_add(offset)
+    let high = match page {
+        7 => 0xffff_ff80_0000_0000,
+        11 | 12 if place & 0x80 != 0 => AGAIN,
+        _ => 0,
+    };
+    high.wrapping_add(WINDOW + (page << 12)).wrapping_add(offset)
 }
 
 /// A page-table entry of the window.
@@ -230,6 +237,7 @@ fn entry(input: &mut Input<'_>) -> u64 {
         16 => TABLES + 0x4000,
         17 => STACK,
         18 => MEMORY, // nothing there
+        20..=31 => SUBROUTINES,
         _ => DATA + (target << 12 & 0xf000),
     };
     // Mostly present and writable; user as the last bit says; sometimes global, accessed, dirty.
@@ -275,7 +283,8 @@ impl Block {
         registers[1] &= 0x1f;
         registers[2] &= 0xff;
         registers[14] = if choice & 8 == 0 { registers[14] } else { start.wrapping_add(registers[0] & 0x7f) };
-        registers[15] = SUBROUTINES + (registers[15] & 0xfff);
+        // Called now and then: where it lies, or in the window, mapped as may be.
+        registers[15] = if choice & 0x60 == 0x60 { registers[15] } else { SUBROUTINES + (registers[15] & 0xfff) };
         registers[4] = match input.byte() {
             top @ 0..=199 => STACK + 0x1f00 - 8 * u64::from(top),
             odd @ 200..=229 => STACK + 0x1000 - u64::from(odd & 15),

@@ -83,11 +83,12 @@ impl Default for Iommu {
 }
 
 /// What executes instructions. A run is to be the same with either.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Engine {
     /// Decoded blocks, on any host.
     Interpreter,
     /// The guest's instructions emitted again for the host, where that is x86-64 and has what it takes; else the interpreter.
+    #[default]
     Translator,
 }
 
@@ -141,7 +142,7 @@ impl Config {
         Self {
             processors: 1,
             memory: 1 << 30,
-            engine: Engine::Interpreter,
+            engine: Engine::default(),
             model: Model::default_model(),
             boot,
             disks: Vec::new(),

@@ -1,6 +1,7 @@
 //! Between instructions: interrupts, NMI, INIT, start-up, debug traps, timers, in the architecture's order (SDM Vol 3A, 6.9, table 6-2).
 
 use crate::cpu::{Cpu, RCX};
+use crate::decode::Op;
 use crate::decode::cache::CodeCache;
 use crate::flags::{self, LateFlags};
 use crate::observe::Happening;
@@ -80,23 +81,31 @@ impl Cpu {
         Boundary::Stepped
     }
 
-    /// A repeated string instruction has iterations left at RIP.
-    pub(crate) fn note_iterations_left(&mut self) {
-        let (rip, count, instructions) = (self.rip, self.regs[RCX], self.instructions);
+    /// `op`, a repeated string instruction, has iterations left at RIP.
+    pub(crate) fn note_iterations_left(&mut self, op: &Op) {
+        let (rip, count) = (self.rip, self.regs[RCX]);
+        // The count of instructions is still that of the beginning of what `op` stands in.
+        let instructions = self.instructions + u64::from(op.number);
         self.events.iterations_left = Some(IterationsLeft { rip, count, instructions });
+    }
+
+    /// What was noted of a repeated string instruction, if nothing was run since. (What is noted else is a matter of when somebody looked last.)
+    pub(crate) fn iterations_left(&self) -> Option<IterationsLeft> {
+        let here = |left: &IterationsLeft| {
+            left.rip == self.rip && left.count == self.regs[RCX] && left.instructions == self.instructions
+        };
+        self.events.iterations_left.filter(here)
     }
 
     /// Between two iterations of a repeated string instruction RF is 1, for whatever event is taken there to save, and so that a breakpoint on
     /// the instruction counts once (SDM vol. 3B, 18.3.1.1). True when it was not 1 before.
     fn set_rf_between_iterations(&mut self) -> bool {
-        let Some(left) = self.events.iterations_left.take() else { return false };
-        // Nothing else was run since: a block has fewer instructions than that.
-        let here = left.rip == self.rip && left.count == self.regs[RCX] && self.instructions - left.instructions <= 64;
-        if !here || self.rflags & flags::RF != 0 {
-            return false;
+        // What is noted stays: how often somebody looks between two instructions makes no difference.
+        let sets = self.iterations_left().is_some() && self.rflags & flags::RF == 0;
+        if sets {
+            self.rflags |= flags::RF;
         }
-        self.rflags |= flags::RF;
-        true
+        sets
     }
 
     /// Whether the next instruction needs care before or after it.

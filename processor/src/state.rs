@@ -151,6 +151,7 @@ impl Cpu {
                 interrupted: false,
                 trace_late: false,
                 loaded_rf: false,
+                iterations_left: self.iterations_left(),
                 ..*events
             },
             monitor: *monitor,

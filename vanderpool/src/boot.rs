@@ -99,7 +99,7 @@ pub(crate) fn build(arguments: &cli::Boot) -> Result<Machine, Error> {
         config.test_devices = TestDevices::ALL;
     }
     config.reboot = !arguments.no_reboot;
-    config.engine = arguments.engine.into();
+    config.engine = cli::Engine::chosen(arguments.engine)?;
     if let Some(path) = &arguments.cdrom {
         let options = ImageOptions { read_only: true, ..ImageOptions::default() };
         config.sata.push(Sata::Optical(disk(path, options, "cdrom")?));

@@ -39,7 +39,7 @@ pub fn run(arguments: &cli::Boot) -> Result<u8, Error> {
 
 fn build(arguments: &cli::Boot, engine: Engine, speaks: bool) -> Result<Machine, Error> {
     let mut arguments = arguments.clone();
-    arguments.engine = engine;
+    arguments.engine = Some(engine);
     if !speaks {
         arguments.serial = Serial::None;
     }

@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::Error;
 use crate::watch::ExplainFormat;
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use machine::explain::Kinds;
@@ -77,9 +78,9 @@ pub struct Run {
     /// Number of processors, instead of the machine file's
     #[arg(long, value_name = "N")]
     pub processors: Option<usize>,
-    /// What executes instructions; the translator is experimental
-    #[arg(long, value_name = "ENGINE", default_value = "interpreter")]
-    pub engine: Engine,
+    /// What executes instructions; without it, the translator where the host can. The run is the same with either
+    #[arg(long, value_name = "ENGINE")]
+    pub engine: Option<Engine>,
     /// End after N instructions
     #[arg(long, value_name = "N")]
     pub max_instructions: Option<u64>,
@@ -142,9 +143,9 @@ pub struct Boot {
     /// (-secondary.5); `vanderpool cpus` lists models and features
     #[arg(long, value_name = "MODEL[,+F,-F,-WORD.BIT]")]
     pub cpu: Option<String>,
-    /// What executes instructions; the translator is experimental
-    #[arg(long, value_name = "ENGINE", default_value = "interpreter")]
-    pub engine: Engine,
+    /// What executes instructions; without it, the translator where the host can. The run is the same with either
+    #[arg(long, value_name = "ENGINE")]
+    pub engine: Option<Engine>,
     /// Disk image, raw or qcow2, as a virtio-blk device; may be repeated. `,snapshot` keeps the file as it is and forgets what the guest
     /// writes; `,sata` makes it a SATA disk
     #[arg(long, value_name = "FILE[,snapshot][,sata]")]
@@ -421,15 +422,23 @@ pub enum Engine {
     /// Decoded blocks; on any host
     #[default]
     Interpreter,
-    /// Experimental: 64-bit integer code translated for the host, all else as the interpreter; on x86-64 hosts with BMI2 and AVX
+    /// 64-bit code translated for the host, all else as the interpreter; on x86-64 hosts with BMI2 and AVX
     Translator,
 }
 
-impl From<Engine> for machine::Engine {
-    fn from(engine: Engine) -> Self {
-        match engine {
-            Engine::Interpreter => Self::Interpreter,
-            Engine::Translator => Self::Translator,
+impl Engine {
+    /// The machine's engine for what was asked for, or not.
+    ///
+    /// # Errors
+    /// When the host cannot run it.
+    pub fn chosen(asked: Option<Self>) -> Result<machine::Engine, Error> {
+        match asked {
+            None => Ok(machine::Engine::default()),
+            Some(Self::Interpreter) => Ok(machine::Engine::Interpreter),
+            Some(Self::Translator) if !processor::translator::supported() => Err(Error::new(
+                "--engine translator needs an x86-64 host with BMI2 and AVX: leave --engine out for the interpreter",
+            )),
+            Some(Self::Translator) => Ok(machine::Engine::Translator),
         }
     }
 }

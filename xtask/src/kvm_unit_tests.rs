@@ -29,6 +29,12 @@ pub struct Arguments {
     /// Write each test's console to a file here.
     #[arg(long)]
     logs: Option<PathBuf>,
+    /// Run each test with both engines, one after the other, and fail it if they differ in console, count of instructions or digest.
+    #[arg(long)]
+    both_engines: bool,
+    /// With `--both-engines`, compare after so many instructions if the test has not ended.
+    #[arg(long, value_name = "N", default_value_t = 400_000_000, requires = "both_engines")]
+    max_instructions: u64,
 }
 
 /// A section of unittests.cfg.
@@ -110,8 +116,20 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
         let outcome = match test.reason_to_skip() {
             Some(reason) => Outcome::Skip(reason.to_owned()),
             None => {
-                let log = arguments.logs.as_ref().map(|logs| logs.join(format!("{}.log", test.name)));
-                run_one(&program, &test.arguments(&arguments.directory), test.limit(arguments.limit), log.as_deref())?
+                let log =
+                    |engine: &str| arguments.logs.as_ref().map(|logs| logs.join(format!("{}{engine}.log", test.name)));
+                let words = test.arguments(&arguments.directory);
+                let limit = test.limit(arguments.limit);
+                let most = arguments.max_instructions.to_string();
+                if arguments.both_engines {
+                    compare(["interpreter", "translator"].map(|engine| {
+                        let own = ["-digest", "-max-instructions", &most, "-engine", engine].map(str::to_owned);
+                        let words = [words.clone(), own.into()].concat();
+                        Run::of(&program, &words, limit, log(&format!("-{engine}")).as_deref())
+                    }))?
+                } else {
+                    Run::of(&program, &words, limit, log("").as_deref())?.judge()
+                }
             }
         };
         tally.note(&test.name, &outcome, start.elapsed());
@@ -120,36 +138,70 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
     Ok(())
 }
 
-fn run_one(program: &Path, arguments: &[String], limit: Duration, log: Option<&Path>) -> Result<Outcome, Error> {
-    let cannot = |e: std::io::Error| Error::new(format!("cannot run {}: {e}", program.display()));
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(cannot)?;
-    let output = collect(child.stdout.take().expect("a pipe"));
-    let errors = collect(child.stderr.take().expect("a pipe"));
-    let deadline = Instant::now() + limit;
-    let status = loop {
-        if let Some(status) = child.try_wait().map_err(cannot)? {
-            break Some(status);
+/// How a test ended.
+#[derive(Debug, PartialEq, Eq)]
+struct Run {
+    /// `None` when it was ended for its time; then what a signal leaves, or a number.
+    status: Option<Option<i32>>,
+    console: String,
+    errors: String,
+}
+
+impl Run {
+    fn of(program: &Path, arguments: &[String], limit: Duration, log: Option<&Path>) -> Result<Self, Error> {
+        let cannot = |e: std::io::Error| Error::new(format!("cannot run {}: {e}", program.display()));
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(cannot)?;
+        let output = collect(child.stdout.take().expect("a pipe"));
+        let errors = collect(child.stderr.take().expect("a pipe"));
+        let deadline = Instant::now() + limit;
+        let status = loop {
+            if let Some(status) = child.try_wait().map_err(cannot)? {
+                break Some(status);
+            }
+            if Instant::now() >= deadline {
+                child.kill().map_err(cannot)?;
+                child.wait().map_err(cannot)?;
+                break None;
+            }
+            thread::sleep(Duration::from_millis(20));
+        };
+        let console = output.join().unwrap_or_default();
+        let errors = errors.join().unwrap_or_default();
+        if let Some(log) = log {
+            fs::write(log, format!("{}\n{console}\n{errors}\n", arguments.join(" ")))
+                .map_err(|e| Error::file("write", log, &e))?;
         }
-        if Instant::now() >= deadline {
-            child.kill().map_err(cannot)?;
-            child.wait().map_err(cannot)?;
-            break None;
-        }
-        thread::sleep(Duration::from_millis(20));
-    };
-    let console = output.join().unwrap_or_default();
-    let errors = errors.join().unwrap_or_default();
-    if let Some(log) = log {
-        fs::write(log, format!("{}\n{console}\n{errors}\n", arguments.join(" ")))
-            .map_err(|e| Error::file("write", log, &e))?;
+        Ok(Self { status: status.map(|s| s.code()), console, errors })
     }
-    Ok(judge(status.map(|s| s.code()), &console, &errors))
+
+    fn judge(&self) -> Outcome {
+        judge(self.status, &self.console, &self.errors)
+    }
+}
+
+/// What both runs say, if they say the same.
+fn compare(runs: [Result<Run, Error>; 2]) -> Result<Outcome, Error> {
+    let [ours, theirs] = runs;
+    let (ours, theirs) = (ours?, theirs?);
+    if ours.status.is_none() || theirs.status.is_none() {
+        return Ok(Outcome::Fail("no end in time".to_owned()));
+    }
+    if ours == theirs {
+        // What they find is another question.
+        return Ok(Outcome::Pass);
+    }
+    let what = if ours.console == theirs.console {
+        format!("{} / {}", ours.errors.trim().replace('\n', ", "), theirs.errors.trim().replace('\n', ", "))
+    } else {
+        "consoles".to_owned()
+    };
+    Ok(Outcome::Fail(format!("the engines differ: {what}")))
 }
 
 /// Reads all of `source` beside the caller.
@@ -212,6 +264,15 @@ mod tests {
         let line = tests[0].arguments(Path::new("/t")).join(" ");
         assert!(line.ends_with("-kernel /t/x86/apic.flat -smp 2 -cpu qemu64,+x2apic,-pcid -m 2048"), "{line}");
         assert!(tests[2].arguments(Path::new("/t")).join(" ").ends_with("-append -a b"));
+    }
+
+    #[test]
+    fn runs_that_differ_fail() {
+        let run = |errors: &str| Ok(Run { status: Some(Some(1)), console: String::new(), errors: errors.into() });
+        assert_eq!(compare([run("digest: a"), run("digest: a")]).unwrap(), Outcome::Pass);
+        assert!(
+            matches!(compare([run("digest: a"), run("digest: b")]), Ok(Outcome::Fail(why)) if why.contains("differ"))
+        );
     }
 
     #[test]

@@ -244,7 +244,7 @@ fn repeat<const N: usize, const COMPARES: bool>(cpu: &mut Cpu, op: &Op, body: Bo
         cpu.rip = cpu.next_rip(op);
     } else {
         cpu.rip = cpu.rip_of(op);
-        cpu.note_iterations_left();
+        cpu.note_iterations_left(op);
     }
     Ok(())
 }

@@ -328,6 +328,13 @@ impl Cpu {
         let code = self.ram.has_code(offset);
         let mut rights = translation.rights;
         rights.write &= writable && !code;
+        if kind == Kind::Execute {
+            self.tlb.insert_fetch(class, linear, offset);
+            if translation.size > 0x1000 {
+                self.tlb.note_large_page(linear, translation.size);
+            }
+            return Ok(Place::Ram(offset));
+        }
         if rights.write {
             self.ram.note_writer(offset, self.tlb.writer());
             self.ram.mark_dirty(offset);

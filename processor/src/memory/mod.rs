@@ -1,8 +1,10 @@
 //! Memory as the processor sees it: guest RAM, the physical map, paging, the software TLB, accesses.
 
 pub mod access;
+mod fetches;
 pub mod hooks;
 pub mod inspect;
+mod large_pages;
 pub mod map;
 pub mod paging;
 pub mod ram;

@@ -4,10 +4,16 @@
 //! class of access (supervisor, supervisor with SMAP overridden, user), so that changing the context or the privilege level changes an index
 //! and flushes nothing. A tag is a page address with the context's generation in its low 12 bits: flushing a context is one increment.
 //!
+//! Fetches have their own part ([`Fetches`]), which keeps all until it is flushed. Whatever else an engine remembers (jump caches, tables of translated
+//! code) is always part of what is held here, and what is here changes with the guest's accesses alone: so walks, which set accessed and dirty bits,
+//! happen at the same instructions whichever engine runs.
+//!
 //! A hit goes from the linear address to the host's memory in one addition, so entries hold host addresses: only [`Tlb::insert`] makes them, of
 //! whole pages of the [`GuestRam`] that the TLB keeps alive, and a hit never reaches past its page. That is why `unsafe` is here.
 #![allow(unsafe_code)]
 
+use super::fetches::Fetches;
+use super::large_pages::LargePages;
 use super::paging::Kind;
 use super::ram::GuestRam;
 use crate::cpu::RIP_BASE_REG;
@@ -45,8 +51,6 @@ pub struct Entry {
     pub read: u64,
     /// Tag for stores.
     pub write: u64,
-    /// Tag for fetches.
-    pub execute: u64,
     /// Host address minus linear address.
     pub addend: u64,
 }
@@ -97,59 +101,6 @@ struct Context {
     used: u64,
 }
 
-/// Of which large pages parts are cached: a bit stands for each, and for few others.
-#[derive(Clone, Debug)]
-struct LargePages {
-    /// Some bit is set.
-    any: bool,
-    /// For each size.
-    bits: [[u64; 64]; LARGE_SHIFTS.len()],
-}
-
-/// Sizes of large pages: 2 and 4 MiB, 1 GiB.
-const LARGE_SHIFTS: [u32; 3] = [21, 22, 30];
-
-impl LargePages {
-    const NONE: Self = Self { any: false, bits: [[0; 64]; LARGE_SHIFTS.len()] };
-
-    /// The word and the bit for a page of `1 << shift` bytes.
-    fn place(address: u64, shift: u32) -> (usize, u64) {
-        let number = address >> shift;
-        let place = number ^ number >> 12;
-        ((place >> 6 & 63) as usize, 1 << (place & 63))
-    }
-
-    fn add(&mut self, address: u64, size: u64) {
-        self.any = true;
-        for (bits, shift) in self.bits.iter_mut().zip(LARGE_SHIFTS) {
-            // What is of no such size (nested paging can leave one) counts as the next larger one.
-            if size <= 1 << shift {
-                let (word, bit) = Self::place(address, shift);
-                bits[word] |= bit;
-                return;
-            }
-        }
-    }
-
-    /// The aligned range in which the page of `address` may have further parts: its base and the mask of addresses.
-    fn around(&self, address: u64) -> Option<(u64, u64)> {
-        if !self.any {
-            return None;
-        }
-        LARGE_SHIFTS.into_iter().zip(&self.bits).rev().find_map(|(shift, bits)| {
-            let (word, bit) = Self::place(address, shift);
-            let mask = u64::MAX << shift;
-            (bits[word] & bit != 0).then_some((address & mask, mask))
-        })
-    }
-
-    fn clear(&mut self) {
-        if self.any {
-            *self = Self::NONE;
-        }
-    }
-}
-
 /// By the base register of memory operands ([`crate::decode::Op::base`]; as many as a `u8` can name, so that no index need be checked): what was
 /// found for the last operand that is a base and a displacement. These mostly stay in a page, and what is here is known before the address is.
 /// It is always part of what the TLB holds for the current context and class.
@@ -194,6 +145,8 @@ pub struct Tlb {
     contexts: [Context; CONTEXTS],
     /// For each context, its large pages.
     large: Box<[LargePages]>,
+    /// For each context, the pages of code.
+    fetches: Box<[Fetches]>,
     current: usize,
     /// The context before this one: a kernel with page-table isolation goes to and fro between two.
     previous: usize,
@@ -236,6 +189,7 @@ impl Tlb {
             ram_base,
             contexts: [Context { key: ContextKey::default(), generation: 1, used: 0 }; CONTEXTS],
             large: vec![LargePages::NONE; CONTEXTS].into_boxed_slice(),
+            fetches: vec![Fetches::default(); CONTEXTS].into_boxed_slice(),
             current: 0,
             previous: 0,
             class: 0,
@@ -306,6 +260,7 @@ impl Tlb {
             native.flush(index);
         }
         self.large[index].clear();
+        self.fetches[index].clear();
         let context = &mut self.contexts[index];
         context.generation += 1;
         if context.generation == NEVER {
@@ -340,6 +295,7 @@ impl Tlb {
                 for class in 0..CLASSES {
                     self.table_of(index, class)[slot(address)] = Entry::default();
                 }
+                self.fetches[index].forget(address);
                 if let Some((base, mask)) = self.large[index].around(address) {
                     self.flush_range(index, base, mask);
                 }
@@ -360,12 +316,13 @@ impl Tlb {
         let (first, count) = if pages < SIZE { (slot(base), pages) } else { (0, SIZE) };
         for class in 0..CLASSES {
             for entry in &mut self.table_of(index, class)[first..first + count] {
-                let tag = entry.read | entry.write | entry.execute;
+                let tag = entry.read | entry.write;
                 if tag & mask & PAGE_MASK == base {
                     *entry = Entry::default();
                 }
             }
         }
+        self.fetches[index].forget_range(base, mask);
     }
 
     /// The page just entered at `address` is part of a page of `size` bytes: forgetting any part of that forgets all.
@@ -572,11 +529,8 @@ impl Tlb {
     }
 
     /// The RAM offset of a fetch, if cached. Fetches are found also when data accesses must take the slow path.
-    #[inline(always)]
     pub fn find_execute(&self, address: u64) -> Option<u64> {
-        let entry = Self::entry_in(self.table, address);
-        (entry.execute == address & PAGE_MASK | self.contexts[self.current].generation)
-            .then(|| self.offset(address, entry))
+        self.fetches[self.current].find(self.class == USER, address)
     }
 
     /// The RAM offset of the byte at `address` for an access of `kind` in class `class`, if cached; found also when accesses have to take the slow
@@ -586,7 +540,7 @@ impl Tlb {
         let tag = match kind {
             Kind::Read => entry.read,
             Kind::Write => entry.write,
-            Kind::Execute => entry.execute,
+            Kind::Execute => return self.fetches[self.current].find(class == USER, address),
             _ => return None,
         };
         (tag == address & PAGE_MASK | self.contexts[self.current].generation).then(|| self.offset(address, entry))
@@ -605,10 +559,14 @@ impl Tlb {
         let cached = |index: usize, class: usize, entry: &Entry| {
             let generation = self.contexts[index].generation;
             let valid = |tag: u64| tag != 0 && tag & !PAGE_MASK == generation;
-            let rights = Rights { read: valid(entry.read), write: valid(entry.write), execute: valid(entry.execute) };
-            let tag = [entry.read, entry.write, entry.execute].into_iter().find(|tag| valid(*tag))?;
+            let rights = Rights { read: valid(entry.read), write: valid(entry.write), execute: false };
+            let tag = [entry.read, entry.write].into_iter().find(|tag| valid(*tag))?;
             let linear = tag & PAGE_MASK;
             Some(Cached { class, linear, offset: self.offset(linear, *entry), rights })
+        };
+        let fetch = |(user, linear, offset)| {
+            let class = if user { USER } else { SUPERVISOR };
+            Cached { class, linear, offset, rights: Rights { execute: true, ..Rights::default() } }
         };
         (0..CONTEXTS)
             .map(|index| {
@@ -617,12 +575,21 @@ impl Tlb {
                     // SAFETY: a whole table, borrowed as `self` is.
                     unsafe { entries.as_ref() }.iter().filter_map(move |entry| cached(index, class, entry))
                 });
-                CachedContext { key: self.contexts[index].key, pages: tables.collect() }
+                let pages = tables.chain(self.fetches[index].contents().map(fetch)).collect();
+                CachedContext { key: self.contexts[index].key, pages }
             })
             .collect()
     }
 
-    /// Enters the page of `address`, at RAM page `offset`, with the rights found, for access class `class`.
+    /// Enters the page of `address`, at RAM page `offset`, for fetches in access class `class`.
+    pub fn insert_fetch(&mut self, class: usize, address: u64, offset: u64) {
+        if !self.fetches[self.current].insert(class == USER, address, offset) {
+            self.flush_context(self.current);
+            self.fetches[self.current].insert(class == USER, address, offset);
+        }
+    }
+
+    /// Enters the page of `address`, at RAM page `offset`, with the rights found, for loads and stores in access class `class`.
     pub fn insert(&mut self, class: usize, address: u64, offset: u64, rights: Rights) {
         let page = address & PAGE_MASK;
         let tag = page | self.contexts[self.current].generation;
@@ -632,12 +599,8 @@ impl Tlb {
         }
         self.near.forget();
         let host = self.ram.host_page(offset & PAGE_MASK).as_ptr().expose_provenance() as u64;
-        self.table_of(self.current, class)[slot(address)] = Entry {
-            read: pick(rights.read),
-            write: pick(rights.write),
-            execute: pick(rights.execute),
-            addend: host.wrapping_sub(page),
-        };
+        self.table_of(self.current, class)[slot(address)] =
+            Entry { read: pick(rights.read), write: pick(rights.write), addend: host.wrapping_sub(page) };
     }
 }
 
@@ -694,10 +657,13 @@ mod tests {
     #[test]
     fn contents_are_what_is_found() {
         let mut tlb = Tlb::new(0, Arc::new(GuestRam::new(1 << 20)));
-        let rights = Rights { read: true, write: false, execute: true };
+        let rights = Rights { read: true, write: false, execute: false };
         tlb.insert(USER, 0x7000, 0x9000, rights);
+        tlb.insert_fetch(SUPERVISOR_AC, 0x8000, 0xa000);
         let pages = tlb.contents()[0].pages.clone();
-        assert_eq!(pages, [Cached { class: USER, linear: 0x7000, offset: 0x9000, rights }]);
+        let data = Cached { class: USER, linear: 0x7000, offset: 0x9000, rights };
+        let fetch = Rights { execute: true, ..Rights::default() };
+        assert_eq!(pages, [data, Cached { class: SUPERVISOR, linear: 0x8000, offset: 0xa000, rights: fetch }]);
         tlb.flush_all();
         assert!(tlb.contents().iter().all(|context| context.pages.is_empty()));
     }

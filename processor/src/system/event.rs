@@ -120,7 +120,7 @@ pub struct IterationsLeft {
     pub rip: u64,
     /// RCX after the last iteration done.
     pub count: u64,
-    /// Instructions that had completed when its block began.
+    /// Instructions that had completed then, it among them.
     pub instructions: u64,
 }
 

@@ -192,7 +192,7 @@ fn transfer<const N: usize, const INPUT: bool>(cpu: &mut Cpu, op: &Op) -> Exec {
     }
     if repeated && cpu.regs[RCX] & mask != 0 {
         cpu.rip = cpu.rip_of(op);
-        cpu.note_iterations_left();
+        cpu.note_iterations_left(op);
     } else {
         cpu.rip = cpu.next_rip(op);
     }

@@ -102,6 +102,7 @@ impl Cpu {
         // SAFETY: `ready` made the block; nothing else refers to it here.
         let block = unsafe { &mut *state };
         block.budget = self.instructions.wrapping_sub(last) as i64;
+        block.last = last;
         block.pending = false;
         block.rip_base = linear & !0xfff;
         (block.live, block.x87_live, block.x87_blocked) = (0, 0, 1);
@@ -114,10 +115,7 @@ impl Cpu {
         // SAFETY: as above; translated code is left.
         let block = unsafe { &mut *state };
         block.take_x87(self);
-        if std::mem::take(&mut block.pending) {
-            block.budget -= PENDING;
-        }
-        self.instructions = last.wrapping_add_signed(block.budget);
+        self.instructions = block.instructions();
         self.flags = unpack(block.flags);
         let base = block.rip_base;
         let site = Site::from(block.argument);
@@ -265,7 +263,9 @@ pub(super) extern "C" fn interpret(state: *mut State) -> u64 {
     let op = unsafe { At::from_address(address as usize) };
     let before = cpu.native_index();
     // SAFETY: as in `fill`.
-    unsafe { &mut *state }.take_x87(cpu);
+    let block = unsafe { &mut *state };
+    block.take_x87(cpu);
+    cpu.instructions = block.instructions();
     cpu.flags = unpack(flags);
     cpu.regs[RIP_BASE_REG as usize] = base;
     let stop = op.run(cpu);
@@ -294,6 +294,11 @@ pub(super) extern "C" fn interpret(state: *mut State) -> u64 {
 }
 
 impl State {
+    /// The count of instructions when the running block began.
+    fn instructions(&self) -> u64 {
+        self.last.wrapping_add_signed(self.budget - if self.pending { PENDING } else { 0 })
+    }
+
     /// If there is something to see to, the next block is not begun.
     fn look_at_events(&mut self, cpu: &Cpu) {
         if cpu.attention != 0 && !self.pending {

@@ -89,6 +89,8 @@ pub(crate) struct State {
     pub cpu: u64,
     /// The code cache.
     pub code: u64,
+    /// The count of instructions at which the budget is used up.
+    pub last: u64,
     /// The host's MXCSR.
     pub host_mxcsr: u64,
     /// Where the x87's state is while the host's registers are not the guest's.

@@ -54,6 +54,8 @@ Devices:   -device help lists them  -drive file=..,if=ide|virtio|none|pflash  -h
 Consoles:  -serial stdio|mon:stdio|file:PATH|null|none|chardev:ID  -chardev stdio|file|null  -debugcon  -nographic
            -display none  -vnc none  -vga none  -monitor none
 Debugging: -s  -gdb tcp:HOST:PORT  -S
+Our own:   -engine interpreter|translator  -max-instructions N (end after so many, with status 1)
+           -digest (at the end, count of instructions and digest of the state on standard error)
 Probes:    -h  -version  -machine help  -cpu help  -accel help  -device help
 
 Any other option or property is refused by name. Without -cpu the processor is `icelake-server`. Devices that QEMU adds by
@@ -95,7 +97,7 @@ fn refuse(error: impl ToString) -> Problem {
 fn start(program: &str, options: Options) -> Result<u8, Problem> {
     let consoles = Consoles::of(&options);
     let no_reboot = options.no_reboot;
-    let (gdb, wait) = (options.gdb.clone(), options.gdb_wait);
+    let (gdb, wait, digest, most) = (options.gdb.clone(), options.gdb_wait, options.digest, options.most_instructions);
     if wait && gdb.is_none() {
         return Err(refuse("-S: a machine that does not start needs -s or -gdb, by which it is started"));
     }
@@ -108,7 +110,7 @@ fn start(program: &str, options: Options) -> Result<u8, Problem> {
         let raw_mode = if on_terminal { RawMode::enter() } else { Ok(RawMode::none()) };
         let _raw_mode = raw_mode.map_err(|e| refuse(format!("cannot use the terminal: {e}")))?;
         loop {
-            let outcome = boot::run_machine(&mut machine, &mut host, None, gdb.as_deref(), wait).map_err(refuse)?;
+            let outcome = boot::run_machine(&mut machine, &mut host, most, gdb.as_deref(), wait).map_err(refuse)?;
             match outcome {
                 // QEMU resets the machine.
                 Outcome::TripleFault { .. } if !no_reboot => machine.reset().map_err(refuse)?,
@@ -116,6 +118,9 @@ fn start(program: &str, options: Options) -> Result<u8, Problem> {
             }
         }
     };
+    if digest {
+        eprintln!("instructions: {}\ndigest: {}", machine.instructions(), machine.digest());
+    }
     Ok(status(program, &outcome, &host))
 }
 
@@ -180,6 +185,7 @@ fn build(options: Options, consoles: &Consoles) -> Result<Machine, Problem> {
     let mut config = Config::new(source(&options, memory)?);
     config.memory = memory;
     config.processors = options.processors.unwrap_or(1);
+    config.engine = options.engine;
     if let Some(model) = &options.model {
         config.model = model.clone();
     }

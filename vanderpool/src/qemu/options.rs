@@ -168,6 +168,9 @@ pub(super) struct Options {
     pub start_time: Option<i64>,
     pub gdb: Option<String>,
     pub gdb_wait: bool,
+    pub engine: machine::Engine,
+    pub digest: bool,
+    pub most_instructions: Option<u64>,
     pub warnings: Vec<String>,
 }
 
@@ -200,10 +203,45 @@ pub(super) fn parse(words: &[String]) -> Result<Options, Problem> {
 
 fn takes_value(name: &str) -> bool {
     const NAMES: &[&str] = &[
-        "kernel", "initrd", "append", "bios", "smp", "m", "cpu", "machine", "M", "accel", "device", "serial",
-        "chardev", "display", "vnc", "vga", "drive", "cdrom", "hda", "hdb", "hdc", "hdd", "netdev", "nic", "net",
-        "global", "monitor", "qmp", "parallel", "boot", "rtc", "gdb", "action", "object", "audiodev", "audio",
+        "kernel",
+        "initrd",
+        "append",
+        "bios",
+        "smp",
+        "m",
+        "cpu",
+        "machine",
+        "M",
+        "accel",
+        "device",
+        "serial",
+        "chardev",
+        "display",
+        "vnc",
+        "vga",
+        "drive",
+        "cdrom",
+        "hda",
+        "hdb",
+        "hdc",
+        "hdd",
+        "netdev",
+        "nic",
+        "net",
+        "global",
+        "monitor",
+        "qmp",
+        "parallel",
+        "boot",
+        "rtc",
+        "gdb",
+        "action",
+        "object",
+        "audiodev",
+        "audio",
         "debugcon",
+        "engine",
+        "max-instructions",
     ];
     NAMES.contains(&name) || IGNORED_VALUES.contains(&name)
 }
@@ -237,6 +275,7 @@ impl Options {
             "nodefaults" => self.nodefaults = true,
             "no-reboot" => self.no_reboot = true,
             "snapshot" => self.snapshot = true,
+            "digest" => self.digest = true,
             "s" => self.gdb = Some("127.0.0.1:1234".into()),
             "S" => self.gdb_wait = true,
             _ => return Ok(IGNORED.contains(&name)),
@@ -258,6 +297,17 @@ impl Options {
             "cpu" => self.model = Some(cpu::model(value)?),
             "machine" | "M" => self.machine(&what, value)?,
             "accel" => accelerator(&what, value)?,
+            "max-instructions" => {
+                let number = value.parse().map_err(|_| refuse(format!("{what} {value}: not a number")))?;
+                self.most_instructions = Some(number);
+            }
+            "engine" => {
+                self.engine = match value {
+                    "interpreter" => machine::Engine::Interpreter,
+                    "translator" => machine::Engine::Translator,
+                    _ => return Err(refuse(format!("-engine {value}: there are interpreter and translator"))),
+                }
+            }
             "device" => self.device(value)?,
             "serial" => {
                 let sink = self.sink("-serial", value)?;

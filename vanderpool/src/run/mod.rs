@@ -109,7 +109,7 @@ fn build(file: &MachineFile, arguments: &cli::Run, module: Vec<u8>, reports: Rep
     config.model = model.map(Model::named).transpose().map_err(Error::new)?.unwrap_or_else(Model::default_model);
     config.processors = arguments.processors.unwrap_or(file.machine.processors);
     config.memory = file.machine.memory()?;
-    config.engine = arguments.engine.into();
+    config.engine = cli::Engine::chosen(arguments.engine)?;
     if let Some(cli::Network::User) = file.machine.network {
         config.network = Some(Box::new(UserNetwork::new()));
     }
