@@ -100,6 +100,8 @@ pub struct Config {
     pub memory: u64,
     /// What executes instructions.
     pub engine: Engine,
+    /// Each processor has a thread of its own, and virtual time is the host's: no two runs are the same.
+    pub threads: bool,
     /// The processor model.
     pub model: Model,
     /// How it starts.
@@ -143,6 +145,7 @@ impl Config {
             processors: 1,
             memory: 1 << 30,
             engine: Engine::default(),
+            threads: false,
             model: Model::default_model(),
             boot,
             disks: Vec::new(),

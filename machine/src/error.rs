@@ -22,6 +22,10 @@ pub enum Error {
     BusFull,
     /// A BAR for which there is no address room.
     NoAddress(u64),
+    /// Threads on a host that is no x86-64.
+    ThreadsOnHost,
+    /// Threads with a remapping unit.
+    ThreadsWithIommu,
 }
 
 impl fmt::Display for Error {
@@ -36,6 +40,12 @@ impl fmt::Display for Error {
                 write!(f, "the SATA controller has six ports, not {n}: use fewer CD-ROMs or SATA disks")
             }
             Self::BusFull => f.write_str("there is no free slot on the PCI bus: use fewer disks"),
+            Self::ThreadsOnHost => {
+                f.write_str("--threads needs an x86-64 host, whose memory is ordered as the guest's: leave it out")
+            }
+            Self::ThreadsWithIommu => {
+                f.write_str("--threads does not go with a remapping unit, which shares tables with processors: leave one of them out")
+            }
             Self::NoAddress(size) => {
                 write!(f, "there is no room in the address space for a PCI window of {size} bytes")
             }

@@ -2,7 +2,7 @@
 //!
 //! [`Machine`] is built from a [`Config`] and run with [`Machine::run`]. Everything is deterministic: virtual time comes from retired
 //! instructions, idle time is skipped, the processors take turns on one host thread, and what the host has to say ([`Host`]) enters at one
-//! place between turns.
+//! place between turns. With [`Config::threads`] each processor has a host thread, time is the host's, and none of this holds (`parallel.rs`).
 
 mod board;
 pub mod boot;
@@ -17,6 +17,7 @@ mod host;
 mod interrupts;
 mod iommu;
 mod memory;
+mod parallel;
 mod ports;
 mod processors;
 mod run;

@@ -4,7 +4,7 @@ use chipset::memory_map::{FOUR_GIB, RamLayout};
 use devices::pci::ats;
 use devices::ports::{Clock, Dma, DmaFault, Msi, Nanoseconds, Pin, Power, PowerRequest};
 use processor::GuestRam;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// A wire of the board.
@@ -228,7 +228,10 @@ impl BoardDma {
 
 impl Dma for BoardDma {
     fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), DmaFault> {
-        self.ram.read(self.offset(address, buffer.len())?, buffer);
+        let offset = self.offset(address, buffer.len())?;
+        // A device's accesses are in order, also a load after a store to elsewhere: processors may run meanwhile.
+        fence(SeqCst);
+        self.ram.read(offset, buffer);
         Ok(())
     }
 

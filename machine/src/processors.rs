@@ -2,6 +2,7 @@
 
 use crate::board::Board;
 use crate::boot::InitialState;
+use crate::parallel::Shared;
 use processor::apic::InterruptMessage;
 use processor::cpu::TableRegister;
 use processor::flags::LateFlags;
@@ -14,19 +15,26 @@ pub struct BoardBus {
     board: Arc<Mutex<Board>>,
     index: usize,
     service: bool,
+    /// On a parallel machine: what is asked for is carried out at once.
+    shared: Option<Arc<Shared>>,
 }
 
 impl BoardBus {
     /// The bus of processor `index`.
-    pub fn new(board: Arc<Mutex<Board>>, index: usize) -> Self {
-        Self { board, index, service: false }
+    pub fn new(board: Arc<Mutex<Board>>, index: usize, shared: Option<Arc<Shared>>) -> Self {
+        Self { board, index, service: false, shared }
     }
 
     fn with<T>(&mut self, now: u64, act: impl FnOnce(&mut Board) -> T) -> T {
         let mut board = lock(&self.board);
         board.wires.set_now(now);
         let result = act(&mut board);
-        self.service = board.wires.pending() || !board.messages.is_empty();
+        let asked = board.wires.pending() || !board.messages.is_empty();
+        match &self.shared {
+            None => self.service = asked,
+            Some(shared) if asked => shared.carry_out(&mut board),
+            Some(_) => {}
+        }
         result
     }
 }
@@ -51,6 +59,9 @@ impl Bus for BoardBus {
     }
     fn send_interrupt(&mut self, now: u64, message: InterruptMessage) {
         let sender = self.index;
+        if let Some(shared) = &self.shared {
+            return shared.peers.send(Some(sender), &message);
+        }
         self.with(now, |board| board.messages.push((Some(sender), message)));
     }
     fn end_of_interrupt(&mut self, now: u64, vector: u8) {

@@ -10,6 +10,7 @@ use crate::config::{Boot, Config, Engine};
 use crate::error::Error;
 use crate::host::{Host, HostEvent};
 use crate::memory::BoardMemory;
+use crate::parallel::Parallel;
 use crate::processors::{BoardBus, lock, start};
 use chipset::acpi::{AcpiConfig, AcpiTables};
 use chipset::memory_map::RamLayout;
@@ -100,6 +101,8 @@ pub struct Machine {
     pub(crate) asleep: bool,
     /// Who watches the processors.
     pub(crate) watchers: crate::watch::SharedWatchers,
+    /// Where each processor has a thread of its own.
+    pub(crate) parallel: Option<Parallel>,
 }
 
 impl Machine {
@@ -115,6 +118,12 @@ impl Machine {
             return Err(Error::Memory(config.memory));
         }
         config.memory = config.memory.next_multiple_of(processor::memory::ram::PAGE_SIZE);
+        if config.threads && !cfg!(target_arch = "x86_64") {
+            return Err(Error::ThreadsOnHost);
+        }
+        if config.threads && config.iommu.is_some() {
+            return Err(Error::ThreadsWithIommu);
+        }
         if let Some(iommu) = &mut config.iommu {
             iommu.unit.host_address_width = config.model.physical_bits;
         }
@@ -161,14 +170,24 @@ impl Machine {
         let model = Arc::new(config.model.clone());
         let board = Arc::new(Mutex::new(Board::new(&mut config, memory, Some(items))?));
         let map = Arc::new(lock(&board).memory_map());
+        let new_cache = || {
+            let mut code = CodeCache::new(|feature| processor::decode::announced::announces(&model, feature));
+            let translates = config.engine == Engine::Translator && code.use_translator();
+            (code, translates)
+        };
+        let parallel = config.threads.then(|| Parallel::new((0..config.processors).map(|_| new_cache().0).collect()));
+        let shared = parallel.as_ref().map(|parallel| parallel.shared.clone());
+        if let Some(shared) = &shared {
+            ram.share(shared.peers.clone());
+        }
         let mut cpus: Vec<Cpu> = (0..config.processors)
             .map(|index| {
-                let bus = Box::new(BoardBus::new(board.clone(), index));
+                let bus = Box::new(BoardBus::new(board.clone(), index, shared.clone()));
                 Cpu::new(index, ram.clone(), map.clone(), bus).with_model(model.clone(), config.processors as u32)
             })
             .collect();
-        let mut code = CodeCache::new(|feature| processor::decode::announced::announces(&model, feature));
-        if config.engine == Engine::Translator && code.use_translator() {
+        let (code, translates) = new_cache();
+        if translates {
             for cpu in &mut cpus {
                 cpu.use_translator();
             }
@@ -192,6 +211,7 @@ impl Machine {
             sleep_wanted: false,
             asleep: false,
             watchers: Default::default(),
+            parallel,
         };
         machine.start()?;
         Ok(machine)
@@ -248,13 +268,19 @@ impl Machine {
     /// When what is booted cannot be loaded again.
     pub fn reset(&mut self) -> Result<(), Error> {
         lock(&self.board).reset();
-        for cpu in &mut self.cpus {
-            cpu.power_on();
-        }
+        self.power_on_processors();
         (self.turn, self.turn_end) = (0, None);
         self.paused = None;
         self.asleep = false;
         self.start()
+    }
+
+    /// The processors are as after power-on.
+    pub(crate) fn power_on_processors(&mut self) {
+        if let Some(parallel) = &self.parallel {
+            parallel.shared.peers.forget_interrupts();
+        }
+        self.cpus.iter_mut().for_each(Cpu::power_on);
     }
 
     /// Carries out what devices and processors have asked of the board.
@@ -282,7 +308,7 @@ impl Machine {
         }
         drop(board);
         for (sender, message) in messages {
-            for index in targets(self.cpus.iter().map(|cpu| &cpu.apic), sender, &message) {
+            for index in targets(self.cpus.iter().map(|cpu| cpu.apic.address()), sender, &message) {
                 self.catch_up(index);
                 self.cpus[index].accept(&message);
             }
@@ -306,24 +332,12 @@ impl Machine {
     ///
     /// Where a limit cuts the run makes no difference to what the machine does when it is run on.
     pub fn run(&mut self, host: &mut dyn Host, limit: Option<u64>) -> Outcome {
+        if self.parallel.is_some() {
+            return self.run_parallel(host, limit);
+        }
         loop {
-            if let Some(outcome) = self.end.take() {
+            if let Some(outcome) = self.see_to_requests() {
                 return outcome;
-            }
-            if self.reset_wanted {
-                self.reset_wanted = false;
-                if !self.reboot {
-                    return Outcome::Reset;
-                }
-                if self.reset().is_err() {
-                    return Outcome::Reset;
-                }
-            }
-            if std::mem::take(&mut self.sleep_wanted) {
-                self.fall_asleep();
-            }
-            if self.asleep {
-                self.wake_if_due();
             }
             if self.paused.is_none() && self.now >= self.next_look {
                 self.next_look = self.now + HOST_INTERVAL;
@@ -344,11 +358,7 @@ impl Machine {
             match turn {
                 Turn::Ran => {}
                 Turn::Debug(processor, stopped) => return Outcome::Debug { processor, stopped },
-                Turn::TripleFault(processor) => {
-                    let why = crate::explain::triple_fault(&self.cpus[processor]);
-                    let state = format!("{why}{}", self.describe(processor));
-                    return Outcome::TripleFault { processor, state };
-                }
+                Turn::TripleFault(processor) => return self.triple_fault(processor),
                 // What a processor has just sent may already be answered: time is not skipped past the answer.
                 Turn::AllIdle if self.idle_looked != Some(self.now) => {
                     self.idle_looked = Some(self.now);
@@ -366,7 +376,30 @@ impl Machine {
         }
     }
 
-    fn run_due_alarms(&mut self) {
+    /// Sees to what the guest has asked of the machine as a whole. Gives how the run ends, if it does.
+    pub(crate) fn see_to_requests(&mut self) -> Option<Outcome> {
+        if let Some(outcome) = self.end.take() {
+            return Some(outcome);
+        }
+        if std::mem::take(&mut self.reset_wanted) && (!self.reboot || self.reset().is_err()) {
+            return Some(Outcome::Reset);
+        }
+        if std::mem::take(&mut self.sleep_wanted) {
+            self.fall_asleep();
+        }
+        if self.asleep {
+            self.wake_if_due();
+        }
+        None
+    }
+
+    /// The end by a triple fault of `processor`.
+    pub(crate) fn triple_fault(&self, processor: usize) -> Outcome {
+        let why = crate::explain::triple_fault(&self.cpus[processor]);
+        Outcome::TripleFault { processor, state: format!("{why}{}", self.describe(processor)) }
+    }
+
+    pub(crate) fn run_due_alarms(&mut self) {
         let mut board = lock(&self.board);
         if board.next_alarm() <= self.now {
             board.run_alarms(self.now);
@@ -411,7 +444,7 @@ impl Machine {
                         return Turn::Debug(index, stopped);
                     }
                     RunExit::Deadline if stop < end => return Turn::Ran,
-                    RunExit::Deadline | RunExit::Idle | RunExit::Yield => break,
+                    RunExit::Deadline | RunExit::Idle | RunExit::Yield | RunExit::Kicked => break,
                 }
             }
             self.turn = (index + 1) % count;

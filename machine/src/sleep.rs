@@ -13,9 +13,7 @@ impl Machine {
     /// Only memory, the real-time clock and power management keep their state.
     pub(crate) fn fall_asleep(&mut self) {
         lock(&self.board).power_down();
-        for cpu in &mut self.cpus {
-            cpu.power_on();
-        }
+        self.power_on_processors();
         (self.turn, self.turn_end, self.paused) = (0, None, None);
         self.asleep = true;
         self.renew_map();

@@ -6,11 +6,13 @@ use crate::cet::{CetCode, ShadowCache};
 use crate::debugger::Debugger;
 use crate::decode::ops::Trail;
 use crate::flags::{self, LateFlags};
+use crate::memory::locked::Locked;
 use crate::memory::map::MemoryMap;
 use crate::memory::ram::GuestRam;
 use crate::memory::tlb::Tlb;
 use crate::models::Model;
 use crate::observe::{History, Observer};
+use crate::peers::{HostClock, Peers};
 use crate::run::{Activity, JumpCache};
 use crate::segment::{self, BIG, CS, LONG, SS, Segment};
 use crate::system::event::PendingEvents;
@@ -178,6 +180,14 @@ pub struct Cpu {
     pub observer: Option<Box<dyn Observer>>,
     /// What is remembered for diagnosis.
     pub history: History,
+    /// The other processors, on a parallel machine.
+    pub(crate) peers: Option<Arc<Peers>>,
+    /// The host's clock, where virtual time is its.
+    pub(crate) clock: Option<HostClock>,
+    /// What the others know of the local APIC.
+    pub(crate) published: Option<crate::apic::Address>,
+    /// The locked access that is being made, on a parallel machine.
+    pub(crate) locked: Locked,
     /// What a debugger wants.
     pub(crate) debugger: Debugger,
     /// Blocks by linear address.
@@ -245,6 +255,10 @@ impl Cpu {
             vmx: Vmx::new(VmxCapabilities::new(&Model::default_model())),
             observer: None,
             history: History::default(),
+            peers: None,
+            clock: None,
+            published: None,
+            locked: Locked::default(),
             debugger: Debugger::default(),
             jumps: JumpCache::new(),
             shadow_cache: ShadowCache::new(),
@@ -314,10 +328,14 @@ impl Cpu {
         self.mode_changed();
     }
 
-    /// Virtual time in nanoseconds: one instruction is one nanosecond. Exact only while [`Cpu::exact`] or between blocks.
+    /// Virtual time in nanoseconds: one instruction is one nanosecond, exact only while [`Cpu::exact`] or between blocks; on a parallel machine
+    /// it is the host's.
     #[inline(always)]
     pub fn now(&self) -> u64 {
-        self.instructions.wrapping_add(self.idle_time)
+        match &self.clock {
+            None => self.instructions.wrapping_add(self.idle_time),
+            Some(clock) => clock.now(),
+        }
     }
 
     /// RFLAGS, complete.

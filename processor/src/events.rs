@@ -237,6 +237,7 @@ impl Cpu {
             self.attention |= attention::INACTIVE;
         }
         self.mode_changed();
+        self.publish_address();
     }
 
     /// Start-up at page `vector`.

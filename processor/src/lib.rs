@@ -15,6 +15,7 @@ pub mod integer;
 pub mod memory;
 pub mod models;
 pub mod observe;
+pub mod peers;
 pub mod performance;
 pub mod run;
 pub mod segment;

@@ -61,11 +61,15 @@ pub enum RunExit {
     TripleFault,
     /// For the debugger; see [`Cpu::take_stopped`].
     Debug,
+    /// On a parallel machine: another thread wanted it to leave. Its mail has been seen to.
+    Kicked,
 }
 
 /// How many instructions are executed in linked blocks before the run loop takes over again: so the host's stack is large enough also where the
 /// compiler makes no jumps of the calls from handler to handler.
 const STRETCH: u64 = 4096;
+/// By the host's clock, after how many instructions it is looked at.
+const SLICE: u64 = 16_384;
 const JUMPS: usize = 4096;
 /// Position of [`CetCode`] in a jump's tag.
 const CET_SHIFT: u32 = 21;
@@ -154,10 +158,30 @@ impl Cpu {
 
     /// Runs until virtual time reaches `until` or something else ends the run.
     pub fn run(&mut self, code: &mut CodeCache, until: u64) -> RunExit {
+        self.begin_run();
+        let exit = self.run_until(code, until);
+        self.end_run();
+        exit
+    }
+
+    /// The number of instructions retired at which `limit` is reached if nothing takes time but instructions. By the host's clock nobody knows: then
+    /// it is looked at after some.
+    fn last_instruction(&self, now: u64, limit: u64) -> u64 {
+        match self.clock {
+            None => limit - self.idle_time,
+            Some(_) => self.instructions + (limit - now).min(SLICE),
+        }
+    }
+
+    fn run_until(&mut self, code: &mut CodeCache, until: u64) -> RunExit {
         self.revoke_stores(code);
         self.attention |= attention::EVENT | attention::DEADLINE;
         let mut limit = until;
         loop {
+            if self.is_kicked() {
+                self.open_mail();
+                return RunExit::Kicked;
+            }
             if self.attention != 0 {
                 self.settle_running_counters();
                 if self.attention & attention::CODE_WRITTEN != 0 || self.ram.code_was_written() {
@@ -212,6 +236,7 @@ impl Cpu {
                     continue;
                 }
             }
+            let last = self.last_instruction(now, limit);
             self.refresh_jump_tag(code);
             let Ok(index) = self.find_block(code, false) else {
                 self.after_trap(None);
@@ -219,16 +244,15 @@ impl Cpu {
             };
             if code.may_translate() && self.cet == CetCode::Off && self.tlb.native.is_some() && !self.debugger.active()
             {
-                self.run_translations(code, index, limit);
+                self.run_translations(code, index, last);
             } else {
-                self.run_blocks(code, index, limit);
+                self.run_blocks(code, index, last);
             }
         }
     }
 
     /// As [`Cpu::run_blocks`], with the translations of blocks that have them.
-    fn run_translations(&mut self, code: &mut CodeCache, mut index: u32, limit: u64) {
-        let last = limit - self.idle_time;
+    fn run_translations(&mut self, code: &mut CodeCache, mut index: u32, last: u64) {
         let mut reached = Left::Next;
         let mut flushes = 0;
         loop {
@@ -268,7 +292,7 @@ impl Cpu {
                 None if self.run_block(code, index) => Left::Next,
                 None => return,
             };
-            if self.attention != 0 || self.instructions >= last {
+            if self.attention != 0 || self.instructions >= last || self.is_kicked() {
                 return;
             }
             self.refresh_jump_tag(code);
@@ -299,10 +323,9 @@ impl Cpu {
         true
     }
 
-    /// Runs blocks from number `index` on while nothing calls for attention and virtual time is before `limit`.
-    fn run_blocks(&mut self, code: &mut CodeCache, mut index: u32, limit: u64) {
+    /// Runs blocks from number `index` on while nothing calls for attention and fewer than `last` instructions have been retired.
+    fn run_blocks(&mut self, code: &mut CodeCache, mut index: u32, last: u64) {
         let changes = self.tlb.changes;
-        let last = limit - self.idle_time;
         let long = self.mode == Mode::Long64;
         let may_link = long && self.cet == CetCode::Off && code.may_link();
         self.trail.changes = changes;
@@ -400,6 +423,7 @@ impl Cpu {
                     }
                 };
                 self.revoke_stores(code);
+                self.answer_revocations();
                 self.refresh_jump_tag(code);
                 match decoded {
                     Some(index) => index,

@@ -100,6 +100,7 @@ pub(crate) fn build(arguments: &cli::Boot) -> Result<Machine, Error> {
     }
     config.reboot = !arguments.no_reboot;
     config.engine = cli::Engine::chosen(arguments.engine)?;
+    config.threads = arguments.threads;
     if let Some(path) = &arguments.cdrom {
         let options = ImageOptions { read_only: true, ..ImageOptions::default() };
         config.sata.push(Sata::Optical(disk(path, options, "cdrom")?));

@@ -146,6 +146,13 @@ pub struct Boot {
     /// What executes instructions; without it, the translator where the host can. The run is the same with either
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<Engine>,
+    /// Give each processor a host thread of its own, and the machine the host's time. Faster with several processors, but no two runs are the
+    /// same. Not with --gdb, --check-engines, --digest, --explain, --trace, --iommu
+    #[arg(
+        long,
+        conflicts_with_all = ["gdb", "gdb_wait", "check_engines", "digest", "explain", "trace", "iommu"]
+    )]
+    pub threads: bool,
     /// Disk image, raw or qcow2, as a virtio-blk device; may be repeated. `,snapshot` keeps the file as it is and forgets what the guest
     /// writes; `,sata` makes it a SATA disk
     #[arg(long, value_name = "FILE[,snapshot][,sata]")]

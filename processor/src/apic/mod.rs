@@ -17,7 +17,7 @@ mod vectors;
 pub use lvt::LocalSource;
 pub use message::{BROADCAST, InterruptMessage};
 pub(crate) use registers::X2APIC_COMMAND_ACCEPTED;
-pub use routing::targets;
+pub use routing::{Address, targets};
 pub use spec::apic::local_apic::{DeliveryMode, Shorthand};
 pub use timer::Moment;
 pub use vectors::VectorSet;

@@ -176,16 +176,16 @@ fn x2apic_destinations() {
 fn routing_follows_shorthand_and_priority() {
     let mut apics = [enabled(0), enabled(1), enabled(2)];
     let all = InterruptMessage { shorthand: Shorthand::AllIncludingSelf, ..fixed(0x40) };
-    assert_eq!(targets(apics.iter(), Some(1), &all), [0, 1, 2]);
+    assert_eq!(targets(apics.iter().map(LocalApic::address), Some(1), &all), [0, 1, 2]);
     let others = InterruptMessage { shorthand: Shorthand::AllExcludingSelf, ..all };
-    assert_eq!(targets(apics.iter(), Some(1), &others), [0, 2]);
+    assert_eq!(targets(apics.iter().map(LocalApic::address), Some(1), &others), [0, 2]);
     let lowest = InterruptMessage { delivery: DeliveryMode::LowestPriority, destination: BROADCAST, ..fixed(0x40) };
-    assert_eq!(targets(apics.iter(), None, &lowest), [0]);
+    assert_eq!(targets(apics.iter().map(LocalApic::address), None, &lowest), [0]);
     apics[0].set_task_priority(0x20);
     apics[1].set_task_priority(0x10);
-    assert_eq!(targets(apics.iter(), None, &lowest), [2]);
+    assert_eq!(targets(apics.iter().map(LocalApic::address), None, &lowest), [2]);
     write(&mut apics[2], SVR, 0xff);
-    assert_eq!(targets(apics.iter(), None, &lowest), [1]);
+    assert_eq!(targets(apics.iter().map(LocalApic::address), None, &lowest), [1]);
 }
 
 #[test]

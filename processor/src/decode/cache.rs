@@ -7,6 +7,7 @@ use super::ops::{At, Ops};
 use super::table::{Place, Table, undefined_handler};
 use crate::bus_lock::{may_lock_bus, watched as watched_handler};
 use crate::cet::{CetCode, missing_endbranch_handler};
+use crate::memory::locked::{is_locked, locked};
 use crate::memory::ram::{GuestRam, PAGE_SIZE};
 use crate::translator::{Translator, Tuning};
 use iced_x86::{Code, CpuidFeature, Decoder, DecoderOptions, Instruction, OpKind, Register, RflagsBits};
@@ -120,6 +121,8 @@ pub struct CodeCache {
     stops: Option<Box<[u64; 64]>>,
     /// Instructions that get blocks of their own.
     alone: AlonePlaces,
+    /// Of a parallel machine, the number of the processor whose cache this is; that has none of the others' code.
+    owner: Option<usize>,
     /// The translating engine, where it is used.
     pub(crate) translator: Option<Box<Translator>>,
 }
@@ -151,8 +154,16 @@ impl CodeCache {
             announced,
             stops: None,
             alone: AlonePlaces::default(),
+            owner: None,
             translator: None,
         }
+    }
+
+    /// The same for processor `owner` alone, on a parallel machine.
+    #[must_use]
+    pub fn of_processor(mut self, owner: usize) -> Self {
+        self.owner = Some(owner);
+        self
     }
 
     /// Uses the translating engine from now on. False where the host cannot.
@@ -247,7 +258,7 @@ impl CodeCache {
 
     /// Drops the blocks of the pages that were written.
     pub fn drop_written(&mut self, ram: &GuestRam) {
-        for page in ram.take_written_code() {
+        for page in ram.take_written_code(self.owner.unwrap_or(0)) {
             self.drop_page(page as u64 * PAGE_SIZE);
             self.alone.forget(page as u64 * PAGE_SIZE);
             ram.clear_has_code(page as u64 * PAGE_SIZE);
@@ -272,7 +283,8 @@ impl CodeCache {
 
     /// `op`, whose first byte is at RAM `offset`, asked to be run on its own: from now on it has a block of its own.
     pub(crate) fn set_alone(&mut self, offset: u64, op: &Op) {
-        if !gains(op) {
+        // A locked instruction on a parallel machine is on its own only as long as it is interpreted.
+        if !gains(op) || self.owner.is_some() && is_locked(op) {
             return;
         }
         self.alone.insert(offset);
@@ -312,6 +324,9 @@ impl CodeCache {
         if ram.set_has_code(page) {
             let writer = ram.take_writer(page);
             if writer != 0 {
+                if let (Some(peers), Some(owner)) = (ram.peers(), self.owner) {
+                    peers.revoke(owner, page, writer);
+                }
                 if self.revoked.len() >= REVOKED_LIMIT {
                     self.revoked_before += self.revoked.len();
                     self.revoked.clear();
@@ -328,6 +343,11 @@ impl CodeCache {
             self.drop_all(ram);
         }
         let page = offset & !(PAGE_SIZE - 1);
+        if self.owner.is_some() {
+            // Others may store meanwhile: what they store must be seen before anything is read.
+            self.mark_code(ram, page);
+            second_page.into_iter().for_each(|second| self.mark_code(ram, second));
+        }
         let in_page = (offset - page) as usize;
         let mut bytes = [0u8; PAGE_SIZE as usize + 16];
         let own = PAGE_SIZE as usize - in_page;
@@ -512,6 +532,11 @@ impl CodeCache {
             return op;
         }
         let mut op = lower(instruction, entry, kind.code_size);
+        if self.owner.is_some() && is_locked(&op) {
+            op.run = locked;
+            *live = u32::MAX;
+            return op;
+        }
         if kind.cet != CetCode::Off
             && let Some([reg, mem]) = entry.cet
         {

@@ -215,7 +215,9 @@ fn cmpxchg16b(cpu: &mut Cpu, op: &Op) -> Exec {
     let wide = |high: usize, low: usize, cpu: &Cpu| (cpu.regs[high] as u128) << 64 | cpu.regs[low] as u128;
     let equal = old == wide(RDX, RAX, cpu);
     let new = if equal { wide(RCX, RBX, cpu) } else { old };
-    cpu.store_bytes(address, new.to_le_bytes())?;
+    if !cpu.exchange_16_locked(address, old, new)? {
+        cpu.store_bytes(address, new.to_le_bytes())?;
+    }
     if !equal {
         cpu.regs[RAX] = old as u64;
         cpu.regs[RDX] = (old >> 64) as u64;

@@ -325,9 +325,8 @@ impl Cpu {
             return Ok(Place::Device(physical));
         }
         let Some((offset, writable)) = self.map.lookup(physical) else { return Ok(Place::Device(physical)) };
-        let code = self.ram.has_code(offset);
         let mut rights = translation.rights;
-        rights.write &= writable && !code;
+        rights.write &= writable;
         if kind == Kind::Execute {
             self.tlb.insert_fetch(class, linear, offset);
             if translation.size > 0x1000 {
@@ -335,8 +334,13 @@ impl Cpu {
             }
             return Ok(Place::Ram(offset));
         }
-        if rights.write {
+        if rights.write && (self.peers.is_some() || !self.ram.has_code(offset)) {
+            // First this, then the look for code: who decodes does both the other way round, so that one sees the other.
             self.ram.note_writer(offset, self.tlb.writer());
+        }
+        let code = self.ram.has_code(offset);
+        rights.write &= !code;
+        if rights.write {
             self.ram.mark_dirty(offset);
         }
         if self.debugger.watches() && self.debugger.watches_page(linear) {
@@ -388,10 +392,14 @@ impl Cpu {
         self.check_data_access(linear, size, Kind::Read, class)?;
         let first = (0x1000 - (linear & 0xfff)) as usize;
         if first >= size {
-            return match self.place(linear, Kind::Read, class)? {
-                Place::Ram(offset) | Place::Code(offset) => Ok(self.load_ram(offset, size)),
-                Place::Device(physical) => self.load_device(physical, size),
+            let value = match self.place(linear, Kind::Read, class)? {
+                Place::Ram(offset) | Place::Code(offset) => self.load_ram(offset, size),
+                Place::Device(physical) => self.load_device(physical, size)?,
             };
+            if self.locked.is_attempting() {
+                self.locked.note_load(value);
+            }
+            return Ok(value);
         }
         let second_page = self.wrap_linear((linear & !0xfff).wrapping_add(0x1000));
         let low = self.place(linear, Kind::Read, class)?;
@@ -434,6 +442,9 @@ impl Cpu {
             let place = self.place(linear, Kind::Write, class)?;
             return self.store_part(place, size, value);
         }
+        if self.locked.is_attempting() {
+            return Err(self.lock_crosses());
+        }
         let second_page = self.wrap_linear((linear & !0xfff).wrapping_add(0x1000));
         let low = self.place(linear, Kind::Write, class)?;
         let high = self.place(second_page, Kind::Write, class)?;
@@ -465,17 +476,31 @@ impl Cpu {
         match place {
             Place::Code(offset) => {
                 self.require_code_stores()?;
-                self.ram.before_store(offset);
+                self.store_in_ram(offset, size, value)?;
+                self.ram.note_store(offset);
                 self.attention |= attention::CODE_WRITTEN;
-                self.store_ram(offset, size, value);
                 Ok(())
             }
-            Place::Ram(offset) => {
-                self.store_ram(offset, size, value);
-                Ok(())
-            }
+            Place::Ram(offset) => self.store_in_ram(offset, size, value),
             Place::Device(physical) => self.store_device(physical, size, value),
         }
+    }
+
+    fn store_in_ram(&mut self, offset: u64, size: usize, value: u64) -> Exec {
+        if self.locked.is_attempting() {
+            return self.store_locked(offset, size, value);
+        }
+        self.store_ram(offset, size, value);
+        Ok(())
+    }
+
+    /// Where a store to `linear` goes, if that is RAM.
+    pub(super) fn ram_for_store(&mut self, linear: u64, kind: Kind) -> Exec<Option<u64>> {
+        let class = self.tlb.class();
+        Ok(match self.place(linear, kind, class)? {
+            Place::Ram(offset) | Place::Code(offset) => Some(offset),
+            Place::Device(_) => None,
+        })
     }
 
     fn store_ram(&self, offset: u64, size: usize, value: u64) {
@@ -521,10 +546,10 @@ impl Cpu {
     pub fn physical_store<const N: usize>(&mut self, physical: u64, value: u64) {
         match self.map.lookup(physical) {
             Some((offset, true)) if physical & 0xfff <= 0x1000 - N as u64 => {
-                if self.ram.before_store(offset) {
+                self.ram.store::<N>(offset, value);
+                if self.ram.note_store(offset) {
                     self.attention |= attention::CODE_WRITTEN;
                 }
-                self.ram.store::<N>(offset, value);
             }
             Some((_, true)) => {
                 for i in 0..N as u64 {
@@ -532,6 +557,31 @@ impl Cpu {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Stores the 8 bytes `new` at an aligned physical address in RAM, if `old` is there; elsewhere nothing happens. False: something else is there.
+    pub(crate) fn physical_replace(&mut self, physical: u64, old: u64, new: u64) -> bool {
+        let Some((offset, true)) = self.map.lookup(physical) else { return true };
+        let replaced = self.ram.compare_exchange::<8>(offset, old, new);
+        if replaced && self.ram.note_store(offset) {
+            self.attention |= attention::CODE_WRITTEN;
+        }
+        replaced
+    }
+
+    /// Changes `N` (4, 8) aligned bytes at a physical address in one step, as `change` says of what is there, and gives that. Elsewhere than in RAM
+    /// nothing happens.
+    pub(crate) fn physical_update<const N: usize>(&mut self, physical: u64, change: impl Fn(u64) -> u64) -> u64 {
+        let Some((offset, true)) = self.map.lookup(physical) else { return self.physical_load::<N>(physical) };
+        loop {
+            let old = self.ram.load::<N>(offset);
+            if self.ram.compare_exchange::<N>(offset, old, change(old)) {
+                if self.ram.note_store(offset) {
+                    self.attention |= attention::CODE_WRITTEN;
+                }
+                return old;
+            }
         }
     }
 }

@@ -121,7 +121,9 @@ impl PhysicalMemory for Recorder<'_> {
         self.reads.push((address, value));
         value
     }
-    fn store(&mut self, _address: u64, _value: u64) {}
+    fn replace(&mut self, _address: u64, _old: u64, _new: u64) -> bool {
+        true
+    }
     fn log(&mut self, _address: u64) -> bool {
         true
     }

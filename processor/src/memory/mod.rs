@@ -1,10 +1,12 @@
 //! Memory as the processor sees it: guest RAM, the physical map, paging, the software TLB, accesses.
 
 pub mod access;
+mod exchange;
 mod fetches;
 pub mod hooks;
 pub mod inspect;
 mod large_pages;
+pub(crate) mod locked;
 pub mod map;
 pub mod paging;
 pub mod ram;

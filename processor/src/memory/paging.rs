@@ -220,22 +220,19 @@ impl Cpu {
         Ok((entry, at.paging_write))
     }
 
-    fn set_bits(&mut self, address: u64, linear: u64, size: usize, bits: u64) -> Exec {
+    /// Sets `bits` in the paging-structure entry at `address`, which was `entry`. False: it is another one now, and the walk must begin anew.
+    fn set_bits(&mut self, address: u64, linear: u64, entry: u64, size: usize, bits: u64) -> Exec<bool> {
         let at = self.guest_physical(address, Kind::Write, Purpose::Table(linear))?;
-        if let Some((offset, true)) = self.map.lookup(at.physical) {
-            self.ram.before_store(offset);
-            if self.ram.code_was_written() {
-                self.attention |= crate::run::attention::CODE_WRITTEN;
-            }
-            if size == 8 {
-                let old = self.ram.load::<8>(offset);
-                self.ram.store::<8>(offset, old | bits);
-            } else {
-                let old = self.ram.load::<4>(offset);
-                self.ram.store::<4>(offset, old | bits);
-            }
+        let Some((offset, true)) = self.map.lookup(at.physical) else { return Ok(true) };
+        let set = if size == 8 {
+            self.ram.compare_exchange::<8>(offset, entry, entry | bits)
+        } else {
+            self.ram.compare_exchange::<4>(offset, entry, entry | bits)
+        };
+        if set && self.ram.note_store(offset) {
+            self.attention |= crate::run::attention::CODE_WRITTEN;
         }
-        Ok(())
+        Ok(set)
     }
 
     #[cold]
@@ -411,14 +408,14 @@ impl Cpu {
             return Err(self.page_fault(linear, code | 1 | (key_fault as u32) << 5));
         }
         for &(address, entry) in &path[..depth - 1] {
-            if entry & ACCESSED == 0 {
-                self.set_bits(address, linear, 8, ACCESSED)?;
+            if entry & ACCESSED == 0 && !self.set_bits(address, linear, entry, 8, ACCESSED)? {
+                return self.walk_from(root, linear, kind, class);
             }
         }
         let leaf = path[depth - 1].0;
         let wanted = ACCESSED | if kind.writes() { DIRTY } else { 0 };
-        if entry & wanted != wanted {
-            self.set_bits(leaf, linear, 8, wanted)?;
+        if entry & wanted != wanted && !self.set_bits(leaf, linear, entry, 8, wanted)? {
+            return self.walk_from(root, linear, kind, class);
         }
         let dirty = (entry | wanted) & DIRTY != 0;
         let offset_mask = (1u64 << shift) - 1;
@@ -453,8 +450,8 @@ impl Cpu {
                 return Err(self.page_fault(linear, code | 1));
             }
             let wanted = ACCESSED | if kind.writes() { DIRTY } else { 0 };
-            if pde & wanted != wanted {
-                self.set_bits(directory, linear, 4, wanted)?;
+            if pde & wanted != wanted && !self.set_bits(directory, linear, pde, 4, wanted)? {
+                return self.walk_32_bit(linear, kind, class);
             }
             let guest = pde & 0xffc0_0000 | (pde >> 13 & 0xff) << 32 | linear & 0x3f_ffff;
             let page = Purpose::Page(linear, page);
@@ -479,12 +476,12 @@ impl Cpu {
         if !allows(rights, kind) {
             return Err(self.page_fault(linear, code | 1));
         }
-        if pde & ACCESSED == 0 {
-            self.set_bits(directory, linear, 4, ACCESSED)?;
+        if pde & ACCESSED == 0 && !self.set_bits(directory, linear, pde, 4, ACCESSED)? {
+            return self.walk_32_bit(linear, kind, class);
         }
         let wanted = ACCESSED | if kind.writes() { DIRTY } else { 0 };
-        if pte & wanted != wanted {
-            self.set_bits(address, linear, 4, wanted)?;
+        if pte & wanted != wanted && !self.set_bits(address, linear, pte, 4, wanted)? {
+            return self.walk_32_bit(linear, kind, class);
         }
         let guest = pte & 0xffff_f000 | linear & 0xfff;
         let page = Purpose::Page(linear, page);

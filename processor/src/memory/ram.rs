@@ -4,11 +4,13 @@
 //! bounds-checked and made through raw pointers; no reference to guest bytes outlives a call.
 #![allow(unsafe_code)]
 
+use super::exchange;
+use crate::peers::Peers;
 use memmap2::{MmapMut, MmapOptions};
 use std::io;
 use std::ptr::NonNull;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering::Relaxed, Ordering::SeqCst, fence};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// Bytes in a page.
 pub const PAGE_SIZE: u64 = 4096;
@@ -29,6 +31,8 @@ pub struct GuestRam {
     writers: Box<[AtomicU16]>,
     code_written: AtomicBool,
     code_written_pages: Mutex<Vec<u32>>,
+    /// The processors, where each has decoded code of its own.
+    peers: OnceLock<Arc<Peers>>,
 }
 
 // SAFETY: the bytes are plain memory owned by this value; concurrent access is guest-visible racing, as on a real machine,
@@ -76,7 +80,20 @@ impl GuestRam {
             writers: (0..pages).map(|_| AtomicU16::new(0)).collect(),
             code_written: AtomicBool::new(false),
             code_written_pages: Mutex::new(Vec::new()),
+            peers: OnceLock::new(),
         })
+    }
+
+    /// From now on the memory is that of a parallel machine.
+    pub fn share(&self, peers: Arc<Peers>) {
+        // Once is enough: a machine stays what it is.
+        let _ = self.peers.set(peers);
+    }
+
+    /// The processors of a parallel machine.
+    #[inline]
+    pub(crate) fn peers(&self) -> Option<&Arc<Peers>> {
+        self.peers.get()
     }
 
     /// Where the host has it, for translated code, which reaches it by way of pages that the TLB allows.
@@ -130,7 +147,7 @@ impl GuestRam {
         }
     }
 
-    /// Stores the low `N` bytes of `value`. The caller has seen to the page's flags ([`GuestRam::before_store`]).
+    /// Stores the low `N` bytes of `value`. The caller sees to the page's flags ([`GuestRam::note_store`]).
     #[inline(always)]
     pub fn store<const N: usize>(&self, offset: u64, value: u64) {
         let p = self.at_small::<N>(offset);
@@ -174,11 +191,16 @@ impl GuestRam {
         if data.is_empty() {
             return;
         }
-        for page in offset / PAGE_SIZE..=(offset + data.len() as u64 - 1) / PAGE_SIZE {
-            self.before_store(page * PAGE_SIZE);
+        match *data {
+            // What processors look at meanwhile is stored in one access.
+            [a, b] if offset & 1 == 0 => self.store::<2>(offset, u16::from_le_bytes([a, b]).into()),
+            [a, b, c, d] if offset & 3 == 0 => self.store::<4>(offset, u32::from_le_bytes([a, b, c, d]).into()),
+            // SAFETY: as in `read`.
+            _ => unsafe { p.copy_from_nonoverlapping(data.as_ptr(), data.len()) },
         }
-        // SAFETY: as in `read`.
-        unsafe { p.copy_from_nonoverlapping(data.as_ptr(), data.len()) }
+        for page in offset / PAGE_SIZE..=(offset + data.len() as u64 - 1) / PAGE_SIZE {
+            self.note_store(page * PAGE_SIZE);
+        }
     }
 
     /// Moves `length` bytes inside RAM, low addresses first as REP MOVS does when the ranges do not overlap harmfully. Both
@@ -200,14 +222,32 @@ impl GuestRam {
         (offset / PAGE_SIZE) as usize
     }
 
-    /// To be called before stores to the page of `offset` that pass by the TLB: marks it dirty and, if code was decoded from it, queues it
+    /// Puts `new` where `old` is, in one step; both have `N` (1, 2, 4, 8) bytes. False: something else is there. As to the page's flags, as
+    /// [`GuestRam::store`].
+    pub fn compare_exchange<const N: usize>(&self, offset: u64, old: u64, new: u64) -> bool {
+        let p = self.at_small::<N>(offset);
+        // SAFETY: as in `load`.
+        unsafe { exchange::compare_exchange::<N>(p, old, new) }
+    }
+
+    /// The same for 16 bytes at an aligned offset.
+    pub fn compare_exchange_16(&self, offset: u64, old: u128, new: u128) -> bool {
+        let p = self.at_small::<16>(offset & !15);
+        // SAFETY: as in `load`; the mapping is aligned to pages.
+        unsafe { exchange::compare_exchange_16(p, old, new) }
+    }
+
+    /// To be called after stores to the page of `offset` that pass by the TLB: marks it dirty and, if code was decoded from it, queues it
     /// for [`GuestRam::take_written_code`]. True in that case.
     #[inline]
-    pub fn before_store(&self, offset: u64) -> bool {
+    pub fn note_store(&self, offset: u64) -> bool {
         let flags = &self.page_flags[self.page(offset)];
         let old = flags.load(Relaxed);
         if old & DIRTY == 0 {
             flags.fetch_or(DIRTY, Relaxed);
+        }
+        if let Some(peers) = self.peers.get() {
+            return self.note_shared_store(peers, offset);
         }
         if old & HAS_CODE == 0 {
             return false;
@@ -221,19 +261,36 @@ impl GuestRam {
         true
     }
 
+    /// As [`GuestRam::note_store`], where processors run meanwhile. Whoever decodes marks the page first and reads then; here the store comes first and
+    /// the look at the mark then, so that one of the two sees what the other did. The mark is taken away at once, not by those who drop what
+    /// they have decoded: one of them may be decoding anew.
+    fn note_shared_store(&self, peers: &Peers, offset: u64) -> bool {
+        let flags = &self.page_flags[self.page(offset)];
+        fence(SeqCst);
+        let had = flags.load(SeqCst) & HAS_CODE != 0 && flags.fetch_and(!HAS_CODE, SeqCst) & HAS_CODE != 0;
+        if had {
+            peers.code_written(self.page(offset) as u32);
+        }
+        had
+    }
+
     /// True when code was decoded from the page of `offset`.
     #[inline(always)]
     pub fn has_code(&self, offset: u64) -> bool {
-        self.page_flags[self.page(offset)].load(Relaxed) & HAS_CODE != 0
+        // Not before what was noted by `note_writer` is seen by others.
+        self.page_flags[self.page(offset)].load(SeqCst) & HAS_CODE != 0
     }
 
     /// Marks the page as having decoded code. True when it had none before.
     pub fn set_has_code(&self, offset: u64) -> bool {
-        self.page_flags[self.page(offset)].fetch_or(HAS_CODE, Relaxed) & HAS_CODE == 0
+        self.page_flags[self.page(offset)].fetch_or(HAS_CODE, SeqCst) & HAS_CODE == 0
     }
 
-    /// The page's decoded code is gone.
+    /// The page's decoded code is gone. On a parallel machine others may have some: there a store takes the mark away.
     pub fn clear_has_code(&self, offset: u64) {
+        if self.peers.get().is_some() {
+            return;
+        }
         self.page_flags[self.page(offset)].fetch_and(!HAS_CODE, Relaxed);
     }
 
@@ -243,8 +300,11 @@ impl GuestRam {
         self.code_written.load(Relaxed)
     }
 
-    /// The page numbers with decoded code that were written since the last call.
-    pub fn take_written_code(&self) -> Vec<u32> {
+    /// The page numbers with decoded code that were written since the last call for this owner of decoded code.
+    pub fn take_written_code(&self, owner: usize) -> Vec<u32> {
+        if let Some(peers) = self.peers.get() {
+            return peers.take_written(owner);
+        }
         self.code_written.store(false, Relaxed);
         std::mem::take(&mut *self.code_written_pages.lock().unwrap_or_else(|e| e.into_inner()))
     }
@@ -253,15 +313,19 @@ impl GuestRam {
     #[inline]
     pub fn note_writer(&self, offset: u64, writer: u16) {
         let slot = &self.writers[self.page(offset)];
-        let old = slot.load(Relaxed);
-        if old != writer {
-            slot.store(if old == 0 { writer } else { MANY_WRITERS }, Relaxed);
+        let mut old = slot.load(SeqCst);
+        while old != writer && old != MANY_WRITERS {
+            let new = if old == 0 { writer } else { MANY_WRITERS };
+            match slot.compare_exchange(old, new, SeqCst, SeqCst) {
+                Ok(_) => break,
+                Err(now) => old = now,
+            }
         }
     }
 
     /// Which context may hold the page for stores: 0 none, [`MANY_WRITERS`] more than one. Resets to none.
     pub fn take_writer(&self, offset: u64) -> u16 {
-        self.writers[self.page(offset)].swap(0, Relaxed)
+        self.writers[self.page(offset)].swap(0, SeqCst)
     }
 
     /// Runs `visit` on the bytes of each page that was ever written, in order: (offset, bytes). For digests and snapshots.

@@ -223,6 +223,13 @@ impl Tlb {
         &mut self.context(context)[class * SIZE..][..SIZE]
     }
 
+    /// Sends every access to the slow path, or no more.
+    pub(super) fn hide(&mut self, hidden: bool) {
+        self.near.forget();
+        let hidden = hidden || self.slow;
+        self.generation = if hidden { NEVER } else { self.contexts[self.current].generation };
+    }
+
     fn refresh(&mut self) {
         self.changes += 1;
         self.near.forget();

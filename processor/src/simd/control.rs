@@ -51,6 +51,12 @@ fn nothing(_cpu: &mut Cpu, _op: &Op) -> Exec {
     Ok(())
 }
 
+/// MFENCE and SFENCE: the host's stores are the guest's, and translated code may have left some of them on their way.
+fn fence(_cpu: &mut Cpu, _op: &Op) -> Exec {
+    std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+    Ok(())
+}
+
 /// Registers these instructions.
 pub(super) fn register(table: &mut Table) {
     table.one(Code::Ldmxcsr_m32, op!(load_mxcsr));
@@ -79,6 +85,10 @@ pub(super) fn register(table: &mut Table) {
         Code::Lfence_ED,
         Code::Lfence_EE,
         Code::Lfence_EF,
+    ] {
+        table.one(code, op!(nothing)).safe();
+    }
+    for code in [
         Code::Mfence,
         Code::Mfence_F1,
         Code::Mfence_F2,
@@ -96,6 +106,6 @@ pub(super) fn register(table: &mut Table) {
         Code::Sfence_FE,
         Code::Sfence_FF,
     ] {
-        table.one(code, op!(nothing)).safe();
+        table.one(code, op!(fence)).safe();
     }
 }

@@ -53,13 +53,18 @@ impl Cpu {
     /// IA32_TIME_STAMP_COUNTER, without what VT-x adds. Exact where [`Cpu::now`] is.
     #[inline]
     pub fn tsc(&self) -> u64 {
-        self.now().wrapping_mul(TSC_TICKS_PER_NS).wrapping_add(self.msrs.tsc_adjust)
+        self.tsc_at(self.now())
+    }
+
+    fn tsc_at(&self, now: u64) -> u64 {
+        now.wrapping_mul(TSC_TICKS_PER_NS).wrapping_add(self.msrs.tsc_adjust)
     }
 
     /// The moment, as the local APIC takes it.
     #[inline]
     pub fn moment(&self) -> Moment {
-        Moment { nanoseconds: self.now(), tsc: self.tsc() }
+        let now = self.now();
+        Moment { nanoseconds: now, tsc: self.tsc_at(now) }
     }
 
     /// An interrupt message has come for this processor's local APIC.
@@ -116,6 +121,7 @@ impl Cpu {
             None => {}
         }
         self.attention |= attention::DEADLINE;
+        self.publish_address();
         self.recheck_events();
     }
 }

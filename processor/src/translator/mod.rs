@@ -24,6 +24,7 @@ mod bit_string;
 mod block;
 #[cfg(test)]
 mod both;
+pub(crate) mod brake;
 pub(crate) mod buffer;
 mod emit;
 mod enter;

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::block::{Builder, Site, Source};
+use super::brake::GO;
 use super::enter::{enter, reason};
 use super::state::{Blocks, PENDING, State};
 use super::{Translator, block_index};
@@ -15,6 +16,7 @@ use crate::memory::paging::Kind;
 use crate::memory::ram::{GuestRam, PAGE_SIZE};
 use crate::segment::{FS, GS};
 use crate::trap::Trap;
+use std::sync::atomic::Ordering::SeqCst;
 
 /// Relative branches from pages this near to the end of canonical addresses might go beyond it.
 const EDGE: u64 = (1 << 31) + 2 * PAGE_SIZE;
@@ -109,9 +111,19 @@ impl Cpu {
         self.refresh_native(block);
         block.cpu = &raw mut *self as u64;
         block.code = &raw mut *code as u64;
+        if let Some(peers) = &self.peers {
+            block.sign.store(GO, SeqCst);
+            peers.brake(self.index).fit(&block.sign);
+            if peers.is_kicked(self.index) {
+                block.sign.store(0, SeqCst);
+            }
+        }
         // SAFETY: the state block is ready and `entry` is the entry of a translation of this flush count; its processor is `self`, which
-        // is touched by nothing else until `enter` returns, nor is `code`.
+        // is touched by nothing else until `enter` returns, nor is `code`; but for the brake, of which nothing else is known to be the value.
         unsafe { enter(state, entry) };
+        if let Some(peers) = &self.peers {
+            peers.brake(self.index).remove();
+        }
         // SAFETY: as above; translated code is left.
         let block = unsafe { &mut *state };
         block.take_x87(self);

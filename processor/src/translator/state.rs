@@ -3,9 +3,11 @@
 //! Emitted code knows their fields by `offset_of!`; so the blocks are raw memory, reached by pointers.
 #![allow(unsafe_code)]
 
+use super::brake::GO;
 use crate::memory::tlb::{CLASSES, CONTEXTS};
 use memmap2::{MmapMut, MmapOptions};
 use std::io;
+use std::sync::atomic::AtomicU64;
 
 /// Pages in a table; a divisor of the software TLB's size, so that what is replaced there can be found here.
 pub(crate) const PAGES: usize = 512;
@@ -39,8 +41,8 @@ pub(crate) struct State {
     pub beyond_page: u64,
     /// The same, and aligned to 16 bytes.
     pub beyond_page_16: u64,
-    /// The same: the sign.
-    pub sign: u64,
+    /// The same: the sign, or nothing: then a block is not begun ([`super::brake`]).
+    pub sign: AtomicU64,
     /// The same: a jump target's place in its table.
     pub jump_index: u64,
     /// The same: a bit's number in a doubleword, in a quadword.
@@ -214,7 +216,7 @@ impl Blocks {
             state.beyond_page = PAGE_MASK;
             state.beyond_page_16 = PAGE_MASK | 15;
             state.beyond_page_32 = PAGE_MASK | 31;
-            state.sign = 1 << 63;
+            *state.sign.get_mut() = GO;
             state.bit_numbers = [31, 63];
             state.jump_index = (JUMPS as u64 - 1) << JUMP_SHIFT;
             state.host_mxcsr = 0x1f80;

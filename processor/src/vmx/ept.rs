@@ -8,8 +8,8 @@ use spec::vmx::qualification::{EptViolation, SppEvent};
 pub trait PhysicalMemory {
     /// Loads 8 bytes at an aligned physical address.
     fn load(&mut self, address: u64) -> u64;
-    /// Stores 8 bytes at an aligned physical address: accessed and dirty flags.
-    fn store(&mut self, address: u64, value: u64);
+    /// Stores the 8 bytes `new` at an aligned physical address, if `old` is there: accessed and dirty flags. False: something else is there by now.
+    fn replace(&mut self, address: u64, old: u64, new: u64) -> bool;
     /// A page becomes dirty by an access to guest-physical `address`: page-modification logging. False: the log is full.
     fn log(&mut self, address: u64) -> bool;
 }
@@ -226,8 +226,8 @@ pub fn translate(
         for (depth, &(at, entry)) in path[..=leaf].iter().enumerate() {
             let dirties = depth == leaf && access.write;
             let wanted = EptEntry::ACCESSED | if dirties { EptEntry::DIRTY } else { 0 };
-            if entry & wanted != wanted {
-                memory.store(at, entry | wanted);
+            if entry & wanted != wanted && !memory.replace(at, entry, entry | wanted) {
+                return translate(memory, eptp, address, access, rules);
             }
             dirty = (entry | wanted) & EptEntry::DIRTY != 0;
         }
@@ -278,12 +278,22 @@ mod tests {
     #[derive(Default)]
     struct Memory(BTreeMap<u64, u64>, Vec<u64>);
 
+    impl Memory {
+        fn store(&mut self, address: u64, value: u64) {
+            self.0.insert(address, value);
+        }
+    }
+
     impl PhysicalMemory for Memory {
         fn load(&mut self, address: u64) -> u64 {
             self.0.get(&address).copied().unwrap_or(0)
         }
-        fn store(&mut self, address: u64, value: u64) {
-            self.0.insert(address, value);
+        fn replace(&mut self, address: u64, old: u64, new: u64) -> bool {
+            let is_there = self.load(address) == old;
+            if is_there {
+                self.store(address, new);
+            }
+            is_there
         }
         fn log(&mut self, address: u64) -> bool {
             self.1.push(address);

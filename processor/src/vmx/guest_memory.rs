@@ -21,8 +21,8 @@ impl PhysicalMemory for Memory<'_> {
     fn load(&mut self, address: u64) -> u64 {
         self.0.physical_load::<8>(address)
     }
-    fn store(&mut self, address: u64, value: u64) {
-        self.0.physical_store::<8>(address, value);
+    fn replace(&mut self, address: u64, old: u64, new: u64) -> bool {
+        self.0.physical_replace(address, old, new)
     }
     fn log(&mut self, address: u64) -> bool {
         self.0.log_page_modification(address)

@@ -16,18 +16,16 @@ impl Cpu {
         }
         let posted = self.vmx.vmcs.get(VmcsField::POSTED_INTERRUPT_DESCRIPTOR);
         let control = posted.wrapping_add(descriptor::CONTROL);
-        let word = self.physical_load::<8>(control);
-        self.physical_store::<8>(control, word & !descriptor::OUTSTANDING);
+        self.physical_update::<8>(control, |word| word & !descriptor::OUTSTANDING);
         let end = self.apic.end_of_interrupt();
         self.apic_effect(end);
         let mut highest = 0;
         for word in 0..8u16 {
             let at = posted.wrapping_add(4 * u64::from(word));
-            let requests = self.physical_load::<4>(at) as u32;
-            if requests == 0 {
+            if self.physical_load::<4>(at) == 0 {
                 continue;
             }
-            self.physical_store::<4>(at, 0);
+            let requests = self.physical_update::<4>(at, |_| 0) as u32;
             let register = offset::IRR + 0x10 * word;
             let irr = self.virtual_register::<4>(register);
             self.set_virtual_register::<4>(register, irr | u64::from(requests));
@@ -55,11 +53,12 @@ impl Cpu {
         }
         let posted = pointer & !descriptor::POINTER_FLAGS;
         let request = posted + u64::from(vector >> 6) * 8;
-        let requests = self.physical_load::<8>(request);
-        self.physical_store::<8>(request, requests | 1 << (vector & 63));
-        let control = self.physical_load::<8>(posted + descriptor::CONTROL);
-        if control & (descriptor::OUTSTANDING | descriptor::SUPPRESS) == 0 {
-            self.physical_store::<8>(posted + descriptor::CONTROL, control | descriptor::OUTSTANDING);
+        self.physical_update::<8>(request, |requests| requests | 1 << (vector & 63));
+        let notifies = |control: u64| control & (descriptor::OUTSTANDING | descriptor::SUPPRESS) == 0;
+        let control = self.physical_update::<8>(posted + descriptor::CONTROL, |control| {
+            if notifies(control) { control | descriptor::OUTSTANDING } else { control }
+        });
+        if notifies(control) {
             self.send_notification(
                 (control >> descriptor::NOTIFICATION_VECTOR_SHIFT) as u8,
                 (control >> descriptor::DESTINATION_SHIFT) as u32,
