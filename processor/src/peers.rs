@@ -372,3 +372,6 @@ impl Cpu {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
