@@ -204,7 +204,7 @@ impl Machine {
             let until = (self.cpu.now() + step).min(end);
             match self.cpu.run(&mut self.code, until) {
                 RunExit::Deadline | RunExit::Service | RunExit::Yield => {}
-                RunExit::Idle | RunExit::TripleFault | RunExit::Debug => break,
+                RunExit::Idle | RunExit::TripleFault | RunExit::Debug | RunExit::Kicked => break,
             }
         }
     }

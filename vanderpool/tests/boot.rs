@@ -20,9 +20,9 @@ fn disk() -> Vec<u8> {
     data
 }
 
-fn boots(cpus: usize) {
+fn boots(cpus: usize, options: &[&str]) {
     let before = disk();
-    let name = format!("boot-{cpus}");
+    let name = format!("boot-{cpus}{}", options.concat());
     let image = temporary(&format!("{name}.img"), &before);
     let port = serve(PAGE);
     // Sector 4096 on goes to a file and back to sector 100; a file system is made, used, and read again after its caches were dropped.
@@ -44,6 +44,7 @@ fn boots(cpus: usize) {
     let second = temporary(&format!("{name}-ext.img"), &vec![0; 8 << 20]);
     let mut arguments = boot_arguments(&name, images::with_script(kernel(), &script).unwrap());
     arguments.extend(["--cpus", &cpus.to_string(), "--memory", "512M", "--net", "user"].map(str::to_owned));
+    arguments.extend(options.iter().copied().map(str::to_owned));
     for image in [&image, &second] {
         arguments.extend(["--disk".to_owned(), image.to_str().unwrap().to_owned()]);
     }
@@ -62,17 +63,22 @@ fn boots(cpus: usize) {
 
 #[test]
 fn debian_boots_on_one_processor() {
-    boots(1);
+    boots(1, &[]);
 }
 
 #[test]
 fn debian_boots_on_two_processors() {
-    boots(2);
+    boots(2, &[]);
 }
 
 #[test]
 fn debian_boots_on_four_processors() {
-    boots(4);
+    boots(4, &[]);
+}
+
+#[test]
+fn with_a_thread_for_each_processor() {
+    boots(2, &["--threads"]);
 }
 
 #[test]

@@ -25,13 +25,23 @@ fn check(run: &Run) {
     run.expect("slept 5 s").expect("memory is as it was").expect("the disk answers").expect_success();
 }
 
-#[test]
-fn a_direct_boot_goes_on_at_the_waking_vector() {
-    let disk = temporary("sleep-direct.img", &vec![0; 1 << 20]);
-    let mut arguments = boot_arguments("sleep-direct", images::with_script(kernel(), SCRIPT).unwrap());
+fn goes_on(name: &str, options: &[&str]) {
+    let disk = temporary(&format!("{name}.img"), &vec![0; 1 << 20]);
+    let mut arguments = boot_arguments(name, images::with_script(kernel(), SCRIPT).unwrap());
+    arguments.extend(options.iter().copied().map(String::from));
     arguments.extend(["--cpus", "2", "--memory", "256M", "--disk", disk.to_str().unwrap()].map(String::from));
     let run = common::run(&arguments, BOOT_LIMIT);
     check(run.expect("2 processors"));
+}
+
+#[test]
+fn a_direct_boot_goes_on_at_the_waking_vector() {
+    goes_on("sleep-direct", &[]);
+}
+
+#[test]
+fn a_machine_with_threads_goes_on() {
+    goes_on("sleep-threads", &["--threads"]);
 }
 
 #[test]

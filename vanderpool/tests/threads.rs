@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{BOOT_LIMIT, Run, boot_arguments, kernel, run};
+use common::{BOOT_LIMIT, Run, boot_arguments, kernel, run, temporary};
 use guests::{images, programs};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn threads(name: &str, engine: &str, cpus: usize, script: &str, limit: Duration)
 
 #[test]
 fn translated_threads_share_memory() {
-    threads("translated", "translator", 2, "threads 2 10 && threads 3 5", BOOT_LIMIT)
+    threads("translated", "translator", 2, "threads 2 5 && threads 3 3", BOOT_LIMIT)
         .expect("rounds of 2 threads, 0 failures")
         .expect("rounds of 3 threads, 0 failures")
         .expect_success();
@@ -25,7 +25,7 @@ fn translated_threads_share_memory() {
 
 #[test]
 fn interpreted_threads_share_memory() {
-    threads("interpreted", "interpreter", 2, "threads 2 10", BOOT_LIMIT)
+    threads("interpreted", "interpreter", 2, "threads 2 3", BOOT_LIMIT)
         .expect("rounds of 2 threads, 0 failures")
         .expect_success();
 }
@@ -36,6 +36,30 @@ fn more_processors_than_the_host_may_have() {
         .expect("\n6\r\n")
         .expect("rounds of 6 threads, 0 failures")
         .expect_success();
+}
+
+#[test]
+fn a_machine_with_threads_starts_again() {
+    let disk = temporary("threads-again.img", &[0; 4096]);
+    let script =
+        "if [ -z \"$(tr -d '\\000' </dev/vda)\" ]; then echo once >/dev/vda; sync; reboot -f; sleep 60; fi; echo twice";
+    let mut arguments = boot_arguments("threads-again", images::with_script(kernel(), script).unwrap());
+    arguments.extend(["--threads", "--cpus", "2", "--disk", disk.to_str().unwrap()].map(str::to_owned));
+    let run = run(&arguments, 2 * BOOT_LIMIT);
+    assert_eq!(run.expect("twice").console.matches("vanderpool: ready").count(), 2);
+    run.expect_success();
+}
+
+#[test]
+fn what_needs_the_same_run_every_time_is_refused() {
+    for option in
+        [&["--digest"][..], &["--check-engines"], &["--gdb"], &["--trace", "x"], &["--explain"], &["--iommu", "on"]]
+    {
+        let arguments = [&["boot", "--debian", "--threads"][..], option].concat();
+        let run = run(&arguments, BOOT_LIMIT);
+        assert!(run.errors.contains("cannot be used with"), "{option:?}: {}", run.errors);
+        assert_eq!(run.status, Some(2));
+    }
 }
 
 #[test]

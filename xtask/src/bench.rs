@@ -1,6 +1,8 @@
 //! `cargo xtask bench`: our machine with either engine and QEMU's TCG, in turns, on the same kernel and programs. Times are those that the
 //! host's processors spent on the machine (all its threads) between lines on the guest's console: a guest's idea of time plays no part, and
-//! other work on the host little.
+//! other work on the host little. With `--threads` it is our parallel mode on one and on two processors, by the time on the wall.
+
+mod threads;
 
 use crate::program;
 use guests::{images, programs};
@@ -82,6 +84,10 @@ pub struct Arguments {
     /// Only the rows with one of these words.
     #[arg(long, value_delimiter = ',')]
     rows: Vec<String>,
+    /// Measure instead how much faster two processes are on two processors than on one, each with a host thread of its own. The host has to be
+    /// idle for that: times are those on the wall.
+    #[arg(long)]
+    threads: bool,
     /// Give up on a run after so many seconds.
     #[arg(long, default_value_t = 600)]
     limit: u64,
@@ -123,6 +129,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
     let wanted = |row: &&Row| {
         arguments.rows.is_empty() || arguments.rows.iter().any(|word| [row.program, row.what].contains(&word.as_str()))
     };
+    if arguments.threads {
+        return threads::run(arguments, &kernel);
+    }
     let rows: Vec<&Row> = ROWS.iter().filter(wanted).collect();
     let calls: Vec<&Row> = rows.iter().copied().filter(|row| row.program == "getpid").collect();
     let boot = |name: &str, rows: &[&Row], pti: &str| -> Result<Boot, Error> {
@@ -163,7 +172,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
                 for (option, value) in ["kernel", "initrd", "append"].iter().zip(values) {
                     command.arg(format!("{}{option}", machine.dashes())).arg(value);
                 }
-                let times = measure(command, &boot.intervals, Duration::from_secs(arguments.limit))?;
+                let times = measure(command, &boot.intervals, Duration::from_secs(arguments.limit), used)?;
                 let line: Vec<_> = times.iter().map(|t| t.map_or("-".into(), |t| format!("{t:.2}"))).collect();
                 eprintln!("xtask: run {round} {}: {} s", machine.name(), line.join(" "));
                 for (times, time) in results[first..].iter_mut().zip(times) {
@@ -206,7 +215,7 @@ impl Machine {
 }
 
 /// Processor time that the threads of process `id` have used; where the host does not tell, the time since `start`.
-fn used(id: u32, start: Instant) -> Duration {
+pub fn used(id: u32, start: Instant) -> Duration {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{id}/task")) else { return start.elapsed() };
     let of_thread = |path: PathBuf| -> Option<u64> {
         std::fs::read_to_string(path.join("schedstat")).ok()?.split(' ').next()?.parse().ok()
@@ -214,8 +223,18 @@ fn used(id: u32, start: Instant) -> Duration {
     Duration::from_nanos(threads.flatten().filter_map(|thread| of_thread(thread.path())).sum())
 }
 
-/// Runs `command` and gives each interval in seconds, as far as its lines came.
-pub fn measure(mut command: Command, intervals: &[Interval], limit: Duration) -> Result<Vec<Option<f64>>, Error> {
+/// The time on the wall, in the place of [`used`].
+fn passed(_id: u32, start: Instant) -> Duration {
+    start.elapsed()
+}
+
+/// Runs `command` and gives each interval in seconds, by `clock`, as far as its lines came.
+pub fn measure(
+    mut command: Command,
+    intervals: &[Interval],
+    limit: Duration,
+    clock: fn(u32, Instant) -> Duration,
+) -> Result<Vec<Option<f64>>, Error> {
     let name = command.get_program().to_string_lossy().into_owned();
     let start = Instant::now();
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
@@ -226,7 +245,7 @@ pub fn measure(mut command: Command, intervals: &[Interval], limit: Duration) ->
     let reader = std::thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(count @ 1..) = output.read(&mut buffer) {
-            if sender.send((used(id, start), buffer[..count].to_vec())).is_err() {
+            if sender.send((clock(id, start), buffer[..count].to_vec())).is_err() {
                 return;
             }
         }
@@ -309,7 +328,7 @@ mod tests {
         };
         let intervals =
             [interval(Some("a start"), "a end"), interval(None, "a end"), interval(Some("b start"), "b end")];
-        let times = measure(command, &intervals, Duration::from_secs(10)).unwrap();
+        let times = measure(command, &intervals, Duration::from_secs(10), used).unwrap();
         assert!(times[0].is_some_and(|t| t > 0.001 && t < 5.0), "{times:?}");
         assert!(times[1] >= times[0]);
         assert_eq!(times[2], None);

@@ -1,7 +1,7 @@
 //! `cargo xtask costs`: what the hypervisor costs its guests, in instructions that it retires and in time: an exit, a packet, the task
 //! priority with and without FlexPriority, and a second level.
 
-use crate::bench::{Interval, measure, median};
+use crate::bench::{Interval, measure, median, used};
 use crate::program;
 use ::image::Layout;
 use guests::programs::output_directory;
@@ -82,7 +82,7 @@ fn levels(ours: &Path, runs: usize) -> Result<(), Error> {
         for (level, arguments) in levels.iter().enumerate() {
             let mut command = Command::new(ours);
             command.args(arguments);
-            let time = measure(command, &interval, LIMIT)?.into_iter().flatten().next();
+            let time = measure(command, &interval, LIMIT, used)?.into_iter().flatten().next();
             times[level].push(time.ok_or_else(|| Error::new("the program did not end"))?);
         }
     }

@@ -354,7 +354,9 @@ mod tests {
             let level = 5u64.saturating_sub(address >> 12) as u8;
             if level == self.0 { self.1 } else { ((address >> 12) + 1) << 12 | 7 }
         }
-        fn store(&mut self, _address: u64, _value: u64) {}
+        fn replace(&mut self, _address: u64, _old: u64, _new: u64) -> bool {
+            true
+        }
         fn log(&mut self, _address: u64) -> bool {
             true
         }

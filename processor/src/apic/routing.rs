@@ -70,11 +70,7 @@ impl Address {
 ///
 /// Of several candidates for a lowest-priority message the one with the lowest processor priority takes it, the first
 /// of them when they are equal.
-pub fn targets(
-    apics: impl Iterator<Item = Address>,
-    sender: Option<usize>,
-    message: &InterruptMessage,
-) -> Vec<usize> {
+pub fn targets(apics: impl Iterator<Item = Address>, sender: Option<usize>, message: &InterruptMessage) -> Vec<usize> {
     let mut named: Vec<usize> = Vec::new();
     let mut lowest: Option<(u8, usize)> = None;
     for (index, apic) in apics.enumerate() {

@@ -112,7 +112,11 @@ impl Cpu {
     fn shadow_store_part(&mut self, place: Place, size: usize, value: u64) -> Exec {
         match place {
             Place::Ram(offset) => {
-                if size == 4 { self.ram.store::<4>(offset, value) } else { self.ram.store::<8>(offset, value) }
+                if size == 4 {
+                    self.ram.store::<4>(offset, value)
+                } else {
+                    self.ram.store::<8>(offset, value)
+                }
                 if self.ram.note_store(offset) {
                     self.attention |= attention::CODE_WRITTEN;
                 }

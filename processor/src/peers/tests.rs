@@ -31,7 +31,7 @@ fn pair() -> (Arc<Peers>, [Machine; 2]) {
     (peers, both)
 }
 
-/// Runs until HLT.
+/// Runs until HLT, in short legs.
 fn run(machine: &mut Machine) {
     while machine.cpu.activity == Activity::Active {
         let until = machine.cpu.now() + 1_000_000;
@@ -51,7 +51,15 @@ fn run_both(code: &[u8], registers: &[(usize, u64)], translated: bool) -> Arc<Gu
             machine.cpu.use_translator();
         }
     }
-    std::thread::scope(|scope| both.iter_mut().for_each(|machine| drop(scope.spawn(|| run(machine)))));
+    let start = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        for machine in &mut both {
+            scope.spawn(|| {
+                start.wait();
+                run(machine);
+            });
+        }
+    });
     both[0].cpu.ram.clone()
 }
 
@@ -62,7 +70,7 @@ const ADD: [u8; 8] = [0xf0, 0x48, 0x83, 0x07, 0x01, 0xe2, 0xf9, 0xf4];
 
 #[test]
 fn locked_additions_lose_nothing() {
-    const TIMES: u64 = 5000;
+    const TIMES: u64 = 100_000;
     for translated in [false, true] {
         // Aligned, and within a cache line.
         for at in [DATA, DATA + 0x21] {
@@ -90,7 +98,7 @@ fn sixteen_bytes_are_exchanged_at_once() {
         0x48, 0x8b, 0x07, 0x48, 0x8b, 0x57, 0x08, 0x48, 0x8d, 0x58, 0x01, 0x48, 0x8d, 0x4a, 0x03, 0xf0, 0x48, 0x0f,
         0xc7, 0x0f, 0x75, 0xf1, 0xff, 0xce, 0x75, 0xe6, 0xf4,
     ];
-    const TIMES: u64 = 3000;
+    const TIMES: u64 = 50_000;
     for translated in [false, true] {
         let ram = run_both(&CODE, &[(RDI, DATA), (RSI, TIMES)], translated);
         assert_eq!((ram.load::<8>(DATA), ram.load::<8>(DATA + 8)), (2 * TIMES, 6 * TIMES), "translated: {translated}");
@@ -171,10 +179,12 @@ fn a_kick_ends_an_endless_loop() {
             machine.cpu.use_translator();
         }
         std::thread::scope(|scope| {
-            let thread = scope.spawn(|| loop {
-                let exit = machine.cpu.run(&mut machine.code, u64::MAX);
-                if exit == RunExit::Kicked {
-                    return;
+            let thread = scope.spawn(|| {
+                loop {
+                    let exit = machine.cpu.run(&mut machine.code, u64::MAX);
+                    if exit == RunExit::Kicked {
+                        return;
+                    }
                 }
             });
             while !thread.is_finished() {
