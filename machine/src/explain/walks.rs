@@ -357,9 +357,10 @@ mod tests {
         fn replace(&mut self, _address: u64, _old: u64, _new: u64) -> bool {
             true
         }
-        fn log(&mut self, _address: u64) -> bool {
+        fn may_set_flags(&mut self) -> bool {
             true
         }
+        fn log(&mut self, _address: u64) {}
     }
 
     #[test]

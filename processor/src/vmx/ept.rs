@@ -10,8 +10,10 @@ pub trait PhysicalMemory {
     fn load(&mut self, address: u64) -> u64;
     /// Stores the 8 bytes `new` at an aligned physical address, if `old` is there: accessed and dirty flags. False: something else is there by now.
     fn replace(&mut self, address: u64, old: u64, new: u64) -> bool;
-    /// A page becomes dirty by an access to guest-physical `address`: page-modification logging. False: the log is full.
-    fn log(&mut self, address: u64) -> bool;
+    /// Page-modification logging: whether accessed and dirty flags may be set. False: the log is full.
+    fn may_set_flags(&mut self) -> bool;
+    /// A page becomes dirty by an access to guest-physical `address`, which goes into the log if there is one.
+    fn log(&mut self, address: u64);
 }
 
 /// An access to a guest-physical address.
@@ -219,15 +221,22 @@ pub fn translate(
     }
     let mut dirty = true;
     if eptp.accessed_dirty() {
-        if access.write && entry & EptEntry::DIRTY == 0 && !memory.log(address) {
+        let leaf = (levels - level) as usize;
+        let wanted = |depth| EptEntry::ACCESSED | if depth == leaf && access.write { EptEntry::DIRTY } else { 0 };
+        let lacks = |(depth, (_, entry)): (usize, &(u64, u64))| entry & wanted(depth) != wanted(depth);
+        // Any flag to be set has a look at the log first, an accessed flag too (29.3.6).
+        if path[..=leaf].iter().enumerate().any(lacks) && !memory.may_set_flags() {
             return Err(Failure::LogFull);
         }
-        let leaf = (levels - level) as usize;
         for (depth, &(at, entry)) in path[..=leaf].iter().enumerate() {
-            let dirties = depth == leaf && access.write;
-            let wanted = EptEntry::ACCESSED | if dirties { EptEntry::DIRTY } else { 0 };
-            if entry & wanted != wanted && !memory.replace(at, entry, entry | wanted) {
-                return translate(memory, eptp, address, access, rules);
+            let wanted = wanted(depth);
+            if entry & wanted != wanted {
+                if !memory.replace(at, entry, entry | wanted) {
+                    return translate(memory, eptp, address, access, rules);
+                }
+                if wanted & !entry & EptEntry::DIRTY != 0 {
+                    memory.log(address);
+                }
             }
             dirty = (entry | wanted) & EptEntry::DIRTY != 0;
         }
@@ -295,9 +304,11 @@ mod tests {
             }
             is_there
         }
-        fn log(&mut self, address: u64) -> bool {
+        fn may_set_flags(&mut self) -> bool {
+            self.1.len() < 2
+        }
+        fn log(&mut self, address: u64) {
             self.1.push(address);
-            self.1.len() <= 2
         }
     }
 
@@ -461,7 +472,12 @@ mod tests {
         let mut table = memory(1, 0x9037);
         table.1 = vec![0, 0];
         assert_eq!(translate(&mut table, eptp, 0, WRITE, RULES), Err(Failure::LogFull));
+        assert_eq!(translate(&mut table, eptp, 0, READ, RULES), Err(Failure::LogFull), "an accessed flag is to be set");
         assert_eq!((table.load(0x1000), table.load(0x4000)), (0x2007, 0x9037));
+        table.1.clear();
+        assert!(translate(&mut table, eptp, 0, READ, RULES).is_ok());
+        table.1 = vec![0, 0];
+        assert!(translate(&mut table, eptp, 0, READ, RULES).is_ok(), "all flags are set");
     }
 
     #[test]

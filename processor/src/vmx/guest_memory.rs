@@ -24,8 +24,12 @@ impl PhysicalMemory for Memory<'_> {
     fn replace(&mut self, address: u64, old: u64, new: u64) -> bool {
         self.0.physical_replace(address, old, new)
     }
-    fn log(&mut self, address: u64) -> bool {
-        self.0.log_page_modification(address)
+    fn may_set_flags(&mut self) -> bool {
+        !self.0.vmx.controls.secondary.has(Secondary::ENABLE_PML)
+            || self.0.vmx.vmcs.get(VmcsField::PML_INDEX) < LOG_ENTRIES
+    }
+    fn log(&mut self, address: u64) {
+        self.0.log_page_modification(address);
     }
 }
 
@@ -69,7 +73,9 @@ impl Cpu {
             Purpose::Page(_, page) => Some(page),
             Purpose::Table(_) | Purpose::Pdpte => None,
         };
-        let verifies = self.vmx.controls.tertiary.has(Tertiary::GUEST_PAGING_VERIFICATION);
+        // Guest-paging verification needs both controls (29.3.3.2).
+        let tertiary = self.vmx.controls.tertiary;
+        let verifies = tertiary.has(Tertiary::GUEST_PAGING_VERIFICATION) && tertiary.has(Tertiary::EPT_PAGING_WRITE);
         ept::Access {
             read: matches!(kind, Kind::Read | Kind::ShadowRead) || paging,
             write: kind.writes() || table_write,
@@ -92,19 +98,15 @@ impl Cpu {
         (all || linear >> 63 != 0).then(|| self.vmx.vmcs.get(VmcsField::HLAT_POINTER))
     }
 
-    /// Page-modification logging (29.3.6). False: the log is full.
-    fn log_page_modification(&mut self, address: u64) -> bool {
+    /// Page-modification logging (29.3.6), where the log has room.
+    fn log_page_modification(&mut self, address: u64) {
         if !self.vmx.controls.secondary.has(Secondary::ENABLE_PML) {
-            return true;
+            return;
         }
         let index = self.vmx.vmcs.get(VmcsField::PML_INDEX);
-        if index >= LOG_ENTRIES {
-            return false;
-        }
         let log = self.vmx.vmcs.get(VmcsField::PML_ADDRESS);
         self.physical_store::<8>(log + 8 * index, address & !0xfff);
         self.vmx.vmcs.set(VmcsField::PML_INDEX, index.wrapping_sub(1) & 0xffff);
-        true
     }
 
     /// Translates a guest-physical address through EPT.

@@ -138,7 +138,12 @@ pub(super) const CASES: &[ControlCase] = &[
     case(
         Word::Tertiary,
         P3::GUEST_PAGING_VERIFICATION,
-        &[EPT, HoleTable(3, 0, READ_ONLY | EptEntry::VERIFY_GUEST_PAGING), RegisterHole(RDI, 0, 0)],
+        &[
+            EPT,
+            Or(F::TERTIARY_CONTROLS, P3::EPT_PAGING_WRITE),
+            HoleTable(3, 0, READ_ONLY | EptEntry::VERIFY_GUEST_PAGING),
+            RegisterHole(RDI, 0, 0),
+        ],
         Effect::Exits(R::EptViolation, code::load),
     ),
     case(

@@ -276,8 +276,12 @@ fn paging_write_access_lets_flags_of_read_only_tables_be_set() {
 #[test]
 fn guest_paging_verification_wants_paging_write_access_of_the_tables() {
     let mut host = full();
-    host.tertiary(Tertiary::EPT_PAGING_WRITE | Tertiary::GUEST_PAGING_VERIFICATION);
     host.ept_entry(0x3_0000, 0x3_0037 | EptEntry::VERIFY_GUEST_PAGING);
+    host.tertiary(Tertiary::GUEST_PAGING_VERIFICATION);
+    assert_eq!(host.enter_then_cpuid(&LOAD), Some(ExitReason::Cpuid), "one control alone does nothing");
+    let mut host = full();
+    host.ept_entry(0x3_0000, 0x3_0037 | EptEntry::VERIFY_GUEST_PAGING);
+    host.tertiary(Tertiary::EPT_PAGING_WRITE | Tertiary::GUEST_PAGING_VERIFICATION);
     assert_eq!(host.enter_then_cpuid(&LOAD), Some(ExitReason::EptViolation));
     let bit = EptViolation::GUEST_PAGING_VERIFICATION;
     assert_eq!(host.get(F::EXIT_QUALIFICATION) & bit, bit);
