@@ -188,9 +188,8 @@ impl Cpu {
     /// WRMSR to IA32_SPEC_CTRL under that control. False: #GP(0).
     fn write_virtual_spec_ctrl(&mut self, value: u64) -> bool {
         let (mask, real) = (self.vmx.vmcs.get(VmcsField::SPEC_CTRL_MASK), self.msrs.spec_ctrl);
-        let written = self.write_msr(msr::SPEC_CTRL, value);
+        let written = self.write_msr(msr::SPEC_CTRL, value & !mask | real & mask);
         if written {
-            self.msrs.spec_ctrl = value & !mask | real & mask;
             self.vmx.vmcs.set(VmcsField::SPEC_CTRL_SHADOW, value);
         }
         written

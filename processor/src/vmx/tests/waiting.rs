@@ -105,6 +105,14 @@ fn a_guest_sees_its_shadow_of_spec_ctrl() {
     assert_eq!(host.enter(&code, 10), Some(ExitReason::Cpuid));
     assert_eq!((host.machine.cpu.regs[6], host.get(F::SPEC_CTRL_SHADOW)), (0, 2));
     assert_eq!(host.machine.cpu.msrs.spec_ctrl, 3, "the bit in the mask stays");
+    // A reserved bit faults unless the mask has it.
+    let code = [&[0xb8, 0, 1, 0, 0, 0x31, 0xd2, 0x0f, 0x30], CPUID].concat();
+    host.set(F::EXCEPTION_BITMAP, 1 << 13);
+    for (mask, reason, shadow) in [(1, ExitReason::ExceptionOrNmi, 2), (0x101, ExitReason::Cpuid, 0x100)] {
+        host.set(F::SPEC_CTRL_MASK, mask);
+        host.set(F::GUEST_RIP, GUEST_RIP + 0x40);
+        assert_eq!((host.enter(&code, 10), host.get(F::SPEC_CTRL_SHADOW)), (Some(reason), shadow));
+    }
 }
 
 /// Enters a guest at privilege level 3 that has bus-lock detection on.
