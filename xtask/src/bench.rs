@@ -2,11 +2,12 @@
 //! host's processors spent on the machine (all its threads) between lines on the guest's console: a guest's idea of time plays no part, and
 //! other work on the host little. With `--threads` it is our parallel mode on one and on two processors, by the time on the wall.
 
+mod remapping;
 mod threads;
 
 use crate::program;
 use guests::{images, programs};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -81,7 +82,7 @@ pub struct Arguments {
     /// Only these machines.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Machine>,
-    /// Only the rows with one of these words.
+    /// Only the rows with one of these words; `disk` is what remapping costs.
     #[arg(long, value_delimiter = ',')]
     rows: Vec<String>,
     /// Measure instead how much faster two processes are on two processors than on one, each with a host thread of its own. The host has to be
@@ -121,6 +122,8 @@ struct Boot {
     initrd: PathBuf,
     append: String,
     intervals: Vec<Interval>,
+    /// Options of the machine besides the usual ones.
+    devices: Box<dyn Fn(Machine) -> Vec<OsString>>,
 }
 
 pub fn run(arguments: &Arguments) -> Result<(), Error> {
@@ -144,8 +147,12 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
             initrd: images::write(name, image)?,
             append: format!("console=ttyS0 panic=-1 pti={pti} vp.run={}", images::SCRIPT),
             intervals: rows.iter().map(|row| row.interval(&format!(", pti={pti}"))).collect(),
+            devices: Box::new(|_| Vec::new()),
         })
     };
+    // The rows of remapping are asked for by "disk", and make boots of their own.
+    let of_disks = |word: &String| word == "disk";
+    let only_disks = !arguments.rows.is_empty() && arguments.rows.iter().all(of_disks);
     let mut boots = vec![boot("bench", &rows, "on")?];
     boots[0].intervals.insert(0, Interval { name: "boot to the shell".into(), from: None, to: READY.into() });
     for interval in &mut boots[0].intervals {
@@ -155,6 +162,12 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
     }
     if !calls.is_empty() {
         boots.push(boot("bench-pti-off", &calls, "off")?);
+    }
+    if only_disks {
+        boots.clear();
+    }
+    if arguments.rows.is_empty() || arguments.rows.iter().any(of_disks) {
+        boots.extend(remapping::boots(&kernel)?);
     }
     let ours = program::path(arguments.vanderpool.as_deref())?;
 
@@ -172,6 +185,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
                 for (option, value) in ["kernel", "initrd", "append"].iter().zip(values) {
                     command.arg(format!("{}{option}", machine.dashes())).arg(value);
                 }
+                command.args((boot.devices)(machine));
                 let times = measure(command, &boot.intervals, Duration::from_secs(arguments.limit), used)?;
                 let line: Vec<_> = times.iter().map(|t| t.map_or("-".into(), |t| format!("{t:.2}"))).collect();
                 eprintln!("xtask: run {round} {}: {} s", machine.name(), line.join(" "));

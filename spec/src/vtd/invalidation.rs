@@ -1,48 +1,52 @@
 //! Descriptors of the invalidation queue (VT-d, 6.5.2), and why the queue stops.
 
-/// What a descriptor asks for. Bits 3:0 of its first quadword are the low bits of the type, 11:9 the high ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum DescriptorType {
-    /// Context cache (6.5.2.1).
-    ContextCache = 1,
-    /// IOTLB (6.5.2.3).
-    Iotlb = 2,
-    /// Device TLB, requests without PASID (6.5.2.5).
-    DeviceTlb = 3,
-    /// Interrupt entry cache (6.5.2.7).
-    InterruptEntryCache = 4,
-    /// Wait (6.5.2.8).
-    Wait = 5,
-    /// IOTLB, by PASID (6.5.2.4).
-    PasidIotlb = 6,
-    /// PASID cache (6.5.2.2).
-    PasidCache = 7,
-    /// Device TLB, requests with PASID (6.5.2.6).
-    PasidDeviceTlb = 8,
-    /// Page group response (7.7.1).
-    PageGroupResponse = 9,
+/// An enumeration whose values are known to be all there are.
+macro_rules! listed {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $code:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum $name {
+            $($(#[$doc])* $variant = $code,)*
+        }
+
+        impl $name {
+            /// All there are.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+        }
+    };
+}
+
+listed! {
+    /// What a descriptor asks for. Bits 3:0 of its first quadword are the low bits of the type, 11:9 the high ones.
+    DescriptorType {
+        /// Context cache (6.5.2.1).
+        ContextCache = 1,
+        /// IOTLB (6.5.2.3).
+        Iotlb = 2,
+        /// Device TLB, requests without PASID (6.5.2.5).
+        DeviceTlb = 3,
+        /// Interrupt entry cache (6.5.2.7).
+        InterruptEntryCache = 4,
+        /// Wait (6.5.2.8).
+        Wait = 5,
+        /// IOTLB, by PASID (6.5.2.4).
+        PasidIotlb = 6,
+        /// PASID cache (6.5.2.2).
+        PasidCache = 7,
+        /// Device TLB, requests with PASID (6.5.2.6).
+        PasidDeviceTlb = 8,
+        /// Page group response (7.7.1).
+        PageGroupResponse = 9,
+    }
 }
 
 impl DescriptorType {
-    /// All types.
-    pub const ALL: [Self; 9] = [
-        Self::ContextCache,
-        Self::Iotlb,
-        Self::DeviceTlb,
-        Self::InterruptEntryCache,
-        Self::Wait,
-        Self::PasidIotlb,
-        Self::PasidCache,
-        Self::PasidDeviceTlb,
-        Self::PageGroupResponse,
-    ];
-
     /// The type of a descriptor, from its first quadword.
     #[must_use]
     pub fn of(first: u64) -> Option<Self> {
         let number = (first & 0xf | first >> 5 & 0x70) as u8;
-        Self::ALL.into_iter().find(|kind| *kind as u8 == number)
+        Self::ALL.iter().copied().find(|kind| *kind as u8 == number)
     }
 
     /// The bits of quadwords 0 and 1 that are reserved.
@@ -138,35 +142,22 @@ pub mod wait {
     pub const DATA_SHIFT: u32 = 32;
 }
 
-/// Why the queue stopped: bits 3:0 of the error record (VT-d, 11.4.9.9).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum QueueError {
-    /// The tail is beyond the end of the queue.
-    InvalidTail = 1,
-    /// A descriptor could not be read.
-    Fetch = 2,
-    /// A descriptor's type is not supported.
-    InvalidType = 3,
-    /// A reserved field is not 0, or a field's value is reserved.
-    ReservedField = 4,
-    /// The width of descriptors is not supported, or too small for the mode of translation.
-    InvalidWidth = 5,
-    /// The tail is not aligned to the descriptors.
-    TailAlignment = 6,
-    /// A descriptor that the mode of translation does not have.
-    InvalidMode = 7,
-}
-
-impl QueueError {
-    /// All errors.
-    pub const ALL: [Self; 7] = [
-        Self::InvalidTail,
-        Self::Fetch,
-        Self::InvalidType,
-        Self::ReservedField,
-        Self::InvalidWidth,
-        Self::TailAlignment,
-        Self::InvalidMode,
-    ];
+listed! {
+    /// Why the queue stopped: bits 3:0 of the error record (VT-d, 11.4.9.9).
+    QueueError {
+        /// The tail is beyond the end of the queue.
+        InvalidTail = 1,
+        /// A descriptor could not be read.
+        Fetch = 2,
+        /// A descriptor's type is not supported.
+        InvalidType = 3,
+        /// A reserved field is not 0, or a field's value is reserved.
+        ReservedField = 4,
+        /// The width of descriptors is not supported, or too small for the mode of translation.
+        InvalidWidth = 5,
+        /// The tail is not aligned to the descriptors.
+        TailAlignment = 6,
+        /// A descriptor that the mode of translation does not have.
+        InvalidMode = 7,
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::vtd::Source;
+use crate::vtd::caches::Caches;
 use spec::vtd::interrupts::RemappingEntry;
 use spec::vtd::invalidation::{
     DOMAIN_SHIFT, DescriptorType as D, FUNCTION_MASK_SHIFT, LEAF_ONLY, QueueError, SOURCE_SHIFT, interrupt_entry, wait,
@@ -236,6 +237,91 @@ fn the_pasid_cache_is_stale_until_it_is_invalidated() {
     }
 }
 
+/// Makes a cache stale and gives a bench that knows it, what forgets it, and whether what is kept still shows.
+type Case = (Bench, (u64, u64), fn(&mut Bench) -> bool);
+
+/// The case of a cache, by its name in [`Caches`].
+fn stale_case(cache: &str) -> Case {
+    match cache {
+        "contexts" => {
+            let mut bench = stale_context();
+            bench.submit(D::Iotlb as u64 | 1 << 4, 0);
+            (bench, (D::ContextCache as u64 | 1 << 4, 0), |bench| {
+                bench.submit(D::Iotlb as u64 | 1 << 4, 0);
+                kept(bench)
+            })
+        }
+        "pasids" => {
+            let mut bench = Bench::scalable(pasid::TYPE_SECOND_STAGE);
+            bench.map(0x5000, OLD | READ_WRITE, 1);
+            assert_eq!(bench.translate(0x5000, Access::READ), Ok(OLD));
+            bench.put(Bench::pasid_at(1), &[pasid::TYPE_PASS_THROUGH << pasid::TYPE_SHIFT | 1]);
+            (bench, (D::PasidCache as u64 | 3 << 4, 0), |bench| bench.translate(0x5000, Access::READ) == Ok(OLD))
+        }
+        "iotlb" => (stale(), (D::Iotlb as u64 | 1 << 4, 0), kept),
+        "structures" => {
+            let mut bench = stale_first();
+            // The leaf is of another page of the same table, which no translation is kept of.
+            let upper = bench.entry_at(FIRST, 0x5000, 2);
+            let table = bench.next_table;
+            bench.put(upper, &[table | PRESENT]);
+            bench.put(table + 6 * 8, &[NEW | PRESENT]);
+            (bench, (D::PasidIotlb as u64 | 2 << 4 | 1 << 32 | did(DOMAIN), 0), |bench| {
+                bench.translate(0x6000, Access::READ) != Ok(NEW)
+            })
+        }
+        "interrupts" => {
+            let mut bench = Bench::legacy();
+            bench.put(INTERRUPTS + 5 * 16, &[RemappingEntry::PRESENT, 0]);
+            let blocked = |bench: &mut Bench| {
+                let interrupt = bench.unit.interrupt(Source::Verified(SOURCE), 0xfee0_0010 | 5 << 5, 0);
+                matches!(interrupt, crate::vtd::Interrupt::Blocked(_))
+            };
+            assert!(!blocked(&mut bench));
+            bench.put(INTERRUPTS + 5 * 16, &[0, 0]);
+            (bench, (D::InterruptEntryCache as u64, 0), |bench| {
+                let interrupt = bench.unit.interrupt(Source::Verified(SOURCE), 0xfee0_0010 | 5 << 5, 0);
+                !matches!(interrupt, crate::vtd::Interrupt::Blocked(_))
+            })
+        }
+        other => panic!("no case makes {other} stale"),
+    }
+}
+
+#[test]
+fn each_cache_is_stale_until_it_is_invalidated() {
+    // A cache that is added does not compile here until it has a case.
+    let Caches { contexts: _, pasids: _, iotlb: _, structures: _, interrupts: _ } = Caches::new();
+    for cache in ["contexts", "pasids", "iotlb", "structures", "interrupts"] {
+        let (mut bench, _, is_stale) = stale_case(cache);
+        assert!(is_stale(&mut bench), "{cache} keeps nothing");
+        let (mut bench, (first, second), is_stale) = stale_case(cache);
+        bench.submit(first, second);
+        assert!(!is_stale(&mut bench), "{cache} is not invalidated");
+    }
+}
+
+#[test]
+fn nested_translations_are_stale_until_either_stage_is_invalidated() {
+    let pasid = |number: u64| number << 32 | did(DOMAIN);
+    for (what, first, second, is_kept) in [
+        ("nothing", D::Wait as u64, 0, true),
+        ("the first stage", D::PasidIotlb as u64 | 2 << 4 | pasid(1), 0, false),
+        ("another PASID", D::PasidIotlb as u64 | 2 << 4 | pasid(2), 0, true),
+        ("any page of the second stage", D::Iotlb as u64 | 3 << 4 | did(DOMAIN), 0x40_0000, false),
+        ("another domain", D::Iotlb as u64 | 2 << 4 | did(DOMAIN + 1), 0, true),
+    ] {
+        let mut bench = Bench::scalable(pasid::TYPE_NESTED);
+        bench.map(0, READ_WRITE, 2);
+        bench.map(0x20_0000, 0x20_0000 | READ_WRITE, 2);
+        let at = bench.map_first(0x5000, OLD | PRESENT, 1);
+        assert_eq!(bench.translate(0x5000, Access::READ), Ok(OLD));
+        bench.put(at, &[NEW | PRESENT]);
+        bench.submit(first, second);
+        assert_eq!(kept(&mut bench), is_kept, "{what}");
+    }
+}
+
 #[test]
 fn what_is_not_present_is_kept_in_caching_mode_only() {
     for caching_mode in [false, true] {
@@ -283,7 +369,7 @@ fn valid(kind: D) -> (u64, u64) {
 fn each_type_is_carried_out_or_stops_the_queue_as_announced() {
     let all = UnitConfig { scalable_mode: true, device_tlb: true, page_requests: true, ..UnitConfig::default() };
     for unit in ["legacy", "scalable", "device TLB", "device TLB, in legacy mode"] {
-        for kind in D::ALL {
+        for kind in D::ALL.iter().copied() {
             let mut bench = match unit {
                 "legacy" => Bench::legacy(),
                 "scalable" => Bench::scalable(pasid::TYPE_SECOND_STAGE),
@@ -306,7 +392,7 @@ fn each_type_is_carried_out_or_stops_the_queue_as_announced() {
 
 #[test]
 fn reserved_bits_stop_the_queue_in_every_type() {
-    for kind in D::ALL {
+    for kind in D::ALL.iter().copied() {
         let mut bench = Bench::with_device_tlb(pasid::TYPE_SECOND_STAGE);
         let (first, second) = valid(kind);
         let (low, high) = kind.reserved();
@@ -345,7 +431,7 @@ fn stop(error: QueueError) -> Bench {
 
 #[test]
 fn each_error_stops_the_queue_with_its_code_and_an_event() {
-    for error in QueueError::ALL {
+    for error in QueueError::ALL.iter().copied() {
         let mut bench = stop(error);
         assert_ne!(bench.read32(register::FAULT_STATUS) & FaultStatus::QUEUE_ERROR, 0, "{error:?}");
         assert_eq!(bench.read(register::QUEUE_ERROR) & 0xf, error as u64);

@@ -11,10 +11,12 @@ mod translation;
 use super::{Access, Blocked, DeviceMessages, RemappingUnit, Request, Translation, UnitConfig, UnitPorts};
 use devices::device::Device;
 use devices::pci::ats::Message;
+use devices::ports::{Dma, DmaFault};
 use devices::testing::{FakeClock, RecordingMsi, VecDma};
 use spec::vtd::FaultReason;
 use spec::vtd::registers::{self as register, EventControl, GlobalCommand, fault_record, root_table};
 use spec::vtd::tables::{FirstStageEntry, SecondStageEntry, context, pasid, scalable_context};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 /// The function whose requests the tests make: 00:03.0.
@@ -57,9 +59,24 @@ impl DeviceMessages for Messages {
     }
 }
 
+/// Memory that can be made read-only.
+#[derive(Clone)]
+struct Guarded(VecDma, Arc<AtomicBool>);
+
+impl Dma for Guarded {
+    fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), DmaFault> {
+        self.0.read(address, buffer)
+    }
+
+    fn write(&self, address: u64, data: &[u8]) -> Result<(), DmaFault> {
+        if self.1.load(Relaxed) { Err(DmaFault { address }) } else { self.0.write(address, data) }
+    }
+}
+
 struct Bench {
     unit: RemappingUnit,
     memory: VecDma,
+    read_only: Arc<AtomicBool>,
     events: RecordingMsi,
     clock: FakeClock,
     messages: Messages,
@@ -72,15 +89,15 @@ impl Bench {
     fn new(config: UnitConfig) -> Self {
         let memory = VecDma::new(MEMORY as usize);
         let events = RecordingMsi::new();
-        let (clock, messages) = (FakeClock::new(), Messages::default());
+        let (clock, messages, read_only) = (FakeClock::new(), Messages::default(), Arc::<AtomicBool>::default());
         let ports = UnitPorts {
-            memory: Box::new(memory.clone()),
+            memory: Box::new(Guarded(memory.clone(), read_only.clone())),
             events: Box::new(events.clone()),
             clock: Box::new(clock.clone()),
             messages: Box::new(messages.clone()),
         };
         let unit = RemappingUnit::new(config, ports);
-        Self { unit, memory, events, clock, messages, next_table: MORE_TABLES, queued: 0 }
+        Self { unit, memory, read_only, events, clock, messages, next_table: MORE_TABLES, queued: 0 }
     }
 
     /// Legacy mode, on, with [`SOURCE`] in [`DOMAIN`] of 4 levels.
@@ -140,6 +157,11 @@ impl Bench {
         self.write32(register::FAULT_EVENT_CONTROL + 4, 0x31);
         self.write32(register::FAULT_EVENT_CONTROL + 8, 0xfee0_0000);
         self.write32(register::FAULT_EVENT_CONTROL, 0);
+    }
+
+    /// The unit can write memory no more.
+    fn refuse_writes(&mut self) {
+        self.read_only.store(true, Relaxed);
     }
 
     fn read(&mut self, offset: u64) -> u64 {
