@@ -29,8 +29,10 @@ pub const PCI_MEMORY64_SIZE: u64 = 64 * GIB;
 pub const IO_APIC_BASE: u64 = 0xfec0_0000;
 /// HPET registers.
 pub const HPET_BASE: u64 = 0xfed0_0000;
-/// Registers of the remapping unit, where there is one.
+/// Registers of the remapping unit, where there is one; of others, each with functions of its own, [`IOMMU_SIZE`] further on.
 pub const IOMMU_BASE: u64 = 0xfed9_0000;
+/// Size of a remapping unit's registers.
+pub const IOMMU_SIZE: u64 = 0x1000;
 /// Root complex register block of the ICH9.
 pub const RCBA_BASE: u64 = 0xfed1_c000;
 /// Size of the root complex register block.
@@ -136,6 +138,26 @@ pub fn direct_boot_map(ram: RamLayout, acpi_size: u64) -> Vec<Range> {
     map
 }
 
+/// Takes `first..=last` out of the RAM of `map`: it is reserved. What of it is no RAM stays what it is.
+#[must_use]
+pub fn reserve(map: Vec<Range>, first: u64, last: u64) -> Vec<Range> {
+    let mut result = Vec::new();
+    for range in map {
+        let (base, end) = (range.base, range.base + range.size);
+        let (from, to) = (first.clamp(base, end), last.saturating_add(1).clamp(base, end));
+        if range.kind != RangeKind::Ram || from >= to {
+            result.push(range);
+            continue;
+        }
+        for (base, end, kind) in [(base, from, range.kind), (from, to, RangeKind::Reserved), (to, end, range.kind)] {
+            if base < end {
+                result.push(Range { base, size: end - base, kind });
+            }
+        }
+    }
+    result
+}
+
 /// What the CMOS memory holds besides the clock, as (index, value): sizes of RAM, boot order, number of processors, in the
 /// places where PC firmware looks for them.
 #[must_use]
@@ -174,6 +196,21 @@ mod tests {
         assert_eq!(RamLayout::new(ECAM_BASE - 1).high, 0);
         assert_eq!(RamLayout::new(ECAM_BASE), RamLayout { low: 2 * GIB, high: 768 * MIB });
         assert_eq!(RamLayout::new(8 * GIB).size(), 8 * GIB);
+    }
+
+    #[test]
+    fn reserved_memory_splits_the_ram_that_it_lies_in() {
+        let ram = |base, size| Range { base, size, kind: RangeKind::Ram };
+        let reserved = |base, size| Range { base, size, kind: RangeKind::Reserved };
+        let map = vec![ram(0, 0x1_0000), reserved(0x1_0000, 0x1000), ram(0x2_0000, 0x1_0000)];
+        let expected = [
+            ram(0, 0x8000),
+            reserved(0x8000, 0x8000),
+            reserved(0x1_0000, 0x1000),
+            reserved(0x2_0000, 0x2000),
+            ram(0x2_2000, 0xe000),
+        ];
+        assert_eq!(reserve(map, 0x8000, 0x2_1fff), expected);
     }
 
     #[test]

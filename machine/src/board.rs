@@ -5,11 +5,11 @@ pub mod state;
 use crate::config::{Config, Sata};
 use crate::error::Error;
 use crate::interrupts::InterruptWires;
-use crate::iommu::{self, HPET_REQUESTER, IO_APIC_REQUESTER, PlainAgent, RemappedDma, SharedUnit};
+use crate::iommu::{self, HPET_REQUESTER, IO_APIC_REQUESTER, PlainAgent, RemappedDma, Units};
 use crate::memory::BoardMemory;
 use crate::ports::{BoardClock, BoardDma, BoardMsi, BoardPin, BoardPower, Line, PeerDma, Request, Wires};
 use chipset::fw_cfg::{FwCfg, Items, REGION_DMA, REGION_SELECTOR};
-use chipset::memory_map::{HPET_BASE, IO_APIC_BASE, IOMMU_BASE, PM_SIZE, RCBA_SIZE};
+use chipset::memory_map::{HPET_BASE, IO_APIC_BASE, PM_SIZE, RCBA_SIZE};
 use chipset::power::{PowerManagement, REGION_APM, REGION_PM};
 use chipset::root_complex::{Decoded, RootComplex, Slot};
 use chipset::vtd::{Interrupt, Source};
@@ -55,7 +55,7 @@ enum Alarm {
     Hpet,
     Power,
     Serial(usize),
-    Unit,
+    Unit(usize),
     Function(Slot),
 }
 
@@ -67,8 +67,8 @@ pub struct Board {
     pub memory: BoardMemory,
     /// PCI.
     pub root: RootComplex,
-    /// The remapping unit.
-    pub iommu: Option<SharedUnit>,
+    /// The remapping units.
+    pub units: Units,
     /// The I/O APIC's interrupts are verified by its source id.
     verify_io_apic: bool,
     decoded: Decoded,
@@ -116,9 +116,12 @@ impl Board {
         };
         let mut root = RootComplex::new(Box::new(BoardPower(wires.clone())));
         let dma = BoardDma { ram: memory.ram.clone(), layout: memory.layout };
-        let iommu = config.iommu.map(|config| SharedUnit::new(&config, dma.clone(), &wires, clock(Alarm::Unit)));
+        let units = config
+            .iommu
+            .as_ref()
+            .map_or_else(Units::default, |config| Units::new(config, &dma, &wires, |n| clock(Alarm::Unit(n))));
         let devices = PeerDma { memory: dma.clone(), wires: wires.clone() };
-        let mut plugs = Plugs { root: &mut root, dma: &devices, wires: &wires, iommu: iommu.as_ref() };
+        let mut plugs = Plugs { root: &mut root, dma: &devices, wires: &wires, units: &units };
         let console = plug_functions(config, &mut plugs, &mut clock)?;
         let serial = std::mem::take(&mut config.serial)
             .into_iter()
@@ -174,8 +177,8 @@ impl Board {
             map_changed: false,
             memory,
             root,
-            iommu,
-            verify_io_apic: config.iommu.is_none_or(|iommu| iommu.verify_io_apic),
+            units,
+            verify_io_apic: config.iommu.as_ref().is_none_or(|iommu| iommu.verify_io_apic),
             wires,
         };
         Ok(board)
@@ -220,7 +223,7 @@ impl Board {
     }
 
     fn reset_others(&mut self) {
-        if let Some(unit) = &self.iommu {
+        for unit in self.units.iter() {
             unit.lock().reset();
         }
         for device in [&mut self.pic as &mut dyn Device, &mut self.io_apic, &mut self.pit, &mut self.hpet] {
@@ -326,7 +329,7 @@ impl Board {
 
     /// What becomes of an interrupt message of `requester`.
     fn remap(&self, requester: u16, address: u64, data: u32) -> Option<InterruptMessage> {
-        let remapped = match &self.iommu {
+        let remapped = match self.units.of(requester) {
             None => Interrupt::Unchanged,
             Some(unit) => {
                 let is_known = self.verify_io_apic || requester != IO_APIC_REQUESTER;
@@ -352,8 +355,8 @@ impl Board {
                 Alarm::Hpet => self.hpet.alarm(now),
                 Alarm::Power => self.power.alarm(now),
                 Alarm::Serial(n) => self.serial[n].alarm(now),
-                Alarm::Unit => {
-                    if let Some(unit) = &self.iommu {
+                Alarm::Unit(n) => {
+                    if let Some(unit) = self.units.get(n) {
                         unit.lock().alarm(now);
                     }
                 }
@@ -501,10 +504,6 @@ impl Board {
         Some((self.root.function(slot)? as &mut dyn Device, bar, base))
     }
 
-    fn unit_at(&self, address: u64) -> Option<&SharedUnit> {
-        self.iommu.as_ref().filter(|_| address.wrapping_sub(IOMMU_BASE) < spec::vtd::registers::SIZE)
-    }
-
     /// Reads memory-mapped I/O.
     pub fn memory_read(&mut self, address: u64, size: u8) -> u64 {
         if let Some((base, length)) = self.decoded.ecam
@@ -512,8 +511,8 @@ impl Board {
         {
             return self.root.ecam_read(address - base, size);
         }
-        if let Some(unit) = self.unit_at(address) {
-            return unit.lock().read(0, address - IOMMU_BASE, size);
+        if let Some((unit, offset)) = self.units.at(address) {
+            return unit.lock().read(0, offset, size);
         }
         match self.memory_device(address) {
             Some((device, region, base)) => device.read(region, address - base, size),
@@ -531,8 +530,8 @@ impl Board {
             }
             return;
         }
-        if let Some(unit) = self.unit_at(address) {
-            unit.lock().write(0, address - IOMMU_BASE, size, value);
+        if let Some((unit, offset)) = self.units.at(address) {
+            unit.lock().write(0, offset, size, value);
         } else if let Some((device, region, base)) = self.memory_device(address) {
             device.write(region, address - base, size, value);
         } else if let Some(shadow) =
@@ -551,7 +550,7 @@ struct Plugs<'a> {
     root: &'a mut RootComplex,
     dma: &'a PeerDma,
     wires: &'a Arc<Wires>,
-    iommu: Option<&'a SharedUnit>,
+    units: &'a Units,
 }
 
 impl Plugs<'_> {
@@ -566,10 +565,11 @@ impl Plugs<'_> {
         Ok(Slot { device, function: 0 })
     }
 
-    /// A function's way to memory through the remapping unit.
+    /// A function's way to memory through its remapping unit.
     fn remapped(&self, slot: Slot) -> Option<RemappedDma> {
-        let unit = self.iommu?.clone();
-        Some(RemappedDma { requester: slot.requester_id(), unit, memory: self.dma.clone() })
+        let requester = slot.requester_id();
+        let unit = self.units.of(requester)?.clone();
+        Some(RemappedDma { requester, unit, memory: self.dma.clone() })
     }
 
     /// The same for a function that knows of the unit.

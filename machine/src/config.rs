@@ -1,6 +1,7 @@
 //! What a machine is made of.
 
 use crate::boot::firmware::Firmware;
+use chipset::root_complex::Slot;
 use chipset::vtd::UnitConfig;
 use devices::network::NetworkBackend;
 use devices::ports::{Discard, Output};
@@ -66,19 +67,34 @@ impl TestDevices {
     pub const ALL: Self = Self { debug_exit: true, pc: true, pci: true };
 }
 
-/// A remapping unit of VT-d between the devices on one side, memory and processors on the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Memory that functions need at all times (RMRR).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReservedMemory {
+    /// First address, of a page.
+    pub first: u64,
+    /// Last address, of a page.
+    pub last: u64,
+    /// The functions.
+    pub functions: Vec<Slot>,
+}
+
+/// Remapping units of VT-d between the devices on one side, memory and processors on the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Iommu {
-    /// What the unit has. Its host address width is that of the processor model.
+    /// What each unit has. Its host address width is that of the processor model.
     pub unit: UnitConfig,
     /// Interrupts of the I/O APIC are verified by its source id. QEMU's I/O APIC has none and passes all verification, on which tests made
     /// for QEMU rely.
     pub verify_io_apic: bool,
+    /// For each unit besides the first, the functions that are its alone.
+    pub scopes: Vec<Vec<Slot>>,
+    /// Memory that the operating system is to leave to functions.
+    pub reserved: Vec<ReservedMemory>,
 }
 
 impl Default for Iommu {
     fn default() -> Self {
-        Self { unit: UnitConfig::default(), verify_io_apic: true }
+        Self { unit: UnitConfig::default(), verify_io_apic: true, scopes: Vec::new(), reserved: Vec::new() }
     }
 }
 

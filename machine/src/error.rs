@@ -18,6 +18,10 @@ pub enum Error {
     SerialPorts(usize),
     /// More drives than the SATA controller has ports.
     SataPorts(usize),
+    /// A function belongs to two remapping units, or there are more units than address room.
+    Scopes,
+    /// Reserved memory that is not whole pages of RAM.
+    Reserved(u64, u64),
     /// More PCI functions than the bus holds.
     BusFull,
     /// A BAR for which there is no address room.
@@ -38,6 +42,10 @@ impl fmt::Display for Error {
             Self::SerialPorts(n) => write!(f, "a PC has up to four serial ports, not {n}"),
             Self::SataPorts(n) => {
                 write!(f, "the SATA controller has six ports, not {n}: use fewer CD-ROMs or SATA disks")
+            }
+            Self::Scopes => f.write_str("each function belongs to one remapping unit, of which there are up to eight"),
+            Self::Reserved(first, last) => {
+                write!(f, "reserved memory is whole pages of RAM, not {first:#x} to {last:#x}")
             }
             Self::BusFull => f.write_str("there is no free slot on the PCI bus: use fewer disks"),
             Self::ThreadsOnHost => {

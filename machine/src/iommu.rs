@@ -1,8 +1,11 @@
 //! The remapping unit on the board: the ports that pass it.
 
-use crate::config::Iommu;
+use crate::config::{Iommu, ReservedMemory};
+use crate::error::Error;
 use crate::ports::{BoardDma, PeerDma, Request, Wires};
-use chipset::acpi::RemappingConfig;
+use chipset::acpi::{self, RemappingConfig};
+use chipset::memory_map::{FOUR_GIB, IOMMU_BASE, IOMMU_SIZE, RamLayout};
+use chipset::root_complex::Slot;
 use chipset::vtd::{self, Access, DeviceMessages, RemappedInterrupt, RemappingUnit, RequestKind, UnitPorts};
 use devices::pci::ats::{
     Attributes, Message, PageRequest, TranslationAgent, TranslationCompletion, TranslationError, TranslationRequest,
@@ -40,9 +43,86 @@ impl SharedUnit {
     }
 }
 
-/// What the ACPI tables tell of it.
+/// The units of a board. The first one is for every function that no other is for.
+#[derive(Clone, Default)]
+pub struct Units {
+    units: Vec<SharedUnit>,
+    /// The functions of each of the others.
+    scopes: Vec<Vec<Slot>>,
+}
+
+impl Units {
+    /// How many there can be.
+    const MOST: usize = 8;
+
+    /// The units of this configuration; `clock` makes that of the unit with a number.
+    pub fn new(
+        config: &Iommu,
+        memory: &BoardDma,
+        wires: &Arc<Wires>,
+        mut clock: impl FnMut(usize) -> Box<dyn Clock>,
+    ) -> Self {
+        let units = (0..=config.scopes.len()).map(|n| SharedUnit::new(config, memory.clone(), wires, clock(n)));
+        Self { units: units.collect(), scopes: config.scopes.clone() }
+    }
+
+    /// The unit that the requests of a requester pass.
+    pub fn of(&self, requester: u16) -> Option<&SharedUnit> {
+        let slot = Slot::of_requester(requester);
+        let own = self.scopes.iter().position(|functions| slot.is_some_and(|slot| functions.contains(&slot)));
+        self.units.get(own.map_or(0, |n| n + 1))
+    }
+
+    /// The unit whose registers are at `address`, and the offset in them.
+    pub fn at(&self, address: u64) -> Option<(&SharedUnit, u64)> {
+        let offset = address.checked_sub(IOMMU_BASE)?;
+        Some((self.units.get(usize::try_from(offset / IOMMU_SIZE).ok()?)?, offset % IOMMU_SIZE))
+    }
+
+    /// Every unit.
+    pub fn iter(&self) -> impl Iterator<Item = &SharedUnit> {
+        self.units.iter()
+    }
+
+    /// The unit with a number.
+    pub fn get(&self, n: usize) -> Option<&SharedUnit> {
+        self.units.get(n)
+    }
+}
+
+/// Looks whether there can be such units, with `ram`.
+///
+/// # Errors
+/// When there cannot.
+pub fn check(config: &Iommu, ram: RamLayout) -> Result<(), Error> {
+    let mut slots: Vec<Slot> = config.scopes.concat();
+    let count = slots.len();
+    slots.sort_unstable();
+    slots.dedup();
+    if slots.len() < count || config.scopes.len() >= Units::MOST {
+        return Err(Error::Scopes);
+    }
+    for ReservedMemory { first, last, functions: _ } in &config.reserved {
+        let is_low = *last < ram.low;
+        let is_high = *first >= FOUR_GIB && *last < FOUR_GIB + ram.high;
+        if first > last || first & 0xfff != 0 || last & 0xfff != 0xfff || !(is_low || is_high) {
+            return Err(Error::Reserved(*first, *last));
+        }
+    }
+    Ok(())
+}
+
+/// What the ACPI tables tell of them.
 pub fn acpi(config: &Iommu) -> RemappingConfig {
+    let ids = |slots: &[Slot]| slots.iter().map(|slot| slot.requester_id()).collect();
+    let reserved = config.reserved.iter().map(|memory| acpi::ReservedMemory {
+        first: memory.first,
+        last: memory.last,
+        functions: ids(&memory.functions),
+    });
     RemappingConfig {
+        scopes: config.scopes.iter().map(|slots| ids(slots)).collect(),
+        reserved: reserved.collect(),
         host_address_width: config.unit.host_address_width,
         interrupt_remapping: config.unit.interrupt_remapping,
         device_tlb: config.unit.device_tlb,
@@ -214,7 +294,6 @@ mod tests {
     use crate::explain::{Explainer, Kinds};
     use crate::processors::lock;
     use crate::{Boot, Config, Machine, NoHost, Watchers};
-    use chipset::memory_map::IOMMU_BASE;
     use devices::edu::{BUFFER, register};
     use spec::vtd::registers::{self as unit_register, GlobalCommand};
 
@@ -230,13 +309,18 @@ mod tests {
 
     /// A machine that does nothing, with `edu` in a domain whose page 0 is [`BUFFER_PAGE`], and what is explained.
     fn machine() -> (Machine, Arc<Mutex<String>>) {
+        machine_with(Vec::new(), 0)
+    }
+
+    /// The same with units for `scopes`; unit `n` is set up.
+    fn machine_with(scopes: Vec<Vec<Slot>>, n: u64) -> (Machine, Arc<Mutex<String>>) {
         let mut image = vec![0xf4; 0x1_0000];
         image[0xfff0] = 0xf4;
         let mut config = Config::new(Boot::Firmware(Firmware::new(image).expect("64 KiB are an image")));
         config.memory = 16 << 20;
         config.entropy = None;
         config.edu = vec![u64::MAX];
-        config.iommu = Some(Iommu::default());
+        config.iommu = Some(Iommu { scopes, ..Iommu::default() });
         let mut machine = Machine::new(config).expect("a machine");
         let text = Arc::new(Mutex::new(String::new()));
         let sink = text.clone();
@@ -263,7 +347,7 @@ mod tests {
                 board.io_write(0xcf8, 4, 0x8000_0800 | at);
                 board.io_write(0xcfc, 4, value);
             }
-            let base = IOMMU_BASE;
+            let base = IOMMU_BASE + n * IOMMU_SIZE;
             board.memory_write(base + unit_register::ROOT_TABLE_ADDRESS, 8, ROOT);
             board.memory_write(base + unit_register::GLOBAL_COMMAND, 4, GlobalCommand::SET_ROOT_TABLE.into());
             board.memory_write(base + unit_register::GLOBAL_COMMAND, 4, GlobalCommand::TRANSLATION.into());
@@ -299,6 +383,41 @@ mod tests {
         copy(&mut machine, 0, 0x800);
         assert_eq!(&bytes(&machine, BUFFER_PAGE + 0x800), b"inside");
         assert_eq!(*text.lock().unwrap(), "");
+    }
+
+    #[test]
+    fn a_function_passes_its_own_unit_and_no_other() {
+        let scopes = || vec![vec![Slot::new(9, 0)], vec![Slot::new(1, 0)]];
+        for (n, is_stopped) in [(0, false), (1, false), (2, true)] {
+            let (mut machine, text) = machine_with(scopes(), n);
+            let from = if is_stopped { 0 } else { BUFFER_PAGE };
+            lock(&machine.board).memory.ram.write(BUFFER_PAGE, b"inside");
+            copy(&mut machine, from, KERNEL);
+            assert_eq!(&bytes(&machine, KERNEL) == b"kernel", is_stopped, "unit {n}");
+            assert_eq!(!text.lock().unwrap().is_empty(), is_stopped, "unit {n}");
+            let picture = machine.dump("iommu").unwrap();
+            assert!(picture.contains("unit 2, for functions of its own:"), "{picture}");
+        }
+    }
+
+    #[test]
+    fn units_and_reserved_memory_that_cannot_be_are_refused() {
+        let ram = RamLayout::new(1 << 30);
+        let twice = vec![vec![Slot::new(1, 0)], vec![Slot::new(2, 0), Slot::new(1, 0)]];
+        let many = (0..8).map(|n| vec![Slot::new(n + 1, 0)]).collect();
+        for scopes in [twice, many] {
+            assert!(matches!(check(&Iommu { scopes, ..Iommu::default() }, ram), Err(Error::Scopes)));
+        }
+        for (first, last, is_right) in [
+            (0x7_0000, 0x7_ffff, true),
+            (0x7_0000, 0x7_fffe, false),
+            (0x7_0001, 0x7_ffff, false),
+            (0x8_0000, 0x7_ffff, false),
+            (0x3fff_f000, 0x4000_0fff, false),
+        ] {
+            let reserved = vec![ReservedMemory { first, last, functions: Vec::new() }];
+            assert_eq!(check(&Iommu { reserved, ..Iommu::default() }, ram).is_ok(), is_right, "{first:#x}");
+        }
     }
 
     #[test]

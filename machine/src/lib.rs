@@ -26,8 +26,9 @@ mod state;
 pub mod trace;
 pub mod watch;
 
+pub use chipset::root_complex::Slot;
 pub use chipset::vtd::UnitConfig;
-pub use config::{Boot, Config, Console, Disk, Engine, Iommu, Sata, TestDevices};
+pub use config::{Boot, Config, Console, Disk, Engine, Iommu, ReservedMemory, Sata, TestDevices};
 pub use dump::DUMPS;
 pub use error::Error;
 pub use host::{Host, HostEvent, NoHost};

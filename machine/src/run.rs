@@ -128,13 +128,16 @@ impl Machine {
             iommu.unit.host_address_width = config.model.physical_bits;
         }
         let layout = RamLayout::new(config.memory);
+        if let Some(iommu) = &config.iommu {
+            crate::iommu::check(iommu, layout)?;
+        }
         let processors = config.processors as u8;
         let acpi = AcpiTables::new(&AcpiConfig {
             ram: layout,
             processors,
             serial_ports: crate::board::SERIAL_PORTS[..config.serial.len().min(4)].to_vec(),
             keyboard_controller: true,
-            iommu: config.iommu.map(|iommu| crate::iommu::acpi(&iommu)),
+            iommu: config.iommu.as_ref().map(crate::iommu::acpi),
         });
         let boot = std::mem::replace(
             &mut config.boot,
@@ -287,7 +290,7 @@ impl Machine {
     pub(crate) fn service(&mut self) {
         let mut board = lock(&self.board);
         board.settle();
-        if let Some(unit) = &board.iommu {
+        for unit in board.units.iter() {
             let reports = unit.lock().take_reports();
             if !reports.is_empty()
                 && let Some(explainer) = &mut self.watchers().explainer

@@ -58,7 +58,7 @@ impl Machine {
         for cpu in &mut self.cpus {
             cpu.observer = if watched { Some(Box::new(Watch(shared.clone()))) } else { None };
         }
-        if let Some(unit) = &crate::processors::lock(&self.board).iommu {
+        for unit in crate::processors::lock(&self.board).units.iter() {
             unit.lock().set_reporting(lock(&shared).explainer.is_some());
         }
         self.watchers = shared;

@@ -117,7 +117,7 @@ pub(crate) fn build(arguments: &cli::Boot) -> Result<Machine, Error> {
     if let Some(Network::User) = arguments.net {
         config.network = Some(Box::new(UserNetwork::new()));
     }
-    config.iommu = arguments.iommu.map(|iommu| iommu.0);
+    config.iommu = arguments.iommu.clone().map(|iommu| iommu.0);
     if arguments.edu {
         config.edu.push(u64::MAX);
     }

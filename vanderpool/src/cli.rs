@@ -164,9 +164,10 @@ pub struct Boot {
     #[arg(long, value_name = "user")]
     pub net: Option<Network>,
     /// Remapping unit of VT-d: `on`, or with switches (on,eim=off,caching-mode=on): aw-bits=39|48|57, intremap, eim, posting, caching-mode,
-    /// scalable, device-iotlb, page-requests
+    /// scalable, device-iotlb, page-requests; scope=DEV.FN+DEV.FN adds a unit for these functions alone, reserved=FIRST-LAST@DEV.FN
+    /// memory that they need (RMRR)
     #[arg(long, value_name = "on[,PROPERTY=VALUE]")]
-    pub iommu: Option<Iommu>,
+    pub iommu: Option<crate::iommu::Iommu>,
     /// Add QEMU's `edu` device, whose DMA reaches all memory
     #[arg(long)]
     pub edu: bool,
@@ -359,70 +360,6 @@ impl FromStr for Disk {
     }
 }
 
-/// A remapping unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Iommu(pub machine::Iommu);
-
-impl FromStr for Iommu {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let mut words = text.split(',');
-        if words.next() != Some("on") {
-            return Err("begin with on; without --iommu there is no unit".to_owned());
-        }
-        let mut iommu = machine::Iommu::default();
-        for word in words {
-            let (key, value) = word.split_once('=').unwrap_or((word, "on"));
-            set_iommu(&mut iommu, key, value)?;
-        }
-        let unit = &iommu.unit;
-        if unit.page_requests && !(unit.scalable_mode && unit.device_tlb) {
-            return Err("page-requests need scalable and device-iotlb".to_owned());
-        }
-        Ok(Self(iommu))
-    }
-}
-
-/// Sets a property of a remapping unit, by QEMU's name where QEMU has it.
-///
-/// # Errors
-/// A line that says what there is.
-pub fn set_iommu(iommu: &mut machine::Iommu, key: &str, value: &str) -> Result<(), String> {
-    let unit = &mut iommu.unit;
-    let switch = match key {
-        "aw-bits" => {
-            unit.address_width = match value {
-                "39" => 39,
-                "48" => 48,
-                "57" => 57,
-                _ => return Err(format!("aw-bits={value}: there are 39, 48 and 57")),
-            };
-            return Ok(());
-        }
-        "intremap" => &mut unit.interrupt_remapping,
-        "eim" => &mut unit.extended_interrupt_mode,
-        "posting" => &mut unit.posted_interrupts,
-        "caching-mode" => &mut unit.caching_mode,
-        "scalable" | "x-scalable-mode" => &mut unit.scalable_mode,
-        "device-iotlb" => &mut unit.device_tlb,
-        "page-requests" => &mut unit.page_requests,
-        "verify-ioapic" => &mut iommu.verify_io_apic,
-        _ => {
-            return Err(format!(
-                "{key} is no property of the unit; there are: aw-bits, intremap, eim, posting, caching-mode, \
-                 scalable, device-iotlb, page-requests, verify-ioapic"
-            ));
-        }
-    };
-    *switch = match value {
-        "on" => true,
-        "off" => false,
-        _ => return Err(format!("{key}={value}: neither on nor off")),
-    };
-    Ok(())
-}
-
 /// What executes instructions.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Engine {
@@ -510,17 +447,6 @@ mod tests {
         assert_eq!("a.img,sata,snapshot".parse(), Ok(both));
         assert!("a.img,snapshots".parse::<Disk>().is_err());
         assert!(",sata".parse::<Disk>().is_err());
-    }
-
-    #[test]
-    fn properties_of_the_remapping_unit_are_checked() {
-        let Iommu(iommu) = "on,eim=off,aw-bits=57,caching-mode".parse().unwrap();
-        let unit = iommu.unit;
-        assert!(!unit.extended_interrupt_mode && unit.caching_mode && unit.interrupt_remapping);
-        assert_eq!(unit.address_width, 57);
-        for bad in ["", "off", "on,eim=perhaps", "on,aw-bits=40", "on,dma=on"] {
-            assert!(bad.parse::<Iommu>().is_err(), "{bad}");
-        }
     }
 
     #[test]

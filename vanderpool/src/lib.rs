@@ -14,6 +14,7 @@ pub mod gdb;
 pub mod host;
 pub mod initramfs;
 mod inspect;
+pub mod iommu;
 pub mod modules;
 mod prompt;
 pub mod qemu;

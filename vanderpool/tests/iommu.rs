@@ -100,3 +100,17 @@ fn debian_works_in_xapic_mode_and_lazily() {
     let expected = ["dmar: DMAR-IR: Enabled IRQ remapping in xapic mode"];
     works("iommu-xapic", "on,eim=off,aw-bits=39", "intel_iommu=on iommu.strict=0", &expected);
 }
+
+/// The network card (1.0) has a unit of its own, and memory that it needs at all times; so has the first disk (2.0).
+#[test]
+fn debian_uses_several_units_and_leaves_reserved_memory_alone() {
+    let expected = [
+        "dmar: DMAR: dmar0: reg_base_addr fed91000",
+        "dmar: DMAR: dmar1: reg_base_addr fed92000",
+        "dmar: DMAR: dmar2: reg_base_addr fed90000",
+        "dmar: DMAR: RMRR base: 0x00000000070000 end: 0x0000000007ffff",
+        "dmar: DMAR-IR: Enabled IRQ remapping in x2apic mode",
+    ];
+    let units = "on,scope=1.0,scope=2.0,reserved=0x70000-0x7ffff@1.0";
+    works("iommu-units", units, "intel_iommu=on iommu.strict=1", &expected);
+}

@@ -23,8 +23,19 @@ pub struct AcpiConfig {
     pub iommu: Option<RemappingConfig>,
 }
 
-/// What the DMAR table tells about the remapping unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Memory that functions need at all times, whoever has them (RMRR).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReservedMemory {
+    /// First address.
+    pub first: u64,
+    /// Last address.
+    pub last: u64,
+    /// Source ids of the functions.
+    pub functions: Vec<u16>,
+}
+
+/// What the DMAR table tells about the remapping units.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemappingConfig {
     /// Bits of physical addresses.
     pub host_address_width: u8,
@@ -36,6 +47,10 @@ pub struct RemappingConfig {
     pub io_apic: u16,
     /// Source id of the HPET.
     pub hpet: u16,
+    /// For each unit besides the first, the source ids of the functions that are its alone.
+    pub scopes: Vec<Vec<u16>>,
+    /// Reserved memory.
+    pub reserved: Vec<ReservedMemory>,
 }
 
 /// A place in the tables that depends on where they are.
@@ -55,6 +70,8 @@ pub struct AcpiTables {
     fixups: Vec<Fixup>,
     rsdp: Vec<u8>,
     rsdp_fixups: Vec<Fixup>,
+    /// Memory that the tables give to functions: first and last address.
+    reserved: Vec<(u64, u64)>,
 }
 
 /// Alignment of the tables in memory: the FACS, which is first, asks for 64 bytes.
@@ -70,6 +87,12 @@ impl AcpiTables {
     #[must_use]
     pub fn new(config: &AcpiConfig) -> Self {
         tables::build(config)
+    }
+
+    /// Memory that the tables give to functions, which the operating system is not to use: first and last address.
+    #[must_use]
+    pub fn reserved(&self) -> &[(u64, u64)] {
+        &self.reserved
     }
 
     /// Size of the tables (without the RSDP) in bytes.
@@ -257,6 +280,8 @@ mod tests {
             device_tlb: false,
             io_apic: 0xff00,
             hpet: 0xff01,
+            scopes: Vec::new(),
+            reserved: Vec::new(),
         };
         let config = AcpiConfig {
             ram: RamLayout::new(GIB),
@@ -274,6 +299,50 @@ mod tests {
         assert_eq!(unit[8..16], crate::memory_map::IOMMU_BASE.to_le_bytes());
         assert_eq!(unit[16..24], [3, 8, 0, 0, 0, 0xff, 0, 0], "I/O APIC 0 at ff:00.0");
         assert_eq!(unit[24..32], [4, 8, 0, 0, 0, 0xff, 0, 1], "HPET 0 at ff:00.1");
+    }
+
+    #[test]
+    fn dmar_names_units_with_functions_of_their_own_before_the_one_for_all_others() {
+        let iommu = RemappingConfig {
+            host_address_width: 46,
+            interrupt_remapping: true,
+            device_tlb: true,
+            io_apic: 0xff00,
+            hpet: 0xff01,
+            scopes: vec![vec![0x18, 0x21]],
+            reserved: vec![ReservedMemory { first: 0x7_0000, last: 0x7_ffff, functions: vec![0x18] }],
+        };
+        let config = AcpiConfig {
+            ram: RamLayout::new(GIB),
+            processors: 1,
+            serial_ports: Vec::new(),
+            keyboard_controller: true,
+            iommu: Some(iommu),
+        };
+        let tables = AcpiTables::new(&config);
+        assert_eq!(tables.reserved(), [(0x7_0000, 0x7_ffff)]);
+        let (bytes, rsdp) = tables.link(0x3fff_0000);
+        let found = walk(&bytes, &rsdp, 0x3fff_0000);
+        let dmar = found.iter().find(|table| &table[..4] == b"DMAR").unwrap();
+        let mut structures = Vec::new();
+        let mut at = 48;
+        while at < dmar.len() {
+            let length = usize::from(dmar[at + 2]);
+            structures.push(&dmar[at..at + length]);
+            at += length;
+        }
+        let kinds: Vec<u8> = structures.iter().map(|structure| structure[0]).collect();
+        assert_eq!(kinds, [0, 0, 1, 2]);
+        let scoped = structures[0];
+        assert_eq!((scoped[4], &scoped[8..16]), (0, &(crate::memory_map::IOMMU_BASE + 0x1000).to_le_bytes()[..]));
+        assert_eq!(scoped[16..], [1, 8, 0, 0, 0, 0, 3, 0, 1, 8, 0, 0, 0, 0, 4, 1]);
+        assert_eq!(structures[1][4], 1, "all others");
+        let reserved = structures[2];
+        assert_eq!(
+            (&reserved[8..16], &reserved[16..24]),
+            (&0x7_0000u64.to_le_bytes()[..], &0x7_ffffu64.to_le_bytes()[..])
+        );
+        assert_eq!(reserved[24..], [1, 8, 0, 0, 0, 0, 3, 0]);
     }
 
     #[test]

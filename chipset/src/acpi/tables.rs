@@ -2,7 +2,9 @@
 
 use super::RemappingConfig;
 use super::{AcpiConfig, AcpiTables, Fixup, dsdt};
-use crate::memory_map::{ECAM_BASE, HPET_BASE, IO_APIC_BASE, IOMMU_BASE, LOCAL_APIC_BASE, PM_BASE, SCI_IRQ};
+use crate::memory_map::{
+    ECAM_BASE, HPET_BASE, IO_APIC_BASE, IOMMU_BASE, IOMMU_SIZE, LOCAL_APIC_BASE, PM_BASE, SCI_IRQ,
+};
 use crate::power::offset;
 use crate::root_complex::RESET_CONTROL;
 use acpi_tables::Aml;
@@ -77,7 +79,8 @@ pub(super) fn build(config: &AcpiConfig) -> AcpiTables {
     let xsdt = root(*b"XSDT", 8);
     let (rsdp, rsdp_fixups) = rsdp(rsdt, xsdt);
     let Builder { bytes, fixups } = builder;
-    AcpiTables { tables: bytes, fixups, rsdp, rsdp_fixups }
+    let reserved = config.iommu.iter().flat_map(|iommu| &iommu.reserved).map(|memory| (memory.first, memory.last));
+    AcpiTables { tables: bytes, fixups, rsdp, rsdp_fixups, reserved: reserved.collect() }
 }
 
 /// A table with a standard header.
@@ -174,22 +177,37 @@ fn hpet() -> Sdt {
     sdt(*b"HPET", 1, &contents)
 }
 
-/// VT-d, 8.1 and 8.3: one unit for everything on the segment.
+/// VT-d, 8.1 to 8.5. A unit for all functions that no other is for comes after the others.
 fn dmar(iommu: &RemappingConfig) -> Sdt {
-    use spec::vtd::dmar::{ALL, HARDWARE_UNIT, INTERRUPT_REMAPPING, ROOT_PORT_ATS, SCOPE_HPET, SCOPE_IO_APIC};
+    use spec::vtd::dmar::{
+        ALL, HARDWARE_UNIT, INTERRUPT_REMAPPING, RESERVED_MEMORY, ROOT_PORT_ATS, SCOPE_ENDPOINT, SCOPE_HPET,
+        SCOPE_IO_APIC,
+    };
     let flags = if iommu.interrupt_remapping { INTERRUPT_REMAPPING } else { 0 };
     let mut contents = vec![iommu.host_address_width - 1, flags];
     contents.extend([0; 10]);
     let scope = |kind, source: u16| [kind, 8, 0, 0, 0, (source >> 8) as u8, (source >> 3 & 31) as u8, source as u8 & 7];
+    let endpoints =
+        |functions: &[u16]| functions.iter().flat_map(|source| scope(SCOPE_ENDPOINT, *source)).collect::<Vec<u8>>();
+    let mut structure = |kind: u16, body: &[u8]| {
+        contents.extend(kind.to_le_bytes());
+        contents.extend((4 + body.len() as u16).to_le_bytes());
+        contents.extend(body);
+    };
+    // Flags, one page of registers, segment 0, the base.
+    let unit = |flags: u8, base: u64, scopes: &[u8]| [&[flags, 0, 0, 0], &base.to_le_bytes()[..], scopes].concat();
+    for (base, functions) in (IOMMU_BASE + IOMMU_SIZE..).step_by(IOMMU_SIZE as usize).zip(&iommu.scopes) {
+        structure(HARDWARE_UNIT, &unit(0, base, &endpoints(functions)));
+    }
     let scopes = [scope(SCOPE_IO_APIC, iommu.io_apic), scope(SCOPE_HPET, iommu.hpet)].concat();
-    contents.extend(HARDWARE_UNIT.to_le_bytes());
-    contents.extend((16 + scopes.len() as u16).to_le_bytes());
-    contents.extend([ALL, 0, 0, 0]); // one page of registers, segment 0
-    contents.extend(IOMMU_BASE.to_le_bytes());
-    contents.extend(scopes);
+    structure(HARDWARE_UNIT, &unit(ALL, IOMMU_BASE, &scopes));
+    for memory in &iommu.reserved {
+        let body =
+            [&[0; 4][..], &memory.first.to_le_bytes(), &memory.last.to_le_bytes(), &endpoints(&memory.functions)];
+        structure(RESERVED_MEMORY, &body.concat());
+    }
     if iommu.device_tlb {
-        contents.extend(ROOT_PORT_ATS.to_le_bytes());
-        contents.extend([8, 0, ALL, 0, 0, 0]);
+        structure(ROOT_PORT_ATS, &[ALL, 0, 0, 0]);
     }
     sdt(*b"DMAR", 1, &contents)
 }

@@ -28,7 +28,7 @@ pub struct BoardState {
     root: RootComplexState,
     /// What is plugged in, each in the encoding of its own state.
     functions: Vec<(Slot, Vec<u8>)>,
-    iommu: Option<RemappingUnitState>,
+    units: Vec<RemappingUnitState>,
     interrupts: InterruptWires,
     pic: DualPicState,
     io_apic: IoApicState,
@@ -50,7 +50,7 @@ impl Board {
             wires,
             memory: _,
             root,
-            iommu,
+            units,
             verify_io_apic: _,
             decoded: _,
             interrupts,
@@ -80,7 +80,7 @@ impl Board {
             alarms: wires.alarms(),
             root: root.save(),
             functions: root.save_functions(),
-            iommu: iommu.as_ref().map(|unit| unit.lock().save()),
+            units: units.iter().map(|unit| unit.lock().save()).collect(),
             interrupts: interrupts.clone(),
             pic: pic.save(),
             io_apic: io_apic.save(),
@@ -103,7 +103,7 @@ impl Board {
             alarms,
             root,
             functions,
-            iommu,
+            units,
             interrupts,
             pic,
             io_apic,
@@ -120,7 +120,12 @@ impl Board {
         self.wires.set_now(*now);
         self.root.restore(root);
         self.root.restore_functions(functions)?;
-        restore_both(self.iommu.as_ref(), iommu.as_ref(), |mine, saved| mine.lock().restore(saved))?;
+        if units.len() != self.units.iter().count() {
+            return None;
+        }
+        for (mine, saved) in self.units.iter().zip(units) {
+            mine.lock().restore(saved);
+        }
         self.pic.restore(pic);
         self.io_apic.restore(io_apic);
         self.pit.restore(pit);

@@ -3,7 +3,7 @@
 use super::BootError;
 use chipset::acpi::AcpiTables;
 use chipset::fw_cfg::{Items, key};
-use chipset::memory_map::{FOUR_GIB, RamLayout, Range, RangeKind};
+use chipset::memory_map::{FOUR_GIB, RamLayout, Range, RangeKind, reserve};
 use chipset::smbios::Smbios;
 use std::path::{Path, PathBuf};
 
@@ -141,6 +141,7 @@ pub fn fw_cfg_items(config: &FirmwareConfig<'_>) -> Result<Items, BootError> {
     if ram.high > 0 {
         map.push(Range { base: FOUR_GIB, size: ram.high, kind: RangeKind::Ram });
     }
+    let map = acpi.reserved().iter().fold(map, |map, (first, last)| reserve(map, *first, *last));
     items.add_file("etc/e820", map.into_iter().flat_map(Range::to_e820).collect())?;
     acpi.add_to(&mut items)?;
     Smbios::new(ram, None).add_to(&mut items)?;

@@ -17,7 +17,7 @@ pub use error::BootError;
 pub use state::{InitialState, Segment, Table};
 
 use chipset::acpi::{AcpiTables, TABLES_ALIGNMENT};
-use chipset::memory_map::{RamLayout, direct_boot_map};
+use chipset::memory_map::{RamLayout, direct_boot_map, reserve};
 use chipset::smbios::Smbios;
 use placement::Placement;
 
@@ -123,7 +123,8 @@ pub fn load(memory: &mut dyn GuestMemory, boot: &DirectBoot<'_>) -> Result<Initi
         return Err(BootError::CommandLineHasNul);
     }
     let acpi_size = boot.acpi.map_or(0, acpi_size);
-    let map = direct_boot_map(ram, acpi_size);
+    let reserved = boot.acpi.map_or(&[][..], AcpiTables::reserved);
+    let map = reserved.iter().fold(direct_boot_map(ram, acpi_size), |map, (first, last)| reserve(map, *first, *last));
     let top = ram.low.saturating_sub(acpi_size);
     memory.write(BDA_EBDA_SEGMENT, &0x9fc0u16.to_le_bytes())?;
     memory.write(BDA_MEMORY_SIZE, &639u16.to_le_bytes())?;
@@ -141,6 +142,9 @@ pub fn load(memory: &mut dyn GuestMemory, boot: &DirectBoot<'_>) -> Result<Initi
         rsdp_address = RSDP_ADDRESS;
     }
     let mut placement = Placement::new(memory, ram, top, map);
+    for (first, last) in reserved {
+        placement.keep_free("memory reserved for devices", *first, *last);
+    }
     match kind {
         KernelKind::BzImage => bzimage::load(&mut placement, boot, rsdp_address),
         KernelKind::Multiboot => multiboot::load(&mut placement, boot),

@@ -17,6 +17,11 @@ impl<'m> Placement<'m> {
         Self { memory, ram, top, map, taken: vec![(0, 0x1000, "the BIOS data area")] }
     }
 
+    /// Nothing is put into `first..=last`, wherever that is.
+    pub fn keep_free(&mut self, what: &'static str, first: u64, last: u64) {
+        self.taken.push((first, last.saturating_add(1), what));
+    }
+
     /// The system address map.
     pub fn map(&self) -> &[Range] {
         &self.map

@@ -92,10 +92,16 @@ impl Machine {
 
     fn dump_iommu(&self) -> Result<String, String> {
         let board = crate::processors::lock(&self.board);
-        let unit = board.iommu.as_ref().ok_or("there is no remapping unit")?;
         let mut text = String::new();
-        unit.lock().write_picture(&mut text).map_err(|_| "the text could not be made")?;
-        Ok(text)
+        let is_one = board.units.iter().count() == 1;
+        for (n, unit) in board.units.iter().enumerate() {
+            if !is_one {
+                let which = if n == 0 { "all functions that no other is for" } else { "functions of its own" };
+                text += &format!("unit {n}, for {which}:\n");
+            }
+            unit.lock().write_picture(&mut text).map_err(|_| "the text could not be made")?;
+        }
+        if text.is_empty() { Err("there is no remapping unit".to_owned()) } else { Ok(text) }
     }
 
     /// Registers, segments and the code at RIP of processor `index`.

@@ -149,7 +149,7 @@ pub(super) fn add(options: &mut Options, value: &str) -> Result<(), Problem> {
             let mut iommu = machine::Iommu { verify_io_apic: false, ..machine::Iommu::default() };
             for key in ["aw-bits", "intremap", "eim", "caching-mode", "x-scalable-mode", "device-iotlb"] {
                 if let Some(value) = pairs.take(key).filter(|value| value != "auto") {
-                    crate::cli::set_iommu(&mut iommu, key, &value)
+                    crate::iommu::set(&mut iommu, key, &value)
                         .map_err(|why| refuse(format!("-device {name}: {why}")))?;
                 }
             }

@@ -197,7 +197,7 @@ fn build(options: Options, consoles: &Consoles) -> Result<Machine, Problem> {
     };
     config.edu.clone_from(&options.devices.edu);
     config.dma_testers = options.devices.dma_testers;
-    config.iommu = options.devices.iommu;
+    config.iommu.clone_from(&options.devices.iommu);
     config.entropy = options.devices.entropy.then_some(1);
     config.reboot = !options.no_reboot;
     if let Some(time) = options.start_time {

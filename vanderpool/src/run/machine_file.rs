@@ -18,6 +18,8 @@ pub struct MachineFile {
     /// The machine.
     #[serde(default)]
     pub machine: MachineSection,
+    /// Its remapping units: [`crate::iommu::from_section`].
+    pub iommu: Option<toml::Table>,
     /// The guests.
     #[serde(default)]
     vm: Vec<VmSection>,

@@ -113,6 +113,7 @@ fn build(file: &MachineFile, arguments: &cli::Run, module: Vec<u8>, reports: Rep
     if let Some(cli::Network::User) = file.machine.network {
         config.network = Some(Box::new(UserNetwork::new()));
     }
+    config.iommu = file.iommu.as_ref().map(crate::iommu::from_section).transpose()?;
     config.reboot = false;
     // The hypervisor ends the run through it.
     config.test_devices = TestDevices { debug_exit: true, ..TestDevices::default() };
