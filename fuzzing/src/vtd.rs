@@ -56,7 +56,6 @@ pub fn run(data: &[u8]) {
         scalable_mode: has(6),
         device_tlb: has(7),
         page_requests: has(7),
-        ..UnitConfig::default()
     };
     let mut world = World::new(config, MEMORY as usize);
     let memory = world.memory.clone();
