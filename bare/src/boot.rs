@@ -1,4 +1,4 @@
-//! From the loader to 64-bit mode: the multiboot header, page tables, descriptor tables, and the stubs of exception handlers.
+//! From the loader to 64-bit mode: the multiboot header, the note for PVH (Xen: docs/misc/pvh.pandoc), page tables, descriptor tables, and the stubs of exception handlers.
 #![allow(unsafe_code, reason = "machine code before and below Rust")]
 
 use core::arch::global_asm;
@@ -24,6 +24,12 @@ global_asm!(
     .section .multiboot, "a"
     .balign 4
     .long 0x1badb002, 3, -(0x1badb002 + 3)
+
+    .section .pvh, "a", @note
+    .balign 4
+    .long 4, 4, 18                      // lengths of the name and of the entry; XEN_ELFNOTE_PHYS32_ENTRY
+    .asciz "Xen"
+    .long _start
 
     .section .boot, "ax"
     .code32
@@ -212,7 +218,7 @@ unsafe extern "C" {
     static boot_guest_stubs: u8;
 }
 
-/// The address of the multiboot information that the loader left.
+/// The address of the multiboot information, or PVH's start info, that the loader left.
 #[must_use]
 pub fn information() -> u32 {
     // SAFETY: written once, before Rust code runs.

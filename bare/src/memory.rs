@@ -1,8 +1,10 @@
 //! Pages of memory for tables that the processor reads.
 #![allow(unsafe_code, reason = "what the processor reads by address is written by address")]
 
+use crate::cpu;
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use spec::x86::msr;
 
 /// Bytes in a page.
 pub const PAGE: u64 = 4096;
@@ -95,15 +97,34 @@ pub fn copy_code(target: u64, source: u64, length: u64) {
     }
 }
 
-/// The local APIC's register at `offset` in xAPIC mode.
+/// The local APICs are in x2APIC mode.
+static X2APIC: AtomicBool = AtomicBool::new(false);
+
+/// Has [`read_apic`] and [`write_apic`] access MSRs from now on: x2APIC mode, into which each processor goes by itself.
+pub fn use_x2apic() {
+    X2APIC.store(true, Ordering::Relaxed);
+}
+
+fn apic_msr(offset: u64) -> u32 {
+    msr::X2APIC_FIRST + (offset >> 4 & 0xff) as u32
+}
+
+/// The local APIC's register at `offset`.
 #[must_use]
 pub fn read_apic(offset: u64) -> u32 {
+    if X2APIC.load(Ordering::Relaxed) {
+        return cpu::read_msr(apic_msr(offset)).unwrap_or(0) as u32;
+    }
     // SAFETY: the local APIC's page is mapped, and reading its registers has no effect on memory.
     unsafe { ((0xfee0_0000 + (offset & 0xff0)) as *const u32).read_volatile() }
 }
 
-/// Writes a register of the local APIC.
+/// Writes a register of the local APIC. In x2APIC mode the interrupt command is one of 64 bits: see [`cpu::write_msr`].
 pub fn write_apic(offset: u64, value: u32) {
+    if X2APIC.load(Ordering::Relaxed) {
+        let _ = cpu::write_msr(apic_msr(offset), value.into());
+        return;
+    }
     // SAFETY: as in `read_apic`; what interrupts do is seen to in `exceptions`.
     unsafe { ((0xfee0_0000 + (offset & 0xff0)) as *mut u32).write_volatile(value) };
 }

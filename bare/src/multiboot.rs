@@ -1,31 +1,55 @@
-//! What the loader says (Multiboot Specification 0.6.96, 3.3).
+//! What the loader says: multiboot's information (Multiboot Specification 0.6.96, 3.3) or PVH's start info (Xen:
+//! public/arch-x86/hvm/start_info.h).
 #![allow(unsafe_code, reason = "the loader's structures are at addresses")]
 
 use crate::boot;
 
-/// Bits of the information's flags: which fields are there.
+/// Bits of multiboot's flags: which fields are there.
 mod flag {
     pub const COMMAND_LINE: u32 = 1 << 2;
     pub const MODULES: u32 = 1 << 3;
     pub const MEMORY_MAP: u32 = 1 << 6;
 }
 
-/// The 32-bit word at `offset` of the information, when the flag says that it is there.
+/// The first word of PVH's start info; multiboot's flags have other bits.
+const PVH_MAGIC: u32 = 0x336e_c578;
+
+/// Offsets in PVH's start info. Addresses have 8 bytes.
+mod pvh {
+    pub const MODULES: usize = 12;
+    pub const MODULE_LIST: usize = 16;
+    pub const COMMAND_LINE: usize = 24;
+    pub const MEMORY_MAP: usize = 40;
+    pub const MEMORY_MAP_ENTRIES: usize = 48;
+}
+
+/// The 32-bit word at `address`, where the loader put something.
+fn at(address: usize) -> u32 {
+    // SAFETY: the callers' addresses are of the loader's structures, below 4 GiB, and nothing has used that memory since.
+    unsafe { (address as *const u32).read_unaligned() }
+}
+
+/// The word at `offset` of PVH's start info, if that is what there is.
+fn start_info(offset: usize) -> Option<u32> {
+    let information = boot::information() as usize;
+    (information != 0 && at(information) == PVH_MAGIC).then(|| at(information + offset))
+}
+
+/// The word at `offset` of multiboot's information, when the flag says that it is there.
 fn word(needs: u32, offset: usize) -> Option<u32> {
     let information = boot::information() as usize;
-    if information == 0 {
+    if information == 0 || start_info(0).is_some() || at(information) & needs == 0 {
         return None;
     }
-    // SAFETY: the loader put the information structure there, below 4 GiB, and nothing has used that memory since.
-    let (flags, word) = unsafe { (*(information as *const u32), *((information + offset) as *const u32)) };
-    (flags & needs != 0).then_some(word)
+    Some(at(information + offset))
 }
 
 /// The kernel command line.
 #[must_use]
 pub fn command_line() -> &'static [u8] {
-    let Some(line) = word(flag::COMMAND_LINE, 16) else { return &[] };
-    // SAFETY: as in `word`; the string ends with a zero byte.
+    let line = start_info(pvh::COMMAND_LINE).or_else(|| word(flag::COMMAND_LINE, 16));
+    let Some(line) = line.filter(|line| *line != 0) else { return &[] };
+    // SAFETY: as in `at`; the string ends with a zero byte.
     unsafe { core::ffi::CStr::from_ptr(line as usize as *const core::ffi::c_char) }.to_bytes()
 }
 
@@ -38,33 +62,35 @@ pub fn command_line_has(word: &str) -> bool {
 /// The first module.
 #[must_use]
 pub fn module() -> Option<&'static [u8]> {
-    let list = word(flag::MODULES, 24).filter(|_| word(flag::MODULES, 20) != Some(0))? as usize;
-    // SAFETY: as in `word`; the module's memory is its own.
-    unsafe {
-        let (start, end) = (*(list as *const u32), *((list + 4) as *const u32));
-        Some(core::slice::from_raw_parts(start as usize as *const u8, end.checked_sub(start)? as usize))
-    }
+    let (start, length) = if let Some(count) = start_info(pvh::MODULES) {
+        let list = start_info(pvh::MODULE_LIST).filter(|_| count != 0)? as usize;
+        (at(list), at(list + 8))
+    } else {
+        let list = word(flag::MODULES, 24).filter(|_| word(flag::MODULES, 20) != Some(0))? as usize;
+        (at(list), at(list + 4).checked_sub(at(list))?)
+    };
+    // SAFETY: as in `at`; the module's memory is its own.
+    Some(unsafe { core::slice::from_raw_parts(start as usize as *const u8, length as usize) })
 }
 
 /// Calls `each` with start and length of every range of memory that can be used.
 pub fn for_each_memory(mut each: impl FnMut(u64, u64)) {
     const AVAILABLE: u32 = 1;
-    let (Some(length), Some(map)) = (word(flag::MEMORY_MAP, 44), word(flag::MEMORY_MAP, 48)) else { return };
-    let (mut at, end) = (map as usize, map as usize + length as usize);
-    while at + 24 <= end {
-        // SAFETY: as in `word`: entries of a size, a base, a length and a type.
-        let (size, base, length, kind) = unsafe {
-            let at = at as *const u8;
-            (
-                at.cast::<u32>().read_unaligned(),
-                at.add(4).cast::<u64>().read_unaligned(),
-                at.add(12).cast::<u64>().read_unaligned(),
-                at.add(20).cast::<u32>().read_unaligned(),
-            )
-        };
-        if kind == AVAILABLE {
-            each(base, length);
+    let wide = |address: usize| u64::from(at(address)) | u64::from(at(address + 4)) << 32;
+    let mut take = |entry: usize| {
+        if at(entry + 16) == AVAILABLE {
+            each(wide(entry), wide(entry + 8));
         }
-        at += size as usize + 4;
+    };
+    if let (Some(map), Some(count)) = (start_info(pvh::MEMORY_MAP), start_info(pvh::MEMORY_MAP_ENTRIES)) {
+        (0..count as usize).for_each(|n| take(map as usize + 24 * n));
+        return;
+    }
+    let (Some(length), Some(map)) = (word(flag::MEMORY_MAP, 44), word(flag::MEMORY_MAP, 48)) else { return };
+    let (mut entry, end) = (map as usize, map as usize + length as usize);
+    while entry + 24 <= end {
+        // An entry's size is before it.
+        take(entry + 4);
+        entry += at(entry) as usize + 4;
     }
 }

@@ -201,6 +201,12 @@ impl Capabilities {
         has.then_some((self.misc & misc::PREEMPTION_TIMER_RATE) as u32)
     }
 
+    /// Whether the processor delivers interrupts to a local APIC in x2APIC mode and virtualizes its registers.
+    #[must_use]
+    pub fn virtualizes_x2apic(&self) -> bool {
+        self.apic().delivers() && self.has(SecondaryControls::VIRTUALIZE_X2APIC_MODE)
+    }
+
     /// The best that the processor has for local APICs.
     #[must_use]
     pub fn apic(&self) -> ApicVirtualization {

@@ -43,7 +43,8 @@ impl Controls {
             | Secondary::UNRESTRICTED_GUEST
             | Secondary::ENABLE_RDTSCP
             | Secondary::ENABLE_INVPCID
-            | Secondary::WBINVD_EXITING;
+            | Secondary::WBINVD_EXITING
+            | Secondary::PAUSE_LOOP_EXITING;
         if apic.shadows_tpr() {
             primary |= Primary::USE_TPR_SHADOW;
         } else {

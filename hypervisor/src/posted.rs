@@ -44,7 +44,10 @@ impl PostedInterrupts {
     /// Where notifications go: the local APIC with this id, in xAPIC mode (bits 47:40).
     pub fn set_destination(&self, destination: u32) {
         let control = u64::from(vector::NOTIFY) << NOTIFICATION_VECTOR_SHIFT;
-        self.control.fetch_or(control | u64::from(destination) << (DESTINATION_SHIFT + 8), Ordering::SeqCst);
+        let control = control | u64::from(destination) << (DESTINATION_SHIFT + 8);
+        // Requests may come meanwhile.
+        let change = |before| Some(before & OUTSTANDING | control);
+        let _ = self.control.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change);
     }
 }
 
@@ -164,5 +167,13 @@ mod tests {
         let posted = PostedInterrupts::default();
         assert_eq!(core::mem::size_of_val(&posted), 64);
         assert_eq!(posted.address() % 64, 0);
+        posted.post(0x41);
+        posted.set_destination(3);
+        posted.set_destination(4);
+        let control = posted.control.load(Ordering::SeqCst);
+        assert_eq!(
+            control,
+            OUTSTANDING | u64::from(vector::NOTIFY) << NOTIFICATION_VECTOR_SHIFT | 4 << (DESTINATION_SHIFT + 8)
+        );
     }
 }

@@ -75,6 +75,7 @@ impl fmt::Display for Report {
             alloc::format!("{}.{} %", share / 10, share % 10)
         })?;
         self.row(f, "turns on a processor", |guest| guest.statistics.turns.to_string())?;
+        self.row(f, "moves between processors", |guest| guest.statistics.moves.to_string())?;
         self.row(f, "events injected", |guest| guest.statistics.injected.to_string())?;
         self.row(f, "virtual interrupts", |guest| guest.statistics.virtual_interrupts.to_string())?;
         self.row(f, "EPT pages of 2 MiB", |guest| guest.ept_pages[1].to_string())?;

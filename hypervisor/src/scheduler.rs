@@ -1,4 +1,5 @@
-//! Which of a processor's vCPUs runs next, and for how long: each gets time in proportion to its weight, and no more than its cap.
+//! Which of a processor's vCPUs runs next, and for how long: each gets time in proportion to its weight, and no more than its cap. A vCPU that
+//! waits for the processor while another processor idles is given away.
 
 use crate::host::Nanoseconds;
 
@@ -6,6 +7,8 @@ use crate::host::Nanoseconds;
 pub const SLICE: Nanoseconds = 5_000_000;
 /// The time over which caps are kept.
 pub const PERIOD: Nanoseconds = 100_000_000;
+/// How long a vCPU waits for its processor before it goes to one that idles.
+pub const PATIENCE: Nanoseconds = 1_000_000;
 /// What a weight of 1 makes of a nanosecond.
 const SCALE: u64 = 1 << 10;
 
@@ -19,6 +22,8 @@ pub struct Account {
     virtual_time: u64,
     period: u64,
     used: Nanoseconds,
+    /// Since when it could run and did not.
+    waits_since: Option<Nanoseconds>,
 }
 
 impl Account {
@@ -26,7 +31,7 @@ impl Account {
     #[must_use]
     pub fn new(weight: u32, cap: u8) -> Self {
         let allowance = if cap >= 100 { Nanoseconds::MAX } else { PERIOD / 100 * u64::from(cap.max(1)) };
-        Self { weight: u64::from(weight.max(1)), allowance, virtual_time: 0, period: 0, used: 0 }
+        Self { weight: u64::from(weight.max(1)), allowance, virtual_time: 0, period: 0, used: 0, waits_since: None }
     }
 
     /// The time that it may have at `now` before its cap stops it.
@@ -46,6 +51,7 @@ impl Account {
     fn charge(&mut self, from: Nanoseconds, to: Nanoseconds) {
         let time = to.saturating_sub(from);
         self.virtual_time += time * SCALE / self.weight;
+        self.waits_since = None;
         if to / PERIOD != self.period {
             (self.period, self.used) = (to / PERIOD, 0);
         }
@@ -68,6 +74,10 @@ pub struct Scheduler {
     accounts: alloc::vec::Vec<Account>,
     /// The least virtual time of those that ran last: who comes back from waiting has not saved up more than that.
     floor: u64,
+    /// The place of a vCPU that spins: others go before it once.
+    passes: Option<usize>,
+    /// How long the one chosen last had waited.
+    waited: Nanoseconds,
 }
 
 impl Scheduler {
@@ -76,24 +86,55 @@ impl Scheduler {
         self.accounts.push(account);
     }
 
+    /// Takes out the vCPU of this place, with its account; those after it move up.
+    pub fn remove(&mut self, place: usize) -> Account {
+        self.passes = None;
+        let account = self.accounts.remove(place);
+        // What it has had counts from here on as what others have had where it goes.
+        Account { virtual_time: 0, waits_since: None, ..account }
+    }
+
+    /// The vCPU of this place spins (PAUSE-loop exiting): the next choice is another, if one can run.
+    pub fn pass(&mut self, place: usize) {
+        self.passes = Some(place);
+    }
+
+    /// A vCPU for a processor that idles: one that can run and was not chosen, when the chosen one had waited for too long.
+    #[must_use]
+    pub fn surplus(&self, chosen: usize) -> Option<usize> {
+        if self.waited < PATIENCE {
+            return None;
+        }
+        (0..self.accounts.len()).find(|place| *place != chosen && self.accounts[*place].waits_since.is_some())
+    }
+
     /// Chooses among those for which `ready` says true. With others ready a turn is a slice, alone it ends only at a cap.
     pub fn choose(&mut self, now: Nanoseconds, ready: impl Fn(usize) -> bool) -> Decision {
         let mut best: Option<usize> = None;
         let (mut count, mut resumes) = (0, None::<Nanoseconds>);
-        for place in (0..self.accounts.len()).filter(|place| ready(*place)) {
+        let passes = self.passes.take();
+        for place in 0..self.accounts.len() {
             let account = &mut self.accounts[place];
+            if !ready(place) {
+                account.waits_since = None;
+                continue;
+            }
             account.virtual_time = account.virtual_time.max(self.floor);
             if account.allowed(now) == 0 {
+                account.waits_since = None;
                 resumes = Some(resumes.map_or(account.resumes(), |at| at.min(account.resumes())));
                 continue;
             }
+            account.waits_since.get_or_insert(now);
             count += 1;
-            if best.is_none_or(|best| self.accounts[place].virtual_time < self.accounts[best].virtual_time) {
+            let order = |place: usize| (passes == Some(place), self.accounts[place].virtual_time);
+            if best.is_none_or(|best| order(place) < order(best)) {
                 best = Some(place);
             }
         }
         let Some(place) = best else { return Decision::Idle(resumes) };
-        let account = &self.accounts[place];
+        let account = &mut self.accounts[place];
+        self.waited = account.waits_since.take().map_or(0, |since| now.saturating_sub(since));
         self.floor = account.virtual_time;
         let longest = if count > 1 { SLICE } else { PERIOD };
         Decision::Run(place, now + longest.min(account.allowed(now)))
@@ -141,6 +182,34 @@ mod tests {
     fn a_cap_holds_even_alone() {
         let had = compete(&[Account::new(1, 25)], |_| true);
         assert_eq!(had[0], 10 * PERIOD / 4);
+    }
+
+    #[test]
+    fn who_spins_lets_another_go_first_and_runs_when_there_is_none() {
+        let mut scheduler = Scheduler::default();
+        (0..2).for_each(|_| scheduler.add(Account::new(1, 100)));
+        scheduler.ran(1, 0, SLICE);
+        scheduler.pass(0);
+        assert!(matches!(scheduler.choose(SLICE, |_| true), Decision::Run(1, _)));
+        assert!(matches!(scheduler.choose(SLICE, |_| true), Decision::Run(0, _)));
+        scheduler.pass(0);
+        assert!(matches!(scheduler.choose(SLICE, |place| place == 0), Decision::Run(0, _)));
+    }
+
+    #[test]
+    fn where_one_waits_for_too_long_another_is_surplus() {
+        let mut scheduler = Scheduler::default();
+        (0..3).for_each(|_| scheduler.add(Account::new(1, 100)));
+        let ready = |place: usize| place != 2;
+        assert!(matches!(scheduler.choose(0, ready), Decision::Run(0, _)));
+        assert_eq!(scheduler.surplus(0), None);
+        scheduler.ran(0, 0, PATIENCE);
+        assert!(matches!(scheduler.choose(PATIENCE, ready), Decision::Run(1, _)));
+        assert_eq!(scheduler.surplus(1), Some(0));
+        let account = scheduler.remove(0);
+        assert_eq!((account.waits_since, scheduler.surplus(0)), (None, None));
+        scheduler.add(account);
+        assert!(matches!(scheduler.choose(PATIENCE, |place| place == 2), Decision::Run(2, _)));
     }
 
     #[test]

@@ -20,11 +20,13 @@ pub struct Statistics {
     pub virtual_interrupts: u64,
     /// Times that the vCPU was chosen to run.
     pub turns: u64,
+    /// Times that it went to another processor.
+    pub moves: u64,
 }
 
 impl Default for Statistics {
     fn default() -> Self {
-        Self { exits: [0; REASONS], inside: 0, outside: 0, injected: 0, virtual_interrupts: 0, turns: 0 }
+        Self { exits: [0; REASONS], inside: 0, outside: 0, injected: 0, virtual_interrupts: 0, turns: 0, moves: 0 }
     }
 }
 
@@ -36,13 +38,14 @@ impl Statistics {
 
     /// Adds the counts of another vCPU.
     pub fn add(&mut self, other: &Statistics) {
-        let Statistics { exits, inside, outside, injected, virtual_interrupts, turns } = other;
+        let Statistics { exits, inside, outside, injected, virtual_interrupts, turns, moves } = other;
         self.exits.iter_mut().zip(exits).for_each(|(mine, its)| *mine += its);
         self.inside += inside;
         self.outside += outside;
         self.injected += injected;
         self.virtual_interrupts += virtual_interrupts;
         self.turns += turns;
+        self.moves += moves;
     }
 
     /// All exits.

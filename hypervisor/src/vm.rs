@@ -101,6 +101,8 @@ pub struct Vm {
     pub apic_access: Option<u64>,
     network: Option<Port>,
     apic_pages: Vec<&'static RegisterPage>,
+    /// The vCPUs whose local APIC is in x2APIC mode, as bits.
+    x2apics: AtomicU32,
     board: Mutex<Board>,
     board_deadline: AtomicU64,
     intr: AtomicBool,
@@ -176,6 +178,7 @@ impl Vm {
             mailboxes,
             network,
             apic_pages: apic_pages.ok_or_else(scarce)?,
+            x2apics: AtomicU32::new(0),
             board: Mutex::new(board),
             configuration,
             memory,
@@ -296,13 +299,29 @@ impl Vm {
         self.routes.fetch_add(1, Ordering::SeqCst);
     }
 
+    /// A vCPU's local APIC has gone into x2APIC mode, or out of it.
+    pub fn set_x2apic(&self, vcpu: usize, on: bool) {
+        if on {
+            self.x2apics.fetch_or(1 << vcpu, Ordering::SeqCst);
+        } else {
+            self.x2apics.fetch_and(!(1 << vcpu), Ordering::SeqCst);
+        }
+    }
+
     /// Delivers an interrupt message to the vCPUs with this destination.
     pub fn deliver(&self, host: &dyn Host, destination: u8, logical: bool, data: u32) {
+        self.deliver_wide(host, if destination == 0xff { u32::MAX } else { destination.into() }, logical, data);
+    }
+
+    /// The same with a destination as x2APICs write it.
+    fn deliver_wide(&self, host: &dyn Host, destination: u32, logical: bool, data: u32) {
         let is_meant = |vcpu: usize| {
-            if logical {
-                apic::is_logical_destination(self.apic_pages[vcpu], destination)
+            if !logical {
+                destination == u32::MAX || destination as usize == vcpu
+            } else if self.x2apics.load(Ordering::SeqCst) >> vcpu & 1 != 0 {
+                apic::is_x2apic_logical_destination(vcpu as u32, destination)
             } else {
-                destination == 0xff || usize::from(destination) == vcpu
+                apic::is_logical_destination(self.apic_pages[vcpu], destination as u8)
             }
         };
         for vcpu in (0..self.mailboxes.len()).filter(|vcpu| is_meant(*vcpu)) {
@@ -315,7 +334,9 @@ impl Vm {
 
     /// Does what a vCPU's interrupt command says.
     pub fn command(&self, host: &dyn Host, from: usize, high: u32, low: u32) {
+        let wide = self.x2apics.load(Ordering::SeqCst) >> from & 1 != 0;
         match Shorthand::of(low) {
+            Shorthand::None if wide => self.deliver_wide(host, high, u64::from(low) & Icr::LOGICAL != 0, low),
             Shorthand::None => self.deliver(host, (high >> 24) as u8, u64::from(low) & Icr::LOGICAL != 0, low),
             Shorthand::Itself => self.send(host, from, low),
             shorthand => (0..self.mailboxes.len())

@@ -24,6 +24,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bare::processors::Tables;
 use bare::{cpu, multiboot};
+use core::sync::atomic::AtomicU64;
 use hypervisor::capabilities::Capabilities;
 use hypervisor::configuration::Configuration;
 use hypervisor::console::Terminal;
@@ -70,14 +71,20 @@ pub fn run() -> ! {
     if vms.is_empty() {
         refuse("there is no guest to run");
     }
-    let Some(bitmap) = memory::PAGES.page() else { refuse("there is no memory") };
-    msr_bitmap(bitmap, capabilities.unrestricted_guest(), capabilities.entry.allowed & EntryControls::LOAD_PAT != 0);
+    let msr_bitmaps = [false, capabilities.virtualizes_x2apic()].map(|x2apic| {
+        let Some(bitmap) = memory::PAGES.page() else { refuse("there is no memory") };
+        let pat = capabilities.entry.allowed & EntryControls::LOAD_PAT != 0;
+        msr_bitmap(bitmap, capabilities.unrestricted_guest(), pat, x2apic);
+        bitmap.address()
+    });
     let shared: &'static Shared = alloc::boxed::Box::leak(alloc::boxed::Box::new(Shared {
         capabilities,
-        msr_bitmap: bitmap.address(),
+        msr_bitmaps,
         vms,
         switch,
         terminal,
+        idle: AtomicU64::new(0),
+        moving: Mutex::new(Vec::new()),
         vcpus: Mutex::new(Vec::new()),
     }));
     *SHARED.lock() = Some(shared);

@@ -24,20 +24,26 @@ const LARGEST_HEAP: u64 = 128 << 20;
 
 /// Takes the largest range of memory that the loader tells of, without this program and its module. False: there is none.
 pub fn set_up() -> bool {
-    let module = multiboot::module().map_or(0, |module| module.as_ptr_range().end as u64);
-    let used = ((&raw const image_end) as u64).max(module).next_multiple_of(PAGE);
+    let image = ((&raw const image_end) as u64).next_multiple_of(PAGE);
+    let module = multiboot::module().map_or(0..0, |module| {
+        let module = module.as_ptr_range();
+        (module.start as u64 & !(PAGE - 1))..(module.end as u64).next_multiple_of(PAGE)
+    });
     let (mut start, mut end) = (0, 0);
     multiboot::for_each_memory(|base, length| {
-        let (from, to) = (base.max(used), base.saturating_add(length).min(1 << 32) & !(PAGE - 1));
-        if to.saturating_sub(from) > end - start {
-            (start, end) = (from, to);
+        let limit = base.saturating_add(length).min(1 << 32) & !(PAGE - 1);
+        // Before the module, and after it.
+        for (from, to) in [(base.max(image), limit.min(module.start)), (base.max(image).max(module.end), limit)] {
+            if to.saturating_sub(from) > end - start {
+                (start, end) = (from, to);
+            }
         }
     });
     let size = ((end - start) / HEAP_SHARE).min(LARGEST_HEAP) & !(PAGE - 1);
     if size == 0 {
         return false;
     }
-    // SAFETY: memory after the image and the module, which nobody else gets: what is free begins after it.
+    // SAFETY: memory beside the image and the module, which nobody else gets: what is free begins after it.
     unsafe { HEAP.set_up(start, size) };
     *FREE.lock() = (start + size, end);
     true

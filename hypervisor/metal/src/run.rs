@@ -8,10 +8,11 @@ use alloc::vec::Vec;
 use bare::console::Console;
 use bare::cpu;
 use bare::processors::Tables;
-use hypervisor::capabilities::Capabilities;
+use core::sync::atomic::{AtomicU64, Ordering};
+use hypervisor::capabilities::{ApicVirtualization, Capabilities};
 use hypervisor::console::Terminal;
 use hypervisor::exits::{self, Exit};
-use hypervisor::host::{Host, Nanoseconds};
+use hypervisor::host::{Host, Nanoseconds, ProcessorId};
 use hypervisor::memory::Pages;
 use hypervisor::network::Switch;
 use hypervisor::scheduler::{Account, Decision, Scheduler};
@@ -26,14 +27,18 @@ use spin::Mutex;
 pub struct Shared {
     /// What the processor has.
     pub capabilities: Capabilities,
-    /// The MSR bitmap of all guests.
-    pub msr_bitmap: u64,
+    /// The MSR bitmaps of all guests: for a local APIC in xAPIC mode, and in x2APIC mode.
+    pub msr_bitmaps: [u64; 2],
     /// The guests.
     pub vms: Vec<Arc<Vm>>,
     /// The switch between them.
     pub switch: Arc<Switch>,
     /// Their terminal.
     pub terminal: Arc<Terminal>,
+    /// The processors that idle, as bits.
+    pub idle: AtomicU64,
+    /// vCPUs on their way to these processors.
+    pub moving: Mutex<Vec<(ProcessorId, Slot, Account)>>,
     /// The vCPUs of each processor, until it takes them.
     pub vcpus: Mutex<Vec<Vec<Vcpu>>>,
 }
@@ -54,24 +59,41 @@ pub fn processor(shared: &Shared, tables: Tables, first: bool) {
     }
     let mut loaded: Option<usize> = None;
     let timer = shared.capabilities.preemption_timer();
+    let me_bit = 1 << me;
     loop {
+        shared.idle.fetch_and(!me_bit, Ordering::SeqCst);
+        for (slot, account) in arrivals(shared, me, &tables) {
+            // The VMCS that was current is not any more.
+            if let Some(before) = loaded.take() {
+                slots[before].unload();
+            }
+            slots.push(slot);
+            scheduler.add(account);
+        }
         if first {
             shared.switch.poll();
             take_keys(shared);
         }
         slots.iter_mut().for_each(|slot| slot.vcpu.attend(&PROCESSOR));
-        let ended = if first {
-            all_have_ended(&PROCESSOR, &shared.vms)
-        } else {
-            slots.iter().all(|slot| slot.vcpu.has_ended())
-        };
-        if ended {
+        if first && all_have_ended(&PROCESSOR, &shared.vms) {
             return;
         }
         let now = PROCESSOR.now();
         let deadline = slots.iter().filter_map(|slot| slot.vcpu.deadline()).min();
         match scheduler.choose(now, |place| slots[place].vcpu.is_ready()) {
-            Decision::Run(place, until) => {
+            Decision::Run(mut place, until) => {
+                if let Some((surplus, to)) = surplus(shared, &scheduler, place) {
+                    if loaded == Some(surplus) {
+                        slots[surplus].unload();
+                        loaded = None;
+                    }
+                    let mut slot = slots.remove(surplus);
+                    slot.leave();
+                    shared.moving.lock().push((to, slot, scheduler.remove(surplus)));
+                    PROCESSOR.kick(to);
+                    let after = |place: usize| if place > surplus { place - 1 } else { place };
+                    (place, loaded) = (after(place), loaded.map(after));
+                }
                 if loaded != Some(place) {
                     if let Some(before) = loaded {
                         slots[before].unload();
@@ -81,17 +103,58 @@ pub fn processor(shared: &Shared, tables: Tables, first: bool) {
                 }
                 run(&mut slots[place], until.min(deadline.unwrap_or(u64::MAX)), timer);
                 scheduler.ran(place, now, PROCESSOR.now());
+                if core::mem::take(&mut slots[place].vcpu.spins) {
+                    scheduler.pass(place);
+                }
             }
             Decision::Idle(resumes) => {
                 let until = [deadline, resumes].into_iter().flatten().min();
                 processor::set_timer(until.map(|until| until.saturating_sub(PROCESSOR.now())));
                 let mail = slots.iter().any(|slot| slot.vcpu.mailbox().has_mail());
                 if !mail {
+                    shared.idle.fetch_or(me_bit, Ordering::SeqCst);
                     cpu::wait_for_interrupt();
                 }
             }
         }
     }
+}
+
+/// The vCPUs that others have given to this processor.
+fn arrivals(shared: &Shared, me: ProcessorId, tables: &Tables) -> Vec<(Slot, Account)> {
+    let mut moving = shared.moving.lock();
+    if moving.is_empty() {
+        return Vec::new();
+    }
+    let (mine, others): (Vec<_>, Vec<_>) = core::mem::take(&mut *moving).into_iter().partition(|(to, ..)| *to == me);
+    *moving = others;
+    drop(moving);
+    let posts = posts(shared);
+    mine.into_iter()
+        .map(|(_, mut slot, account)| {
+            slot.arrive(tables);
+            slot.vcpu.mailbox().settle(me, posts);
+            // It may have been here before, and have changed its page tables since.
+            let _ = vmx::invept(invept_type::ALL_CONTEXT, [0, 0]);
+            (slot, account)
+        })
+        .collect()
+}
+
+/// A vCPU that waits here while another processor idles, and that processor, which idles no more then.
+fn surplus(shared: &Shared, scheduler: &Scheduler, chosen: usize) -> Option<(usize, ProcessorId)> {
+    let place = scheduler.surplus(chosen)?;
+    let idle = shared.idle.load(Ordering::SeqCst);
+    if idle == 0 {
+        return None;
+    }
+    let processor = idle.trailing_zeros();
+    let bit = 1 << processor;
+    (shared.idle.fetch_and(!bit, Ordering::SeqCst) & bit != 0).then_some((place, processor))
+}
+
+fn posts(shared: &Shared) -> bool {
+    shared.capabilities.apic() == ApicVirtualization::PostedInterrupts
 }
 
 /// Gives what was typed to the guests that it is for.
@@ -117,14 +180,14 @@ fn settle(shared: &Shared, me: u32, tables: &Tables) -> Vec<Slot> {
         drop(lists);
         cpu::wait_for_interrupt();
     };
-    let posts = shared.capabilities.apic() == hypervisor::capabilities::ApicVirtualization::PostedInterrupts;
+    let posts = posts(shared);
     let mut slots = Vec::new();
     for vcpu in vcpus {
         let vm = Arc::clone(&vcpu.vm);
         vcpu.mailbox().settle(me, posts);
         // VPID 0 is the hypervisor's.
         let vpid = (vm.index * 64 + vcpu.index + 1) as u16;
-        let Some(slot) = Slot::new(vcpu, vpid, &shared.capabilities, shared.msr_bitmap, tables) else {
+        let Some(slot) = Slot::new(vcpu, vpid, &shared.capabilities, shared.msr_bitmaps, tables) else {
             vm.end(&PROCESSOR, End::Failed("there is not enough memory for its VMCSs".into()));
             continue;
         };
@@ -161,6 +224,9 @@ fn run(slot: &mut Slot, until: Nanoseconds, timer: Option<u32>) {
                 leave(slot, reason);
                 if reason == ExitReason::ExternalInterrupt as u32 {
                     // Another vCPU may have been woken, and be more in need of the processor.
+                    break;
+                }
+                if slot.vcpu.spins {
                     break;
                 }
             }

@@ -11,6 +11,11 @@ use hypervisor::vmcs::{Vmcs, field};
 use spec::vmx::{EntryControls, PinBasedControls, PrimaryControls, SecondaryControls, VmcsField as Field};
 use spec::x86::Xcr0;
 
+/// Time-stamp counts between two PAUSEs of a loop.
+const PAUSE_GAP: u64 = 128;
+/// Time-stamp counts of a loop before it exits: longer than any lock is held whose owner runs.
+const PAUSE_WINDOW: u64 = 1 << 14;
+
 /// A vCPU on this processor.
 pub struct Slot {
     /// The vCPU.
@@ -27,7 +32,8 @@ pub struct Slot {
 
 impl Slot {
     /// Makes the VMCS of `vcpu`. `None`: there is no memory for it.
-    pub fn new(vcpu: Vcpu, vpid: u16, has: &Capabilities, msr_bitmap: u64, tables: &Tables) -> Option<Self> {
+    pub fn new(mut vcpu: Vcpu, vpid: u16, has: &Capabilities, msr_bitmaps: [u64; 2], tables: &Tables) -> Option<Self> {
+        vcpu.msr_bitmaps = msr_bitmaps;
         let page = || crate::memory::PAGES.page().map(|page| page.address());
         let region = page()?;
         vmx::set_revision(has, region);
@@ -37,16 +43,36 @@ impl Slot {
         let slot = Self { vcpu, region, launched: false, state, extended: false, exists, debug };
         vmclear(region).ok()?;
         vmptrld(region).ok()?;
-        slot.write_controls(vpid, msr_bitmap, tables);
+        slot.write_controls(vpid);
+        slot.write_host(tables);
         processor::label(slot.vcpu.vm.index, slot.vcpu.index, region);
         Some(slot)
     }
 
-    fn write_controls(&self, vpid: u16, msr_bitmap: u64, tables: &Tables) {
-        let vmcs = &mut CurrentVmcs;
+    fn write_host(&self, tables: &Tables) {
+        vmx::write_host(&mut CurrentVmcs, tables, self.vcpu.controls.entry & EntryControls::LOAD_PAT != 0);
+    }
+
+    /// Makes the vCPU ready to go to another processor. It is not the one whose registers are loaded.
+    pub fn leave(&mut self) {
+        if let Err(failure) = vmclear(self.region) {
+            panic!("VMCLEAR: {failure:?}");
+        }
+        self.launched = false;
+    }
+
+    /// Takes the vCPU, which another processor has left, to this one.
+    pub fn arrive(&mut self, tables: &Tables) {
+        if let Err(failure) = vmptrld(self.region) {
+            panic!("VMPTRLD: {failure:?}");
+        }
+        self.write_host(tables);
+        self.vcpu.statistics.moves += 1;
+    }
+
+    fn write_controls(&self, vpid: u16) {
         let controls = &self.vcpu.controls;
-        vmx::write_host(vmcs, tables, controls.entry & EntryControls::LOAD_PAT != 0);
-        let vmcs: &mut dyn Vmcs = vmcs;
+        let vmcs: &mut dyn Vmcs = &mut CurrentVmcs;
         vmcs.set(field::PIN_BASED_CONTROLS, PinBasedControls(controls.pin));
         vmcs.set(field::PRIMARY_CONTROLS, PrimaryControls(controls.primary));
         vmcs.set(field::SECONDARY_CONTROLS, SecondaryControls(controls.secondary));
@@ -63,10 +89,14 @@ impl Slot {
         ] {
             vmcs.write(zero, 0);
         }
-        vmcs.set(field::MSR_BITMAPS, msr_bitmap);
+        vmcs.set(field::MSR_BITMAPS, self.vcpu.msr_bitmaps[0]);
         vmcs.set(field::EPT_POINTER, self.vcpu.vm.ept.pointer());
         if controls.has(SecondaryControls::ENABLE_VPID) {
             vmcs.set(field::VPID, vpid);
+        }
+        if controls.has(SecondaryControls::PAUSE_LOOP_EXITING) {
+            vmcs.write(Field::PLE_GAP, PAUSE_GAP);
+            vmcs.write(Field::PLE_WINDOW, PAUSE_WINDOW);
         }
         let virtualization = self.vcpu.virtualization;
         if virtualization.shadows_tpr() {

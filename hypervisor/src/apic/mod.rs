@@ -1,5 +1,5 @@
-//! A guest's local APIC in xAPIC mode (SDM Vol. 3A, chapter 11), with its registers in the virtual-APIC page: where the processor has
-//! APIC virtualization it reads and writes the same page, where it has not, every access comes here.
+//! A guest's local APIC (SDM Vol. 3A, chapter 11), with its registers in the virtual-APIC page: where the processor has APIC virtualization
+//! it reads and writes the same page, where it has not, every access comes here. In x2APIC mode the registers are MSRs.
 
 pub mod timer;
 
@@ -31,14 +31,18 @@ pub enum Effect {
 pub struct LocalApic {
     page: &'static RegisterPage,
     id: u8,
+    x2apic: bool,
     timer: Timer,
 }
+
+/// The high half of the interrupt command in x2APIC mode: one register there is 64 bits wide.
+const X2APIC_ICR_HIGH: u16 = offset::ICR_LOW + 4;
 
 impl LocalApic {
     /// An APIC after reset, with its registers in `page`.
     #[must_use]
     pub fn new(page: &'static RegisterPage, id: u8) -> Self {
-        let mut apic = Self { page, id, timer: Timer::default() };
+        let mut apic = Self { page, id, x2apic: false, timer: Timer::default() };
         apic.reset();
         apic
     }
@@ -55,6 +59,7 @@ impl LocalApic {
             register.store(0, Ordering::Relaxed);
         }
         self.timer = Timer::default();
+        self.x2apic = false;
         self.set(offset::ID, u32::from(self.id) << 24);
         self.set(offset::VERSION, VERSION);
         self.set(offset::DFR, u32::MAX);
@@ -68,6 +73,57 @@ impl LocalApic {
             offset::LVT_ERROR,
         ];
         lvt.into_iter().for_each(|entry| self.set(entry, Lvt::RESET));
+    }
+
+    /// It is in x2APIC mode.
+    #[must_use]
+    pub fn is_x2apic(&self) -> bool {
+        self.x2apic
+    }
+
+    /// Goes into x2APIC mode, whose ids have 32 bits and follow from the first one (11.12.5.1).
+    pub fn enter_x2apic(&mut self) {
+        self.x2apic = true;
+        self.set(offset::ID, self.id.into());
+        self.set(offset::LDR, logical_id(self.id.into()));
+        self.set(offset::ICR_HIGH, 0);
+    }
+
+    /// Reads the MSR of x2APIC mode for the register at this offset; `None`: there is none.
+    #[must_use]
+    pub fn read_msr(&self, register: u16, now: Nanoseconds) -> Option<u64> {
+        match register {
+            offset::ICR_LOW => Some(u64::from(self.get(X2APIC_ICR_HIGH)) << 32 | u64::from(self.get(offset::ICR_LOW))),
+            offset::ID | offset::VERSION | offset::TPR | offset::PPR | offset::LDR | offset::SVR => {
+                Some(self.read(register, now).into())
+            }
+            offset::ISR..=offset::ESR | offset::LVT_CMCI => Some(self.read(register, now).into()),
+            offset::LVT_TIMER..=offset::TIMER_CURRENT | offset::TIMER_DIVIDE => Some(self.read(register, now).into()),
+            _ => None,
+        }
+    }
+
+    /// Writes such an MSR; `None`: there is none to write, or not this value.
+    pub fn write_msr(&mut self, register: u16, value: u64, now: Nanoseconds) -> Option<Effect> {
+        match register {
+            offset::ICR_LOW => {
+                self.set(X2APIC_ICR_HIGH, (value >> 32) as u32);
+                self.set(offset::ICR_LOW, value as u32);
+                return Some(Effect::Command((value >> 32) as u32, value as u32));
+            }
+            _ if value >> 32 != 0 => return None,
+            offset::SELF_IPI if value < 256 => self.request(value as u8),
+            offset::EOI | offset::ESR if value != 0 => return None,
+            offset::TPR if value > 255 => return None,
+            offset::TPR | offset::EOI | offset::SVR | offset::ESR | offset::LVT_CMCI => {
+                return Some(self.write(register, value as u32, now));
+            }
+            offset::LVT_TIMER..=offset::TIMER_INITIAL | offset::TIMER_DIVIDE => {
+                return Some(self.write(register, value as u32, now));
+            }
+            _ => return None,
+        }
+        Some(Effect::None)
     }
 
     fn get(&self, register: u16) -> u32 {
@@ -234,6 +290,18 @@ impl LocalApic {
     }
 }
 
+/// The logical id that goes with an x2APIC id: the cluster, and one of 16 bits (11.12.10.2).
+fn logical_id(id: u32) -> u32 {
+    (id >> 4) << 16 | 1 << (id & 15)
+}
+
+/// Whether the x2APIC with this id is the destination `mda` of a logical message (11.12.10.2).
+#[must_use]
+pub fn is_x2apic_logical_destination(id: u32, mda: u32) -> bool {
+    let own = logical_id(id);
+    mda == u32::MAX || mda >> 16 == own >> 16 && mda & own & 0xffff != 0
+}
+
 /// Whether the APIC with these registers is the destination `mda` of a logical message (11.6.2.2).
 #[must_use]
 pub fn is_logical_destination(page: &RegisterPage, mda: u8) -> bool {
@@ -289,6 +357,25 @@ mod tests {
         assert_eq!(apic.read(offset::TIMER_CURRENT, 40), 60);
         apic.advance(100);
         assert_eq!((apic.requested(), apic.deadline()), (Some(0x60), Some(200)));
+    }
+
+    #[test]
+    fn in_x2apic_mode_registers_are_msrs_with_ids_of_32_bits() {
+        let mut apic = apic();
+        apic.enter_x2apic();
+        assert_eq!((apic.read_msr(offset::ID, 0), apic.read_msr(offset::LDR, 0)), (Some(1), Some(2)));
+        let command = 3 << 32 | 0x4041;
+        assert_eq!(apic.write_msr(offset::ICR_LOW, command, 0), Some(Effect::Command(3, 0x4041)));
+        assert_eq!(apic.read_msr(offset::ICR_LOW, 0), Some(command));
+        assert_eq!(apic.write_msr(offset::SELF_IPI, 0x52, 0), Some(Effect::None));
+        assert_eq!(apic.requested(), Some(0x52));
+        for (register, value) in
+            [(offset::EOI, 1), (offset::ID, 0), (offset::DFR, 0), (offset::ICR_HIGH, 0), (offset::SVR, 1 << 32)]
+        {
+            assert_eq!(apic.write_msr(register, value, 0), None, "{register:#x}");
+        }
+        assert_eq!(apic.read_msr(offset::DFR, 0), None);
+        assert!(is_x2apic_logical_destination(0x12, 0x1_0004) && !is_x2apic_logical_destination(0x12, 4));
     }
 
     #[test]

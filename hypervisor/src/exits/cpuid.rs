@@ -17,7 +17,6 @@ const WITHHELD: &[Feature] = &[
     Feature::TM2,
     Feature::PDCM,
     Feature::SDBG,
-    Feature::X2APIC,
     Feature::TSC_DEADLINE,
     Feature::MTRR,
     Feature::MCE,

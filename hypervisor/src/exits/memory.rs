@@ -140,7 +140,9 @@ fn decode(exit: &Exit<'_>) -> Option<mmio::Decoded> {
 
 fn read(exit: &Exit<'_>, address: u64, size: u8) -> u64 {
     match address & !(PAGE - 1) {
-        BASE => u64::from(exit.vcpu.apic.read(address as u16, exit.host.now())) >> (8 * (address & 3)),
+        BASE if !exit.vcpu.apic.is_x2apic() => {
+            u64::from(exit.vcpu.apic.read(address as u16, exit.host.now())) >> (8 * (address & 3))
+        }
         IO_APIC => {
             let vm = Arc::clone(&exit.vcpu.vm);
             vm.with_board(exit.host, |board| board.read_io_apic(address & 0xfff, size))
@@ -156,7 +158,7 @@ fn read(exit: &Exit<'_>, address: u64, size: u8) -> u64 {
 fn write(exit: &mut Exit<'_>, address: u64, size: u8, value: u64) {
     let vm = Arc::clone(&exit.vcpu.vm);
     match address & !(PAGE - 1) {
-        BASE if address & 0xf == 0 => {
+        BASE if address & 0xf == 0 && !exit.vcpu.apic.is_x2apic() => {
             let now = exit.host.now();
             let effect = exit.vcpu.apic.write(address as u16 & 0xfff, value as u32, now);
             apply(exit, effect);

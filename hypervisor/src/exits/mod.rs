@@ -58,7 +58,11 @@ pub fn handle(mut exit: Exit<'_>, reason: u32) {
         Some(ExitReason::VirtualizedEoi) => apic::ended(&mut exit),
         Some(ExitReason::TripleFault) => shutdown::triple_fault(&mut exit),
         // There is nothing to write back: what is in caches is memory.
-        Some(ExitReason::Wbinvd | ExitReason::Invd | ExitReason::Pause) => exit.advance(),
+        Some(ExitReason::Wbinvd | ExitReason::Invd) => exit.advance(),
+        Some(ExitReason::Pause) => {
+            exit.advance();
+            exit.vcpu.spins = true;
+        }
         // None of them is announced: VMX, SMX, MONITOR, performance counters.
         Some(reason) if is_instruction(reason) => exit.raise(Vector::InvalidOpcode, None),
         _ => exit.give_up(reason),

@@ -7,8 +7,8 @@ use crate::testing::{TestHost, TestPages, TestVmcs};
 use crate::vcpu::Activity;
 use crate::vm::{End, Phase, Vm};
 use alloc::sync::Arc;
-use spec::vmx::VmcsField;
 use spec::vmx::qualification::{cr_access, io};
+use spec::vmx::{SecondaryControls, VmcsField};
 use spec::x86::{Cr0, Cr4};
 use std::boxed::Box;
 use std::collections::BTreeMap;
@@ -88,7 +88,7 @@ fn cpuid_shows_a_hypervisor_and_hides_vmx() {
     let mut bench = Bench::new(2);
     bench.vcpu.registers[0] = 1;
     bench.exit(ExitReason::Cpuid, 0);
-    assert_eq!(bench.vcpu.registers[1] & (1 << 31 | 1 << 5 | 1 << 21 | 1 << 27), 1 << 31);
+    assert_eq!(bench.vcpu.registers[1] & (1 << 31 | 1 << 5 | 1 << 21 | 1 << 27), 1 << 31 | 1 << 21);
     assert_eq!(bench.vcpu.registers[3] >> 16, 2);
     assert_eq!(bench.get(field::GUEST_RIP), 0x7c02);
 }
@@ -138,6 +138,32 @@ fn without_virtual_delivery_an_interrupt_waits_for_its_window() {
     assert_eq!(bench.injected(), Some(0x41));
     assert!(!bench.get(field::PRIMARY_CONTROLS).has(window));
     assert_eq!(bench.vcpu.apic.in_service(), Some(0x41));
+}
+
+#[test]
+fn an_x2apic_is_reached_by_msrs_and_no_more_by_its_page() {
+    let mut bench = Bench::new(1);
+    let wrmsr = |bench: &mut Bench, number: u32, value: u64| {
+        (bench.vcpu.registers[1], bench.vcpu.registers[0], bench.vcpu.registers[2]) =
+            (number.into(), value & 0xffff_ffff, value >> 32);
+        bench.exit(ExitReason::Wrmsr, 0);
+        bench.injected()
+    };
+    assert_eq!(wrmsr(&mut bench, 0x80f, 0x1ff), Some(13));
+    bench.vcpu.msr_bitmaps = [0x1000, 0x2000];
+    assert_eq!(wrmsr(&mut bench, 0x1b, 0xfee0_0d00), None);
+    let secondary = bench.get(field::SECONDARY_CONTROLS);
+    assert!(secondary.has(SecondaryControls::VIRTUALIZE_X2APIC_MODE));
+    assert!(!secondary.has(SecondaryControls::VIRTUALIZE_APIC_ACCESSES));
+    assert_eq!(bench.get(field::MSR_BITMAPS), 0x2000);
+    assert_eq!(wrmsr(&mut bench, 0x80f, 0x1ff), None);
+    // An interrupt to itself, by its id of 32 bits; then one to nobody.
+    assert_eq!(wrmsr(&mut bench, 0x830, 0x4041), None);
+    assert_eq!(wrmsr(&mut bench, 0x830, 0x100_0000_4042), None);
+    bench.vcpu.attend(bench.host);
+    assert_eq!(bench.vcpu.apic.requested(), Some(0x41));
+    // The mode is left by a reset only.
+    assert_eq!(wrmsr(&mut bench, 0x1b, 0xfee0_0900), Some(13));
 }
 
 #[test]

@@ -120,10 +120,12 @@ impl Vcpu {
     /// With virtual-interrupt delivery: tells the processor what is requested and in service, and whose end concerns the I/O APIC.
     fn hand_over(&mut self, vmcs: &mut dyn Vmcs, host: &dyn Host) {
         let requesting = self.apic.requested().unwrap_or(0);
-        let before = vmcs.get(field::GUEST_INTERRUPT_STATUS);
-        if requesting != before.requesting {
+        // What is in service changes here where the processor does not virtualize the APIC's mode.
+        let servicing = self.apic.in_service().unwrap_or(0);
+        let (before, status) = (vmcs.get(field::GUEST_INTERRUPT_STATUS), InterruptStatus { requesting, servicing });
+        if status != before {
             self.statistics.virtual_interrupts += u64::from(requesting > before.requesting);
-            vmcs.set(field::GUEST_INTERRUPT_STATUS, InterruptStatus { requesting, ..before });
+            vmcs.set(field::GUEST_INTERRUPT_STATUS, status);
         }
         let routes = self.vm.routes();
         if self.routes != Some(routes) {

@@ -11,8 +11,10 @@ use crate::host::{Host, Nanoseconds};
 use crate::posted::{Mailbox, signal};
 use crate::statistics::Statistics;
 use crate::vm::{End, Phase, Vm};
+use crate::vmcs::{Vmcs, field};
 use alloc::sync::Arc;
 use events::Injection;
+use spec::vmx::SecondaryControls;
 use spec::x86::msr;
 
 /// What a vCPU does.
@@ -62,9 +64,15 @@ pub struct Vcpu {
     pub statistics: Statistics,
     /// Its controls, as they are in the VMCS.
     pub controls: Controls,
+    /// It spins: others may have its processor first. Whoever takes note of it clears it.
+    pub spins: bool,
     /// What the processor does for its local APIC.
     pub virtualization: ApicVirtualization,
+    /// The MSR bitmaps for a local APIC in xAPIC mode and in x2APIC mode: physical addresses.
+    pub msr_bitmaps: [u64; 2],
     pub(crate) unrestricted: bool,
+    /// The processor virtualizes x2APIC mode.
+    virtualizes_x2apic: bool,
     pub(crate) begin: Option<Begin>,
     pub(crate) injection: Option<Injection>,
     pub(crate) nmi: bool,
@@ -89,8 +97,11 @@ impl Vcpu {
             activity: Activity::WaitForSipi,
             statistics: Statistics::default(),
             controls: Controls::new(has),
+            spins: false,
             virtualization: has.apic(),
+            msr_bitmaps: [0; 2],
             unrestricted: has.unrestricted_guest(),
+            virtualizes_x2apic: has.virtualizes_x2apic(),
             begin: None,
             injection: None,
             nmi: false,
@@ -107,12 +118,34 @@ impl Vcpu {
     /// Power-on: the first vCPU begins, the others wait.
     fn power_on(&mut self) {
         self.apic.reset();
+        self.vm.set_x2apic(self.index, false);
         self.xcr0 = 1;
         self.msrs = [0; SWITCHED_MSRS.len()];
         self.nmi = false;
         self.routes = None;
         self.activity = if self.index == 0 { Activity::Running } else { Activity::WaitForSipi };
         self.begin = (self.index == 0).then_some(Begin::Boot);
+    }
+
+    /// The local APIC goes into x2APIC mode.
+    pub(crate) fn enter_x2apic(&mut self, vmcs: &mut dyn Vmcs) {
+        self.apic.enter_x2apic();
+        self.vm.set_x2apic(self.index, true);
+        self.write_apic_mode(vmcs);
+    }
+
+    /// Writes the controls that go with the local APIC's mode.
+    pub(crate) fn write_apic_mode(&mut self, vmcs: &mut dyn Vmcs) {
+        let x2apic = self.apic.is_x2apic();
+        let [page, msrs] = [SecondaryControls::VIRTUALIZE_APIC_ACCESSES, SecondaryControls::VIRTUALIZE_X2APIC_MODE];
+        let (page, msrs) = (
+            if self.virtualization.has_access_page() && !x2apic { page } else { 0 },
+            if self.virtualizes_x2apic && x2apic { msrs } else { 0 },
+        );
+        let both = SecondaryControls::VIRTUALIZE_APIC_ACCESSES | SecondaryControls::VIRTUALIZE_X2APIC_MODE;
+        self.controls.secondary = self.controls.secondary & !both | page | msrs;
+        vmcs.set(field::SECONDARY_CONTROLS, SecondaryControls(self.controls.secondary));
+        vmcs.set(field::MSR_BITMAPS, self.msr_bitmaps[usize::from(x2apic)]);
     }
 
     /// Its mailbox.

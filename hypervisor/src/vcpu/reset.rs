@@ -29,6 +29,7 @@ impl Vcpu {
         self.registers[2] = u64::from(host.cpuid(1, 0)[0]);
         self.shadow = modes::Shadow::default();
         self.clear_state(vmcs);
+        self.write_apic_mode(vmcs);
         let cr0 = match start {
             Start::RealMode { segment, ip } => {
                 let code = SegmentValue {
