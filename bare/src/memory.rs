@@ -1,10 +1,10 @@
 //! Pages of memory for tables that the processor reads.
 #![allow(unsafe_code, reason = "what the processor reads by address is written by address")]
 
-use crate::cpu;
+use crate::{boot, cpu};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use spec::x86::msr;
+use spec::x86::{Feature, msr};
 
 /// Bytes in a page.
 pub const PAGE: u64 = 4096;
@@ -95,6 +95,26 @@ pub fn copy_code(target: u64, source: u64, length: u64) {
         // SAFETY: the program's own code is readable; the target is in the pool.
         unsafe { ((target + offset) as *mut u8).write_volatile(((source + offset) as *const u8).read()) };
     }
+}
+
+/// Maps memory from 4 GiB up to `end` one to one, for all processors, as far as one table of the third level goes. False: the processor has
+/// no pages of 1 GiB.
+#[must_use]
+pub fn map_above_4_gib(end: u64) -> bool {
+    /// Present, writable, for all privilege levels, accessed, dirty, a page.
+    const PAGE_OF_1_GIB: u64 = 0xe7;
+    let place = Feature::PDPE1GB.place();
+    if cpu::cpuid(place.leaf, 0)[3] >> place.bit & 1 == 0 {
+        return false;
+    }
+    // SAFETY: the tables of `boot`, where only these entries, which were not present, are written.
+    unsafe {
+        let table = (*(boot::page_tables() as *const u64) & !(PAGE - 1)) as *mut u64;
+        for entry in 4..end.div_ceil(1 << 30).min(512) {
+            table.add(entry as usize).write_volatile(entry << 30 | PAGE_OF_1_GIB);
+        }
+    }
+    true
 }
 
 /// The local APICs are in x2APIC mode.

@@ -2,6 +2,33 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
+/// Where a guest's memory stops below 4 GiB, for its devices.
+pub const LOW: u64 = 3 << 30;
+/// Where the rest of it begins.
+pub const HIGH: u64 = 4 << 30;
+
+/// The guest-physical ranges of `size` bytes of memory: the first address and the length of each. The second may be empty.
+#[must_use]
+pub fn ranges(size: u64) -> [(u64, u64); 2] {
+    [(0, size.min(LOW)), (HIGH, size.saturating_sub(LOW))]
+}
+
+/// Where `length` bytes at a guest-physical address are in `size` bytes of memory.
+///
+/// # Errors
+/// When not all of it is memory.
+pub fn offset(size: u64, address: u64, length: u64) -> Result<u64, OutsideMemory> {
+    let mut before = 0;
+    for (base, range) in ranges(size) {
+        let within = address.checked_sub(base).filter(|offset| *offset <= range && range - offset >= length);
+        if let Some(offset) = within {
+            return Ok(before + offset);
+        }
+        before += range;
+    }
+    Err(OutsideMemory)
+}
+
 /// Bytes in a page.
 pub const PAGE: u64 = 4096;
 
@@ -45,7 +72,7 @@ pub trait Pages {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutsideMemory;
 
-/// A guest's memory, by guest-physical addresses from 0.
+/// A guest's memory, by guest-physical addresses: those of [`ranges`].
 pub trait GuestMemory: Send + Sync {
     /// Its physical address.
     fn base(&self) -> u64;
@@ -72,5 +99,22 @@ pub trait GuestMemory: Send + Sync {
         let mut bytes = [0; 8];
         self.read(address, bytes.get_mut(..size).ok_or(OutsideMemory)?)?;
         Ok(u64::from_le_bytes(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_beyond_3_gib_is_above_4() {
+        assert_eq!(ranges(1 << 20), [(0, 1 << 20), (HIGH, 0)]);
+        assert_eq!(ranges(5 << 30), [(0, LOW), (HIGH, 2 << 30)]);
+        assert_eq!(offset(5 << 30, LOW - 8, 8), Ok(LOW - 8));
+        assert_eq!(offset(5 << 30, LOW - 8, 9), Err(OutsideMemory));
+        assert_eq!(offset(5 << 30, HIGH, 8), Ok(LOW));
+        assert_eq!(offset(5 << 30, HIGH + (2 << 30) - 1, 2), Err(OutsideMemory));
+        assert_eq!(offset(1 << 20, u64::MAX, 2), Err(OutsideMemory));
+        assert_eq!(offset(1 << 20, HIGH, 1), Err(OutsideMemory));
     }
 }

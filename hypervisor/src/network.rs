@@ -7,8 +7,9 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use devices::network::NetworkBackend;
-use spin::Mutex;
+use spin::{Mutex, RwLock};
 
 /// Frames that wait for a guest; more are dropped, as on a wire.
 const LONGEST_QUEUE: usize = 512;
@@ -26,14 +27,16 @@ type Address = [u8; 6];
 #[derive(Default)]
 struct Wire {
     frames: Mutex<VecDeque<Vec<u8>>>,
+    /// How many there are, for those who only look.
+    waiting: AtomicUsize,
     mailbox: Mutex<Option<Arc<Mailbox>>>,
 }
 
 /// The switch.
 pub struct Switch {
     host: &'static dyn Host,
-    wires: Mutex<Vec<Arc<Wire>>>,
-    addresses: Mutex<BTreeMap<Address, usize>>,
+    wires: RwLock<Vec<Arc<Wire>>>,
+    addresses: RwLock<BTreeMap<Address, usize>>,
     uplink: Mutex<Option<Nic>>,
 }
 
@@ -49,13 +52,13 @@ impl Switch {
     /// A switch without ports.
     #[must_use]
     pub fn new(host: &'static dyn Host) -> Arc<Self> {
-        Arc::new(Self { host, wires: Mutex::default(), addresses: Mutex::default(), uplink: Mutex::new(None) })
+        Arc::new(Self { host, wires: RwLock::default(), addresses: RwLock::default(), uplink: Mutex::new(None) })
     }
 
     /// A new port.
     #[must_use]
     pub fn port(self: &Arc<Self>) -> Port {
-        let mut wires = self.wires.lock();
+        let mut wires = self.wires.write();
         let wire = Arc::new(Wire::default());
         wires.push(Arc::clone(&wire));
         Port { switch: Arc::clone(self), number: wires.len() - 1, wire }
@@ -82,13 +85,17 @@ impl Switch {
 
     fn forward(&self, from: usize, frame: &[u8]) {
         let (Some(to), Some(source)) = (address(frame, 0), address(frame, 6)) else { return };
-        let mut addresses = self.addresses.lock();
-        if !is_group(source) && (addresses.len() < MOST_ADDRESSES || addresses.contains_key(&source)) {
-            addresses.insert(source, from);
-        }
+        let addresses = self.addresses.read();
         let known = addresses.get(&to).copied();
+        let learned = addresses.get(&source) == Some(&from);
         drop(addresses);
-        let wires = self.wires.lock();
+        if !learned && !is_group(source) {
+            let mut addresses = self.addresses.write();
+            if addresses.len() < MOST_ADDRESSES || addresses.contains_key(&source) {
+                addresses.insert(source, from);
+            }
+        }
+        let wires = self.wires.read();
         for (number, wire) in wires.iter().enumerate() {
             if number != from && known.is_none_or(|known| known == number) {
                 self.give(wire, frame);
@@ -105,11 +112,13 @@ impl Switch {
     }
 
     fn give(&self, wire: &Wire, frame: &[u8]) {
+        let frame = frame.to_vec();
         let mut frames = wire.frames.lock();
         if frames.len() < LONGEST_QUEUE {
-            frames.push_back(frame.to_vec());
+            frames.push_back(frame);
         }
         let first = frames.len() == 1;
+        wire.waiting.store(frames.len(), Ordering::SeqCst);
         drop(frames);
         if let Some(mailbox) = &*wire.mailbox.lock()
             && first
@@ -136,7 +145,7 @@ impl Port {
     /// Whether frames wait.
     #[must_use]
     pub fn has_frames(&self) -> bool {
-        !self.wire.frames.lock().is_empty()
+        self.wire.waiting.load(Ordering::SeqCst) != 0
     }
 
     /// The port as what a card is connected to.
@@ -152,7 +161,10 @@ impl NetworkBackend for Port {
     }
 
     fn poll(&mut self, _: Nanoseconds) -> Option<Vec<u8>> {
-        self.wire.frames.lock().pop_front()
+        let mut frames = self.wire.frames.lock();
+        let frame = frames.pop_front();
+        self.wire.waiting.store(frames.len(), Ordering::SeqCst);
+        frame
     }
 
     fn waiting_for_host(&self) -> bool {
@@ -203,6 +215,6 @@ mod tests {
             ports[0].send(&frame);
         }
         assert_eq!(ports[1].wire.frames.lock().len(), LONGEST_QUEUE);
-        assert_eq!(ports[0].switch.addresses.lock().len(), MOST_ADDRESSES);
+        assert_eq!(ports[0].switch.addresses.read().len(), MOST_ADDRESSES);
     }
 }

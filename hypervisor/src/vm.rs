@@ -8,7 +8,7 @@ use crate::console::Console;
 use crate::ept::Ept;
 use crate::host::{Host, Nanoseconds, ProcessorId};
 use crate::loader::{self, Start};
-use crate::memory::{GuestMemory, PAGE, Pages, RegisterPage};
+use crate::memory::{self, GuestMemory, PAGE, Pages, RegisterPage};
 use crate::network::{Port, Switch};
 use crate::posted::{Mailbox, signal};
 use crate::statistics::Statistics;
@@ -137,7 +137,9 @@ impl Vm {
         let size = u64::from(configuration.memory) << 20;
         let memory: Arc<dyn GuestMemory> = Arc::from(pages.guest_memory(size).ok_or_else(scarce)?);
         let mut ept = Ept::new(pages, has.ept_vpid.has(EptVpidCap::PAGES_2M)).ok_or_else(scarce)?;
-        let mut mapped = ept.map(pages, 0, memory.base(), memory.size());
+        let [(low, below), (high, above)] = memory::ranges(size);
+        let mut mapped =
+            ept.map(pages, low, memory.base(), below) && ept.map(pages, high, memory.base() + below, above);
         let mut apic_access = None;
         if has.apic().has_access_page() {
             let page = pages.page().ok_or_else(scarce)?;

@@ -1,11 +1,13 @@
-//! The machine's memory, below 4 GiB: a heap, single pages from below, guests' memory from above. Nothing is given back.
+//! The machine's memory: below 4 GiB a heap, single pages from below, guests' memory from above; above 4 GiB guests' memory only. Nothing is
+//! given back.
 #![allow(unsafe_code, reason = "memory is known by address here")]
 
 use alloc::boxed::Box;
 use bare::heap::Heap;
+use bare::memory::map_above_4_gib;
 use bare::multiboot;
 use hypervisor::ept::LARGE;
-use hypervisor::memory::{GuestMemory, OutsideMemory, PAGE, Page, Pages, RegisterPage};
+use hypervisor::memory::{self, GuestMemory, OutsideMemory, PAGE, Page, Pages, RegisterPage};
 use spin::Mutex;
 
 unsafe extern "C" {
@@ -16,8 +18,13 @@ unsafe extern "C" {
 static HEAP: Heap = Heap::empty();
 
 /// What is left: from, to.
-static FREE: Mutex<(u64, u64)> = Mutex::new((0, 0));
+type Free = (u64, u64);
+static FREE: Mutex<Free> = Mutex::new((0, 0));
+/// What is left above 4 GiB.
+static FREE_HIGH: Mutex<Free> = Mutex::new((0, 0));
 
+/// What the page tables can reach.
+const HIGHEST: u64 = 512 << 30;
 /// The heap's share of memory, and the most that it is.
 const HEAP_SHARE: u64 = 8;
 const LARGEST_HEAP: u64 = 128 << 20;
@@ -30,7 +37,11 @@ pub fn set_up() -> bool {
         (module.start as u64 & !(PAGE - 1))..(module.end as u64).next_multiple_of(PAGE)
     });
     let (mut start, mut end) = (0, 0);
+    let mut high = (0, 0);
     multiboot::for_each_memory(|base, length| {
+        if base >= 1 << 32 && length > high.1 - high.0 {
+            high = (base.next_multiple_of(LARGE), base.saturating_add(length).min(HIGHEST));
+        }
         let limit = base.saturating_add(length).min(1 << 32) & !(PAGE - 1);
         // Before the module, and after it.
         for (from, to) in [(base.max(image), limit.min(module.start)), (base.max(image).max(module.end), limit)] {
@@ -39,6 +50,9 @@ pub fn set_up() -> bool {
             }
         }
     });
+    if high.1 > high.0 && map_above_4_gib(high.1) {
+        *FREE_HIGH.lock() = high;
+    }
     let size = ((end - start) / HEAP_SHARE).min(LARGEST_HEAP) & !(PAGE - 1);
     if size == 0 {
         return false;
@@ -69,6 +83,17 @@ fn take_page() -> Option<u64> {
     Some(page)
 }
 
+/// Memory of `size` bytes for a guest.
+fn from_above(free: &Mutex<Free>, size: u64) -> Option<u64> {
+    let mut free = free.lock();
+    let base = free.1.checked_sub(size)? & !(LARGE - 1);
+    if base < free.0 {
+        return None;
+    }
+    free.1 = base;
+    Some(base)
+}
+
 impl Pages for AllPages {
     fn page(&self) -> Option<&'static Page> {
         // SAFETY: a zeroed page of its own, of atomics only.
@@ -81,12 +106,10 @@ impl Pages for AllPages {
     }
 
     fn guest_memory(&self, size: u64) -> Option<Box<dyn GuestMemory>> {
-        let mut free = FREE.lock();
-        let base = free.1.checked_sub(size)? & !(LARGE - 1);
-        if base < free.0 || !size.is_multiple_of(LARGE) {
+        if !size.is_multiple_of(LARGE) {
             return None;
         }
-        free.1 = base;
+        let base = from_above(&FREE_HIGH, size).or_else(|| from_above(&FREE, size))?;
         let memory = Range { base, size };
         memory.clear();
         Some(Box::new(memory))
@@ -103,8 +126,8 @@ struct Range {
 impl Range {
     /// The address of `length` bytes at guest-physical `address`.
     fn at(&self, address: u64, length: usize) -> Result<*mut u8, OutsideMemory> {
-        let end = address.checked_add(length as u64).ok_or(OutsideMemory)?;
-        if end <= self.size { Ok((self.base + address) as *mut u8) } else { Err(OutsideMemory) }
+        let offset = memory::offset(self.size, address, length as u64)?;
+        Ok((self.base + offset) as *mut u8)
     }
 }
 

@@ -1,6 +1,8 @@
 //! CPUID: the processor's own, without what guests do not have, and with what they do.
 
 use super::Exit;
+use crate::controls::Controls;
+use alloc::vec::Vec;
 use spec::vmx::SecondaryControls;
 use spec::x86::Cr4;
 use spec::x86::cpuid::{Feature, Register, leaf};
@@ -62,16 +64,7 @@ pub(super) fn handle(exit: &mut Exit<'_>) {
 /// EAX, EBX, ECX, EDX.
 fn answer(exit: &Exit<'_>, number: u32, subleaf: u32) -> [u32; 4] {
     let mut values = exit.host.cpuid(number, subleaf);
-    for feature in WITHHELD {
-        withhold(&mut values, *feature, number, subleaf);
-    }
-    if !exit.vcpu.controls.has(SecondaryControls::ENABLE_INVPCID) {
-        withhold(&mut values, Feature::INVPCID, number, subleaf);
-    }
-    if !exit.vcpu.controls.has(SecondaryControls::ENABLE_RDTSCP) {
-        withhold(&mut values, Feature::RDPID, number, subleaf);
-        withhold(&mut values, Feature::RDTSCP, number, subleaf);
-    }
+    exit.vcpu.withheld.apply(&mut values, number, subleaf);
     let [a, b, c, d] = &mut values;
     let count = u32::from(exit.vcpu.vm.configuration.vcpus);
     let id = exit.vcpu.index as u32;
@@ -121,15 +114,46 @@ fn set(register: &mut u32, feature: Feature, on: bool) {
     *register = if on { *register | bit } else { *register & !bit };
 }
 
-fn withhold(values: &mut [u32; 4], feature: Feature, number: u32, subleaf: u32) {
-    let place = feature.place();
-    if place.leaf == number && place.subleaf == subleaf {
+/// The bits that guests do not see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Withheld(Vec<(u32, u32, [u32; 4])>);
+
+impl Withheld {
+    /// With these controls.
+    #[must_use]
+    pub fn new(controls: &Controls) -> Self {
+        let mut withheld = Self(Vec::new());
+        WITHHELD.iter().for_each(|feature| withheld.add(*feature));
+        if !controls.has(SecondaryControls::ENABLE_INVPCID) {
+            withheld.add(Feature::INVPCID);
+        }
+        if !controls.has(SecondaryControls::ENABLE_RDTSCP) {
+            withheld.add(Feature::RDPID);
+            withheld.add(Feature::RDTSCP);
+        }
+        withheld
+    }
+
+    fn add(&mut self, feature: Feature) {
+        let place = feature.place();
         let register = match place.register {
             Register::Eax => 0,
             Register::Ebx => 1,
             Register::Ecx => 2,
             Register::Edx => 3,
         };
-        set(&mut values[register], feature, false);
+        let found = self.0.iter_mut().find(|(leaf, subleaf, _)| (*leaf, *subleaf) == (place.leaf, place.subleaf));
+        let mut bits = [0; 4];
+        bits[register] = 1 << place.bit;
+        match found {
+            Some((.., before)) => before[register] |= bits[register],
+            None => self.0.push((place.leaf, place.subleaf, bits)),
+        }
+    }
+
+    fn apply(&self, values: &mut [u32; 4], number: u32, subleaf: u32) {
+        for (_, _, bits) in self.0.iter().filter(|(leaf, sub, _)| (*leaf, *sub) == (number, subleaf)) {
+            values.iter_mut().zip(bits).for_each(|(value, bits)| *value &= !bits);
+        }
     }
 }

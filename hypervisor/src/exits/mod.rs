@@ -18,6 +18,7 @@ use alloc::format;
 use spec::vmx::{ExitReason, Interruptibility, InterruptionInfo};
 use spec::x86::{Efer, Rflags, Vector};
 
+pub use cpuid::Withheld;
 pub use msr::bitmap as msr_bitmap;
 
 /// A VM exit being handled.

@@ -1,7 +1,7 @@
 //! Linux kernels by the 32-bit boot protocol (Linux: Documentation/arch/x86/boot.rst).
 
 use super::{NO_ROOM, Start};
-use crate::memory::{GuestMemory, PAGE};
+use crate::memory::{GuestMemory, PAGE, ranges};
 
 const BOOT_PARAMETERS: u32 = 0x9_0000;
 const COMMAND_LINE: u32 = 0x9_1000;
@@ -60,7 +60,8 @@ pub fn load(memory: &dyn GuestMemory, kernel: &[u8], initrd: &[u8], command_line
 
     let preferred = u64::from(word(header::PREFERRED).unwrap_or(0));
     let needed = preferred.max(KERNEL) + u64::from(word(header::INIT_SIZE).unwrap_or(0));
-    let ramdisk = memory.size().checked_sub(initrd.len() as u64).ok_or(NO_ROOM)? & !(PAGE - 1);
+    let [(_, below), high] = ranges(memory.size());
+    let ramdisk = below.checked_sub(initrd.len() as u64).ok_or(NO_ROOM)? & !(PAGE - 1);
     if ramdisk < needed.max(KERNEL + code.len() as u64) {
         return Err(NO_ROOM);
     }
@@ -71,9 +72,10 @@ pub fn load(memory: &dyn GuestMemory, kernel: &[u8], initrd: &[u8], command_line
         set(header::RAMDISK, &(ramdisk as u32).to_le_bytes());
         set(header::RAMDISK_SIZE, &(initrd.len() as u32).to_le_bytes());
     }
-    let map = [(0, CONVENTIONAL), (KERNEL, memory.size() - KERNEL)];
+    let map = [(0, CONVENTIONAL), (KERNEL, below - KERNEL), high];
+    let map = if high.1 == 0 { &map[..2] } else { &map[..] };
     set(parameter::E820_ENTRIES, &[map.len() as u8]);
-    for (n, (base, length)) in map.into_iter().enumerate() {
+    for (n, (base, length)) in map.iter().copied().enumerate() {
         let at = parameter::E820 + 20 * n;
         set(at, &u64::to_le_bytes(base));
         set(at + 8, &u64::to_le_bytes(length));

@@ -1,7 +1,7 @@
 //! Multiboot 1 images in ELF (Multiboot Specification 0.6.96).
 
 use super::{NO_ROOM, Start, elf};
-use crate::memory::GuestMemory;
+use crate::memory::{GuestMemory, ranges};
 use alloc::vec::Vec;
 
 const HEADER_MAGIC: u32 = 0x1bad_b002;
@@ -29,14 +29,15 @@ pub fn load(memory: &dyn GuestMemory, image: &[u8], command_line: &str) -> Resul
         return Err("its command line is too long");
     }
     let mut map = Vec::new();
-    for (base, length) in [(0u64, 0x9_fc00), (0x10_0000, memory.size().saturating_sub(0x10_0000))] {
+    let [(_, below), high] = ranges(memory.size());
+    for (base, length) in [(0u64, 0x9_fc00), (0x10_0000, below.saturating_sub(0x10_0000)), high] {
         map.extend(20u32.to_le_bytes());
         map.extend(base.to_le_bytes());
         map.extend(length.to_le_bytes());
         map.extend(1u32.to_le_bytes());
     }
     let mut information = [0u8; 64];
-    let above = memory.size().saturating_sub(0x10_0000) >> 10;
+    let above = below.saturating_sub(0x10_0000) >> 10;
     for (at, value) in [(0, GIVEN), (4, 639), (8, above as u32), (16, COMMAND_LINE), (44, map.len() as u32), (48, MAP)]
     {
         information[at..at + 4].copy_from_slice(&u32::to_le_bytes(value));

@@ -7,6 +7,7 @@ pub mod reset;
 use crate::apic::LocalApic;
 use crate::capabilities::{ApicVirtualization, Capabilities};
 use crate::controls::Controls;
+use crate::exits::Withheld;
 use crate::host::{Host, Nanoseconds};
 use crate::posted::{Mailbox, signal};
 use crate::statistics::Statistics;
@@ -71,6 +72,7 @@ pub struct Vcpu {
     /// The MSR bitmaps for a local APIC in xAPIC mode and in x2APIC mode: physical addresses.
     pub msr_bitmaps: [u64; 2],
     pub(crate) unrestricted: bool,
+    pub(crate) withheld: Withheld,
     /// The processor virtualizes x2APIC mode.
     virtualizes_x2apic: bool,
     pub(crate) begin: Option<Begin>,
@@ -100,6 +102,7 @@ impl Vcpu {
             spins: false,
             virtualization: has.apic(),
             msr_bitmaps: [0; 2],
+            withheld: Withheld::new(&Controls::new(has)),
             unrestricted: has.unrestricted_guest(),
             virtualizes_x2apic: has.virtualizes_x2apic(),
             begin: None,

@@ -196,8 +196,8 @@ impl MachineFile {
     fn vm(&self, vm: &VmSection) -> Result<VmConfiguration, Error> {
         let wrong = |what: fmt::Arguments<'_>| Error::new(format!("guest {}: {what}", vm.name));
         let memory = size(&vm.name, &vm.memory)?;
-        if memory < 2 * MIB || !memory.is_multiple_of(2 * MIB) || memory > 2 << 30 {
-            return Err(wrong(format_args!("memory is from 2M to 2G in steps of 2M")));
+        if memory < 2 * MIB || !memory.is_multiple_of(2 * MIB) || memory > 256 << 30 {
+            return Err(wrong(format_args!("memory is from 2M to 256G in steps of 2M")));
         }
         if vm.vcpus == 0 || vm.vcpus > MOST_VCPUS {
             return Err(wrong(format_args!("vcpus is from 1 to {MOST_VCPUS}")));
