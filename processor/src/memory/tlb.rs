@@ -162,6 +162,8 @@ pub struct Tlb {
     pub(crate) shootdowns: u64,
     /// Counts every change of what [`Tlb::fetch_tag`] gives, of `shootdowns`, or of the processor's mode.
     pub(crate) changes: u64,
+    /// Counts the pages that made room for others.
+    pub(crate) replaced: u64,
     /// The tables of the translating engine, which hold part of what is held here.
     pub(crate) native: Option<Box<Blocks>>,
 }
@@ -200,6 +202,7 @@ impl Tlb {
             writer_base: (index * CONTEXTS + 1) as u16,
             shootdowns: 0,
             changes: 0,
+            replaced: 0,
             native: None,
         }
     }
@@ -606,6 +609,10 @@ impl Tlb {
         }
         self.near.forget();
         let host = self.ram.host_page(offset & PAGE_MASK).as_ptr().expose_provenance() as u64;
+        let old = &self.table_of(self.current, class)[slot(address)];
+        let held = old.read | old.write;
+        let replaces = held & !PAGE_MASK == tag & !PAGE_MASK && held != tag;
+        self.replaced += u64::from(replaces);
         self.table_of(self.current, class)[slot(address)] =
             Entry { read: pick(rights.read), write: pick(rights.write), addend: host.wrapping_sub(page) };
     }

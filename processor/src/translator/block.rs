@@ -2,16 +2,17 @@
 
 use super::Ops;
 use super::buffer::CodeBuffer;
-use super::emit::{Emitter, Fixup, R14, R15, RCX, Rm};
+use super::emit::{Emitter, Fixup, R14, R15, RCX, Reg, Rm};
 use super::enter::{self, reason};
 use super::host::Features;
-use super::memory::Access;
+use super::memory::{Access, host_register};
+use super::pins::{self, Plan};
 use super::state::State;
 use super::undefined;
 use crate::decode::table::{Place, Table};
 use crate::decode::{self, Op};
 use core::mem::offset_of;
-use iced_x86::Instruction;
+use iced_x86::{Instruction, InstructionInfoFactory, OpKind};
 
 /// Code at the start of the buffer that all translations use.
 pub(super) struct Stubs {
@@ -71,8 +72,9 @@ impl Site {
         Self(offset as u32 & 0xfff | (index as u32 & 0x7f) << 12)
     }
 
-    pub(super) fn with(self, access: Access) -> Self {
-        Self(self.0 | access.size << 19 | u32::from(access.write) << 26 | u32::from(access.aligned) << 27)
+    pub(super) fn with(self, access: Access, pinned: bool) -> Self {
+        let flags = u32::from(access.write) << 26 | u32::from(access.aligned) << 27 | u32::from(pinned) << 28;
+        Self(self.0 | access.size << 19 | flags)
     }
 
     /// From the number.
@@ -99,12 +101,19 @@ impl Site {
     pub(super) fn aligned(self) -> bool {
         self.0 >> 27 & 1 != 0
     }
+
+    /// There are pins: what the software TLB holds must stay.
+    pub(super) fn pinned(self) -> bool {
+        self.0 >> 28 & 1 != 0
+    }
 }
 
 /// Code that is seldom executed, put behind the block.
 pub(super) enum Cold {
     /// Map a page and try again.
     Fill { jump: Fixup, retry: u64, site: Site },
+    /// Go on in the form without pins, at instruction `index`.
+    Alone { jump: Fixup, index: usize },
     /// Leave: the interpreter does the instruction. Flags are first restored from R15 if `flags`.
     Interpret { jump: Fixup, site: Site, flags: bool },
     /// Look for the translation of the target in R14, which is not in the table; leave if there is none.
@@ -164,6 +173,21 @@ pub(super) struct Builder<'a> {
     pub noted_page: bool,
     /// Status flags that may be read after the instruction that is emitted, in iced's bits.
     pub live: u32,
+    /// The pins, in the form with them.
+    pub plan: Option<Plan>,
+    /// A bit for each pin that is set.
+    pub pins_set: u32,
+    /// A guest's register of those that are in memory, and a temporary that holds it too, at the beginning of the instruction.
+    pub held: Option<(u8, Reg)>,
+    /// The same for the next instruction.
+    pub held_next: Option<(u8, Reg)>,
+    pub factory: InstructionInfoFactory,
+    /// R15 holds the negated budget throughout.
+    kept_budget: bool,
+    /// The form without pins is emitted.
+    alone: bool,
+    /// Jumps to the form without pins, and to which instruction.
+    to_alone: Vec<(Fixup, usize)>,
     /// Where the translation begins.
     entry: u64,
     stubs: &'a Stubs,
@@ -187,6 +211,14 @@ impl<'a> Builder<'a> {
             guarded_x87: false,
             noted_page: false,
             live: 0,
+            plan: None,
+            pins_set: 0,
+            held: None,
+            held_next: None,
+            factory: InstructionInfoFactory::new(),
+            kept_budget: false,
+            alone: false,
+            to_alone: Vec::new(),
             entry: 0,
             stubs,
             source,
@@ -199,6 +231,9 @@ impl<'a> Builder<'a> {
         let source = self.source;
         let start = source.instructions[0].ip();
         let count = source.instructions.len();
+        let plan = pins::plan(source.instructions, &mut self.factory);
+        self.kept_budget = source.instructions.iter().all(keeps_temporaries);
+        self.plan = (!plan.pins.is_empty()).then_some(plan);
         let exit = self.code.here();
         self.code.constant(R14, start);
         self.code.jump_to(self.stubs.budget);
@@ -207,16 +242,39 @@ impl<'a> Builder<'a> {
         }
         self.entry = self.code.here();
         // RCX holds the negated budget. The entry is at least five bytes long: a jump can be put over it.
+        if self.kept_budget {
+            self.code.store(Rm::Reg(R15), RCX);
+        }
         self.code.lea(RCX, Rm::Base(RCX, count as i32 - 1));
         self.code.pext(RCX, RCX, Rm::state(offset_of!(State, sign)));
         self.code.jump_back_if_rcx_zero(exit);
-        let mut left = false;
         let live = undefined::live(source.instructions, |index| source.ops[index].1, self.host);
-        for (index, instruction) in source.instructions.iter().enumerate() {
+        self.emit_from(0, &live, &mut |_| {});
+        if let Some(first) = self.to_alone.iter().map(|(_, index)| *index).min() {
+            (self.plan, self.pins_set, self.alone) = (None, 0, true);
+            (self.guarded, self.guarded_x87, self.noted_page) = ([false; 2], false, false);
+            let mut places = vec![0; count];
+            self.emit_from(first, &live, &mut |(index, place)| places[index] = place);
+            for (jump, index) in std::mem::take(&mut self.to_alone) {
+                self.code.fix_at(jump, places[index]);
+            }
+        }
+        Translation { code: self.code.bytes().to_vec(), entry: self.entry, exit }
+    }
+
+    /// Emits the block from instruction `first` on. `note` is given the number and place of each.
+    fn emit_from(&mut self, first: usize, live: &[u32], note: &mut dyn FnMut((usize, u64))) {
+        let source = self.source;
+        let (start, count) = (source.instructions[0].ip(), source.instructions.len());
+        let mut left = false;
+        for (index, instruction) in source.instructions.iter().enumerate().skip(first) {
+            note((index, self.code.here()));
             let site = Site::new(instruction.ip(), index);
             let at = (instruction.ip() - start) as usize;
             let bytes = &source.bytes[at..at + instruction.len()];
             self.live = live[index];
+            // The form without pins is jumped to.
+            self.held = self.held_next.take().filter(|_| !self.alone);
             let known = source.ops[index].1 && self.host.have(instruction.cpuid_features());
             left = match if known { self.translate(instruction, bytes, site, index + 1) } else { Done::No } {
                 Done::Yes => false,
@@ -236,7 +294,6 @@ impl<'a> Builder<'a> {
             if source.continues && next < 0x1000 { self.jump(next, count) } else { self.jump_far(next, count) }
         }
         self.emit_cold();
-        Translation { code: self.code.bytes().to_vec(), entry: self.entry, exit }
     }
 
     fn emit_cold(&mut self) {
@@ -256,6 +313,7 @@ impl<'a> Builder<'a> {
                 self.code.call(self.stubs.fill);
                 self.code.jump_to(retry);
             }
+            Cold::Alone { jump, index } => self.to_alone.push((jump, index)),
             Cold::Interpret { jump, site, flags } => {
                 self.code.fix(jump);
                 if flags {
@@ -311,6 +369,7 @@ impl<'a> Builder<'a> {
         let address = ops.first().address();
         self.ops.push(ops);
         (self.guarded, self.guarded_x87, self.noted_page) = ([false; 2], false, false);
+        (self.pins_set, self.kept_budget) = (0, false);
         self.code.constant(RCX, u64::from(site.0));
         self.code.constant(R14, address as u64);
         self.code.call(self.stubs.call_interpret);
@@ -324,8 +383,12 @@ impl<'a> Builder<'a> {
     /// Takes `executed` from the budget, which is in RCX afterwards.
     pub(super) fn spend(&mut self, executed: usize) {
         let budget = Rm::state(offset_of!(State, budget));
-        self.code.load(RCX, budget);
-        self.code.lea(RCX, Rm::Base(RCX, executed as i32));
+        if self.kept_budget {
+            self.code.lea(RCX, Rm::Base(R15, executed as i32));
+        } else {
+            self.code.load(RCX, budget);
+            self.code.lea(RCX, Rm::Base(RCX, executed as i32));
+        }
         self.code.store(budget, RCX);
     }
 
@@ -394,6 +457,7 @@ impl<'a> Builder<'a> {
 
     /// Brings the vector registers, or leaves if vector instructions (with VEX: `avx`) are not to be executed here.
     pub(super) fn guard(&mut self, avx: bool, site: Site) {
+        self.held = None;
         if !std::mem::replace(&mut self.guarded[usize::from(avx)], true) {
             let field = if avx { offset_of!(State, avx_blocked) } else { offset_of!(State, sse_blocked) };
             let retry = self.code.here();
@@ -418,6 +482,23 @@ impl<'a> Builder<'a> {
         self.code.raw(&[0x04, 0x7f, 0x9e]); // add al, 0x7f; sahf
         self.code.store(Rm::Reg(0), R14);
     }
+}
+
+/// Whether it surely leaves R15 alone: most of what is in a loop that waits or counts.
+fn keeps_temporaries(i: &Instruction) -> bool {
+    use iced_x86::Mnemonic::{Add, And, Cmp, Dec, Inc, Jmp, Mov, Nop, Or, Sub, Test, Xor};
+    let simple = matches!(i.mnemonic(), Add | And | Cmp | Dec | Inc | Mov | Nop | Or | Sub | Test | Xor)
+        && i.op_kinds().enumerate().all(|(at, kind)| match kind {
+            OpKind::Register => {
+                let register = i.op_register(at as u32);
+                (register.is_gpr32() || register.is_gpr64()) && host_register(register.number() as u8).is_some()
+            }
+            OpKind::Immediate8 | OpKind::Immediate32 => true,
+            OpKind::Immediate8to32 | OpKind::Immediate8to64 | OpKind::Immediate32to64 => true,
+            _ => false,
+        });
+    let branch = i.op0_kind() == OpKind::NearBranch64 && (i.is_jcc_short_or_near() || i.mnemonic() == Jmp);
+    simple || branch
 }
 
 /// What became of an instruction.

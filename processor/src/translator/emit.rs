@@ -269,6 +269,11 @@ impl Emitter {
         self.fix_to(fixup, to);
     }
 
+    /// The jump goes to an address in this code.
+    pub(super) fn fix_at(&mut self, fixup: Fixup, target: u64) {
+        self.fix_to(fixup, (target - self.origin) as usize);
+    }
+
     fn fix_to(&mut self, fixup: Fixup, to: usize) {
         let distance = to.wrapping_sub(fixup.0) as u32;
         self.bytes[fixup.0 - 4..fixup.0].copy_from_slice(&distance.to_le_bytes());

@@ -23,6 +23,27 @@ pub(super) mod reason {
     pub const GO: u64 = 5;
 }
 
+/// Where to go on after a call from translated code.
+#[repr(C)]
+pub(super) struct Go {
+    /// The address; 0: to the caller of [`enter`].
+    address: u64,
+    /// The state block to use from there on.
+    state: *mut State,
+}
+
+impl Go {
+    /// At `address`.
+    pub(super) fn to(address: u64, state: *mut State) -> Self {
+        Self { address, state }
+    }
+
+    /// Translated code is left.
+    pub(super) fn leave(state: *mut State) -> Self {
+        Self { address: 0, state }
+    }
+}
+
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod native {
     use super::{Cpu, State};
@@ -155,12 +176,12 @@ mod native {
         };
     }
 
-    /// Runs translated code at `code` until it is left.
+    /// Runs translated code at `code` until it is left. Gives the state block that was in use then.
     ///
     /// # Safety
     /// `state` is a state block made ready, whose processor is not otherwise used meanwhile; `code` is the entry of a translation that holds.
     #[unsafe(naked)]
-    pub(in super::super) unsafe extern "C" fn enter(state: *mut State, code: u64) {
+    pub(in super::super) unsafe extern "C" fn enter(state: *mut State, code: u64) -> *mut State {
         stub!(
             "push rbx", "push rbp", "push r12", "push r13", "push r14", "push r15", "sub rsp, 8",
             "mov [rdi + {host_rsp}], rsp",
@@ -181,6 +202,7 @@ mod native {
             "mov [rsp + {argument}], rcx",
             "mov [rsp + {value}], r14",
             save!(),
+            "mov rax, rsp",
             "mov rsp, [rsp + {host_rsp}]",
             "add rsp, 8", "pop r15", "pop r14", "pop r13", "pop r12", "pop rbp", "pop rbx",
             "ret",
@@ -191,7 +213,7 @@ mod native {
         )
     }
 
-    /// A call of a Rust function from translated code: it gets the state block, and tells where to go on (0: to the caller of [`enter`]).
+    /// A call of a Rust function from translated code: it gets the state block, and tells where to go on ([`super::Go`]).
     macro_rules! call_stub {
         ($(#[$doc:meta])* $name:ident, $function:path) => {
             $(#[$doc])*
@@ -202,18 +224,18 @@ mod native {
                     "mov [rsp + {argument}], rcx",
                     "mov [rsp + {value}], r14",
                     save!(),
-                    "mov rbx, rsp",
                     "mov rdi, rsp",
                     "mov rsp, [rsp + {host_rsp}]",
                     "call {function}",
                     "test rax, rax",
                     "jz 2f",
-                    "mov rsp, rbx",
+                    "mov rsp, rdx",
                     "mov [rsp + {resume}], rax",
                     load!(),
                     "mov r14, [rsp + {value}]",
                     "jmp [rsp + {resume}]",
-                    "2: add rsp, 8", "pop r15", "pop r14", "pop r13", "pop r12", "pop rbp", "pop rbx",
+                    "2: mov rax, rdx",
+                    "add rsp, 8", "pop r15", "pop r14", "pop r13", "pop r12", "pop rbp", "pop rbx",
                     "ret",
                     ;
                     argument = const offset_of!(State, argument),
@@ -292,7 +314,9 @@ mod native {
 mod native {
     use super::State;
 
-    pub(in super::super) unsafe extern "C" fn enter(_state: *mut State, _code: u64) {}
+    pub(in super::super) unsafe extern "C" fn enter(state: *mut State, _code: u64) -> *mut State {
+        state
+    }
     pub(in super::super) unsafe extern "C" fn leave() {}
     pub(in super::super) unsafe extern "C" fn call_fill() {}
     pub(in super::super) unsafe extern "C" fn call_interpret() {}

@@ -35,6 +35,8 @@ struct Gpr {
     high: bool,
     read: bool,
     write: bool,
+    /// Memory may stand in its place.
+    or_memory: bool,
 }
 
 /// What is to be done for an instruction.
@@ -59,10 +61,9 @@ fn reads_and_writes(access: OpAccess) -> Option<(bool, bool)> {
     })
 }
 
-fn plan(i: &Instruction) -> Option<Plan> {
+fn plan(i: &Instruction, factory: &mut InstructionInfoFactory) -> Option<Plan> {
     use OpCodeOperandKind as K;
     let mut plan = Plan { gprs: [None; 4], access: None, modrm: false, count: false, vector: false };
-    let mut factory = InstructionInfoFactory::new();
     let options = InstructionInfoOptions::NO_MEMORY_USAGE | InstructionInfoOptions::NO_REGISTER_USAGE;
     let info = factory.info_options(i, options);
     let opcode = i.code().op_code();
@@ -132,6 +133,7 @@ fn plan(i: &Instruction) -> Option<Plan> {
                 // A narrow result leaves the rest as it is.
                 read: read || register.size() < 4,
                 write,
+                or_memory: matches!(kind, K::r8_or_mem | K::r16_or_mem | K::r32_or_mem | K::r64_or_mem),
             });
         } else {
             return None;
@@ -174,26 +176,43 @@ impl Builder<'_> {
         if undefined == Undefined::Interpreter {
             return Done::No;
         }
-        let Some(plan) = plan(i) else { return Done::No };
+        let Some(plan) = plan(i, &mut self.factory) else { return Done::No };
         if !integer && !plan.vector && !vector::without_operands(i.mnemonic()) {
             return Done::No;
         }
         let Some(raw) = Raw::parse(bytes, plan.modrm) else { return Done::No };
-        let Some(hosts) = assign(&plan) else { return Done::No };
+        let high = plan.gprs.iter().flatten().any(|gpr| gpr.high);
+        if high || plan.count {
+            self.held = None;
+        }
+        let direct = if integer { self.direct(i, &plan, &raw) } else { None };
+        let held = self.held.filter(|(guest, _)| {
+            integer && plan.access.is_none() && plan.gprs.iter().flatten().any(|gpr| gpr.guest == *guest)
+        });
+        let Some(hosts) = assign(&plan, direct.map(|direct| direct.operand), held) else { return Done::No };
         if !integer {
             self.guard(raw.vex.is_some(), site);
         }
-        let high = plan.gprs.iter().flatten().any(|gpr| gpr.high);
-        let mut memory = PROBED;
+        let mut memory = None;
         if let Some(access) = plan.access {
-            self.address(i);
-            self.probe(access, site);
+            let operand = self.operand(i, access, site);
+            memory = Some(operand);
             if high {
-                self.code.lea(RCX, PROBED);
-                memory = Rm::Base(RCX, 0);
-            } else if hosts.contains(&Some(R15)) {
+                self.code.lea(RCX, operand);
+                memory = Some(Rm::Base(RCX, 0));
+            } else if operand == PROBED && hosts.contains(&Some(R15)) {
                 self.code.lea(R14, PROBED);
-                memory = Rm::Base(R14, 0);
+                memory = Some(Rm::Base(R14, 0));
+            }
+            self.held = None;
+        }
+        let opcode;
+        let mut raw = raw;
+        if let Some(Direct { operand, swap }) = direct {
+            memory = plan.gprs[operand].map(|gpr| home(gpr.guest));
+            if let Some(swapped) = swap {
+                opcode = [swapped];
+                raw = raw.with(&opcode, raw.immediate);
             }
         }
         for (gpr, host) in plan.gprs.iter().zip(hosts) {
@@ -201,6 +220,7 @@ impl Builder<'_> {
                 && host_register(gpr.guest) != Some(host)
                 && gpr.read
                 && !gpr.high
+                && self.held(gpr.guest) != Some(host)
             {
                 let from = host_register(gpr.guest).map_or(home(gpr.guest), Rm::Reg);
                 self.code.load(host, from);
@@ -217,7 +237,8 @@ impl Builder<'_> {
             self.code.load32(RCX, Rm::Reg(R13));
         }
         let start = self.code.here();
-        let emit = |builder: &mut Self, raw: &Raw<'_>| builder.emit_again(raw, &plan, &hosts, memory);
+        let swap = direct.is_some_and(|direct| direct.swap.is_some());
+        let emit = |builder: &mut Self, raw: &Raw<'_>| builder.emit_again(raw, &plan, &hosts, memory, swap);
         match undefined {
             Undefined::ByNumber(number) => self.shift_twice(Some(number), &raw, emit),
             Undefined::ByCount => self.shift_twice(None, &raw, emit),
@@ -239,6 +260,7 @@ impl Builder<'_> {
                 self.code.store(home(gpr.guest), host);
             }
         }
+        self.hold(&plan, &hosts, direct, undefined);
         if let Undefined::Product(size) = undefined {
             // With one operand the low half is in RAX.
             self.product_flags(if i.op_count() == 1 { RAX } else { hosts[0].unwrap_or(RAX) }, size);
@@ -259,7 +281,63 @@ impl Builder<'_> {
         all
     }
 
-    fn emit_again(&mut self, raw: &Raw<'_>, plan: &Plan, hosts: &[Option<Reg>; 4], memory: Rm) {
+    /// The operand that is emitted as the memory where the guest's register is.
+    fn direct(&self, i: &Instruction, plan: &Plan, raw: &Raw<'_>) -> Option<Direct> {
+        use Mnemonic::{Bt, Btc, Btr, Bts, Cmpxchg, Test, Xadd, Xchg};
+        if plan.access.is_some()
+            || !plan.modrm
+            || raw.vex.is_some()
+            || plan.gprs.iter().flatten().any(|gpr| gpr.high)
+            // Locked with an operand in memory; bits beyond the operand.
+            || matches!(i.mnemonic(), Xchg | Xadd | Cmpxchg | Bt | Bts | Btr | Btc)
+        {
+            return None;
+        }
+        let find = |field: Field| {
+            plan.gprs.iter().enumerate().find_map(|(at, gpr)| gpr.filter(|gpr| gpr.field == field).map(|gpr| (at, gpr)))
+        };
+        let (at, rm) = find(Field::Rm)?;
+        // The upper half of a 32-bit result has to be cleared.
+        let fits = !rm.write || rm.size != 4;
+        if host_register(rm.guest).is_none() {
+            let better = rm.or_memory && fits && (self.held(rm.guest).is_none() || rm.write);
+            return better.then_some(Direct { operand: at, swap: None });
+        }
+        let (at, reg) = find(Field::Reg)?;
+        let &[opcode] = raw.opcode else { return None };
+        if host_register(reg.guest).is_some() || self.held(reg.guest).is_some() || reg.write {
+            return None;
+        }
+        let swapped = match opcode {
+            // To the register instead of from it.
+            0x00..=0x3f if opcode & 7 < 2 => opcode | 2,
+            0x88 | 0x89 => opcode | 2,
+            _ if i.mnemonic() == Test => opcode,
+            _ => return None,
+        };
+        Some(Direct { operand: at, swap: Some(swapped) })
+    }
+
+    /// Notes which temporary holds a guest's register that is in memory, for the next instruction.
+    fn hold(&mut self, plan: &Plan, hosts: &[Option<Reg>; 4], direct: Option<Direct>, undefined: Undefined) {
+        if matches!(undefined, Undefined::Product(_)) || plan.gprs.iter().flatten().any(|gpr| gpr.high) {
+            return;
+        }
+        let pairs = || plan.gprs.iter().zip(hosts).filter_map(|(gpr, host)| Some(((*gpr)?, (*host)?)));
+        let mut in_memory = pairs().filter(|(gpr, _)| host_register(gpr.guest).is_none());
+        let written = pairs().find(|(gpr, _)| gpr.write && host_register(gpr.guest).is_none());
+        let direct = direct.and_then(|direct| plan.gprs[direct.operand]);
+        self.held_next = match written.or_else(|| in_memory.next()) {
+            Some((gpr, host)) => Some((gpr.guest, host)),
+            None if plan.access.is_some() || plan.count => None,
+            None => self.held,
+        };
+        if direct.is_some_and(|gpr| gpr.write && self.held_next.is_some_and(|(guest, _)| guest == gpr.guest)) {
+            self.held_next = None;
+        }
+    }
+
+    fn emit_again(&mut self, raw: &Raw<'_>, plan: &Plan, hosts: &[Option<Reg>; 4], memory: Option<Rm>, swap: bool) {
         let encoded = |gpr: &Gpr, host: Reg| if gpr.high { host + 4 } else { host };
         let of = |field: Field| {
             plan.gprs.iter().zip(hosts).find_map(|(gpr, host)| match (gpr, host) {
@@ -272,12 +350,8 @@ impl Builder<'_> {
             _ => false,
         });
         let code = &mut self.code;
-        let reg = of(Field::Reg).unwrap_or_else(|| raw.reg());
-        let rm = match (plan.access, of(Field::Rm)) {
-            (Some(_), _) => memory,
-            (None, Some(host)) => Rm::Reg(host),
-            (None, None) => Rm::Reg(raw.rm()),
-        };
+        let reg = of(if swap { Field::Rm } else { Field::Reg }).unwrap_or_else(|| raw.reg());
+        let rm = memory.unwrap_or_else(|| Rm::Reg(of(Field::Rm).unwrap_or_else(|| raw.rm())));
         if let Some(vex) = raw.vex {
             let v = of(Field::V).unwrap_or(vex.v);
             code.vex(vex.map, vex.pp, (vex.wide, vex.long), reg, rm, v);
@@ -308,10 +382,18 @@ impl Builder<'_> {
     }
 }
 
-/// The host's registers for the operands; temporaries for those that have none.
-fn assign(plan: &Plan) -> Option<[Option<Reg>; 4]> {
+/// A register operand that is emitted as memory.
+#[derive(Clone, Copy)]
+struct Direct {
+    operand: usize,
+    /// The opcode with the operands the other way round: it was in the reg field.
+    swap: Option<u8>,
+}
+
+/// The host's registers for the operands; temporaries for those that have none. `held` is a guest's register that a temporary holds.
+fn assign(plan: &Plan, direct: Option<usize>, held: Option<(u8, Reg)>) -> Option<[Option<Reg>; 4]> {
     let high = plan.gprs.iter().flatten().any(|gpr| gpr.high);
-    let mut free: &[Reg] = match (plan.access.is_some(), plan.count, high) {
+    let free: &[Reg] = match (plan.access.is_some(), plan.count, high) {
         // An instruction with AH and the like has no REX prefix: RCX is the only temporary, or holds the address.
         (true, _, true) => &[],
         (false, false, true) => &[RCX],
@@ -321,9 +403,10 @@ fn assign(plan: &Plan) -> Option<[Option<Reg>; 4]> {
         (false, false, false) => &[R14, R15, RCX],
         (false, true, false) => &[R14, R15],
     };
+    let mut free = free.iter().filter(|&&free| held.is_none_or(|(_, held)| held != free));
     let mut hosts: [Option<Reg>; 4] = [None; 4];
     for index in 0..4 {
-        let Some(gpr) = plan.gprs[index] else { continue };
+        let Some(gpr) = plan.gprs[index].filter(|_| direct != Some(index)) else { continue };
         if gpr.high && gpr.guest == 1 {
             return None;
         }
@@ -335,11 +418,10 @@ fn assign(plan: &Plan) -> Option<[Option<Reg>; 4]> {
             _ if high && gpr.write => return None,
             _ => match same.and_then(|other| hosts[other]) {
                 Some(host) => Some(host),
-                None => {
-                    let (&first, rest) = free.split_first()?;
-                    free = rest;
-                    Some(first)
-                }
+                None => match held {
+                    Some((guest, held)) if guest == gpr.guest => Some(held),
+                    _ => Some(*free.next()?),
+                },
             },
         };
     }

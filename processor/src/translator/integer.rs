@@ -3,7 +3,7 @@
 use super::bit_string::is_bit_string;
 use super::block::{Builder, Cold, Done, Miss, Site};
 use super::emit::{Opcode, R12, R13, R14, R15, RAX, RCX, RDX, Rm};
-use super::memory::{Access, PROBED, addressable, home, host_register};
+use super::memory::{Access, addressable, home, host_register};
 use super::state::State;
 use super::x87::is_x87;
 use core::mem::offset_of;
@@ -23,7 +23,10 @@ impl Builder<'_> {
             | Mnemonic::Prefetcht1
             | Mnemonic::Prefetcht2
             | Mnemonic::Prefetchnta
-            | Mnemonic::Prefetchw => return Done::Yes,
+            | Mnemonic::Prefetchw => {
+                self.held_next = self.held;
+                return Done::Yes;
+            }
             Mnemonic::Lea => return self.load_address(i),
             Mnemonic::Push => return self.push(i, site),
             Mnemonic::Pop => return self.pop(i, site),
@@ -67,6 +70,7 @@ impl Builder<'_> {
                     None => {
                         self.effective_address(i, R14);
                         self.code.store(home(guest), R14);
+                        self.held_next = Some((guest, R14));
                     }
                 }
                 return Done::Yes;
@@ -82,6 +86,7 @@ impl Builder<'_> {
             None if register.size() == 4 => {
                 self.code.op32(0x89, R14, Rm::Reg(R14));
                 self.code.store(home(guest), R14);
+                self.held_next = Some((guest, R14));
             }
             None => self.code.op(Opcode { prefixes: prefix, bytes: &[0x89], ..Opcode::default() }, R14, home(guest)),
         }
@@ -93,28 +98,27 @@ impl Builder<'_> {
             Code::Push_r64 => {}
             Code::Push_rm64 if i.op0_kind() == OpKind::Register => {}
             Code::Push_rm64 if addressable(i) => {
-                self.address(i);
-                self.probe(LOAD, site);
-                self.code.load(R14, PROBED);
+                let operand = self.operand(i, LOAD, site);
+                self.code.load(R14, operand);
                 self.code.store(Rm::state(offset_of!(State, spill)), R14);
-                self.probe_push(site);
+                let pushed = self.pushed(site);
                 self.code.load(RCX, Rm::state(offset_of!(State, spill)));
-                self.code.store(PROBED, RCX);
+                self.code.store(pushed, RCX);
                 self.move_stack(-8);
                 return Done::Yes;
             }
             Code::Pushq_imm32 | Code::Pushq_imm8 => {
-                self.probe_push(site);
-                self.code.op64(0xc7, 0, PROBED);
+                let pushed = self.pushed(site);
+                self.code.op64(0xc7, 0, pushed);
                 self.code.dword(i.immediate(0) as u32);
                 self.move_stack(-8);
                 return Done::Yes;
             }
             _ => return Done::No,
         }
-        self.probe_push(site);
+        let pushed = self.pushed(site);
         let value = self.value_of(i.op0_register().number() as u8, RCX);
-        self.code.store(PROBED, value);
+        self.code.store(pushed, value);
         self.move_stack(-8);
         Done::Yes
     }
@@ -124,16 +128,16 @@ impl Builder<'_> {
             return Done::No;
         }
         let guest = i.op0_register().number() as u8;
-        self.probe_pop(site);
+        let popped = self.popped(site);
         match host_register(guest) {
             // POP RSP: the value, not moved.
             Some(R12) => {
-                self.code.load(R12, PROBED);
+                self.code.load(R12, popped);
                 return Done::Yes;
             }
-            Some(host) => self.code.load(host, PROBED),
+            Some(host) => self.code.load(host, popped),
             None => {
-                self.code.load(RCX, PROBED);
+                self.code.load(RCX, popped);
                 self.code.store(home(guest), RCX);
             }
         }
@@ -146,9 +150,8 @@ impl Builder<'_> {
             return Done::No;
         }
         const RBP: u8 = 5;
-        self.code.store(Rm::Reg(R14), RBP);
-        self.probe(LOAD, site);
-        self.code.load(RCX, PROBED);
+        let saved = self.stack(LOAD, RBP, 0, site);
+        self.code.load(RCX, saved);
         self.code.lea(R12, Rm::Base(RBP, 8));
         self.code.store(Rm::Reg(RBP), RCX);
         Done::Yes
@@ -159,8 +162,17 @@ impl Builder<'_> {
         if !i.is_jcc_short_or_near() || i.op0_kind() != OpKind::NearBranch64 || condition == 0 {
             return Done::No;
         }
-        let jump = self.code.jump_if(CONDITIONS[usize::from(condition) & 31]);
-        self.cold.push(Cold::Taken { jump, target: i.near_branch64(), executed });
+        let (condition, target) = (CONDITIONS[usize::from(condition) & 31], i.near_branch64());
+        self.held_next = self.held;
+        if target <= i.ip() {
+            // Probably a loop, which goes on.
+            let over = self.code.jump_if(condition ^ 1);
+            self.jump(target, executed);
+            self.code.fix(over);
+            return Done::Yes;
+        }
+        let jump = self.code.jump_if(condition);
+        self.cold.push(Cold::Taken { jump, target, executed });
         Done::Yes
     }
 
@@ -172,9 +184,8 @@ impl Builder<'_> {
                 self.code.store(Rm::Reg(R14), value);
             }
         } else if addressable(i) {
-            self.address(i);
-            self.probe(LOAD, site);
-            self.code.load(R14, PROBED);
+            let operand = self.operand(i, LOAD, site);
+            self.code.load(R14, operand);
         } else {
             return false;
         }
@@ -191,10 +202,10 @@ impl Builder<'_> {
 
     fn call(&mut self, i: &Instruction, site: Site, executed: usize) -> Done {
         let target = i.near_branch64();
-        self.probe_push(site);
+        let pushed = self.pushed(site);
         self.code.load(RCX, Rm::state(offset_of!(State, rip_base)));
         self.code.lea(RCX, Rm::Base(RCX, i.next_ip() as i32));
-        self.code.store(PROBED, RCX);
+        self.code.store(pushed, RCX);
         self.move_stack(-8);
         if target < 0x1000 {
             self.jump(target, executed)
@@ -211,10 +222,10 @@ impl Builder<'_> {
         // As the interpreter: nothing is seen of the stack before the target is known to be good.
         self.find_target(Miss::Interpret(site));
         self.code.store(Rm::state(offset_of!(State, spill)), R15);
-        self.probe_push(site);
+        let pushed = self.pushed(site);
         self.code.load(RCX, Rm::state(offset_of!(State, rip_base)));
         self.code.lea(RCX, Rm::Base(RCX, i.next_ip() as i32));
-        self.code.store(PROBED, RCX);
+        self.code.store(pushed, RCX);
         self.move_stack(-8);
         self.code.load(R15, Rm::state(offset_of!(State, spill)));
         self.go(executed);
@@ -223,8 +234,8 @@ impl Builder<'_> {
 
     fn ret(&mut self, i: &Instruction, site: Site, executed: usize) -> Done {
         let release = if i.op_count() == 1 { i32::from(i.immediate16()) } else { 0 };
-        self.probe_pop(site);
-        self.code.load(R14, PROBED);
+        let popped = self.popped(site);
+        self.code.load(R14, popped);
         self.look_up(executed, Miss::Interpret(site), |builder| builder.move_stack(8 + release));
         Done::Left
     }
@@ -235,13 +246,13 @@ impl Builder<'_> {
             return Done::No;
         }
         let wide = i.mnemonic() == Mnemonic::Cmpxchg16b;
-        self.address(i);
-        self.probe(Access { size: if wide { 16 } else { 8 }, write: true, aligned: wide }, site);
+        let access = Access { size: if wide { 16 } else { 8 }, write: true, aligned: wide };
+        let operand = self.operand(i, access, site);
         self.code.store(Rm::Reg(RCX), R13);
         if i.has_lock_prefix() {
             self.code.byte(0xf0);
         }
-        self.code.op(Opcode { wide, bytes: &[0x0f, 0xc7], ..Opcode::default() }, 1, PROBED);
+        self.code.op(Opcode { wide, bytes: &[0x0f, 0xc7], ..Opcode::default() }, 1, operand);
         Done::Yes
     }
 
@@ -260,9 +271,8 @@ impl Builder<'_> {
                 self.code.store(Rm::Reg(RCX), value);
             }
         } else if addressable(i) {
-            self.address(i);
-            self.probe(Access { size: if wide { 8 } else { 4 }, ..LOAD }, site);
-            self.code.op(opcode(&[0x8b]), RCX, PROBED);
+            let operand = self.operand(i, Access { size: if wide { 8 } else { 4 }, ..LOAD }, site);
+            self.code.op(opcode(&[0x8b]), RCX, operand);
         } else {
             return Done::No;
         }

@@ -2,6 +2,7 @@
 
 use super::block::{Builder, Cold, Site};
 use super::emit::{Opcode, R12, R13, R14, R15, RCX, Reg, Rm};
+use super::pins::{OPERAND, Pin, Pinned, STACK};
 use super::state::State;
 use crate::cpu::RSP;
 use core::mem::offset_of;
@@ -60,6 +61,11 @@ impl Builder<'_> {
         })
     }
 
+    /// The temporary that holds the guest's register, if there is one.
+    pub(super) fn held(&self, guest: u8) -> Option<Reg> {
+        self.held.and_then(|(held, temporary)| (held == guest).then_some(temporary))
+    }
+
     /// The effective address of the memory operand into `to`, without the segment's base. R14 and R15 are used.
     pub(super) fn effective_address(&mut self, instruction: &Instruction, to: Reg) {
         let disp = fits(instruction.memory_displacement64()).unwrap_or(0);
@@ -70,8 +76,14 @@ impl Builder<'_> {
         }
         let wide = !(base.is_gpr32() || index.is_gpr32());
         let scale = instruction.memory_index_scale().trailing_zeros() as u8;
-        let base = (base != Register::None).then(|| self.value_of(base.number() as u8, R14));
-        let index = (index != Register::None).then(|| self.value_of(index.number() as u8, R15));
+        let base = (base != Register::None).then(|| base.number() as u8);
+        let index = (index != Register::None).then(|| index.number() as u8);
+        let of_base = base.and_then(|base| self.held(base));
+        let of_index = index.and_then(|index| self.held(index));
+        // What is held must not be overwritten by the other.
+        let (for_base, for_index) = if of_base == Some(R15) || of_index == Some(R14) { (R15, R14) } else { (R14, R15) };
+        let base = base.map(|base| of_base.unwrap_or_else(|| self.value_of(base, for_base)));
+        let index = index.map(|index| of_index.unwrap_or_else(|| self.value_of(index, for_index)));
         let rm = match (base, index) {
             (Some(base), Some(index)) => Rm::Indexed(base, index, scale, disp),
             (Some(base), None) if disp == 0 && wide => return self.code.store(Rm::Reg(to), base),
@@ -94,6 +106,51 @@ impl Builder<'_> {
         self.code.lea(R14, Rm::Indexed(R14, R15, 0, 0));
     }
 
+    /// Where the operand in memory lies. R14, R15 and RCX are used, no flag is touched.
+    pub(super) fn operand(&mut self, i: &Instruction, access: Access, site: Site) -> Rm {
+        if let (Some(pinned), true) = (self.pinned(OPERAND, access, site), i.memory_base().is_gpr64()) {
+            let disp = i.memory_displacement64() as i64;
+            if let Some(rm) = self.pin(pinned, i.memory_base().number() as u8, disp, site) {
+                return rm;
+            }
+        }
+        self.address(i);
+        self.probe(access, site);
+        PROBED
+    }
+
+    fn pinned(&self, which: usize, access: Access, site: Site) -> Option<Pinned> {
+        let plan = self.plan.as_ref().filter(|_| !access.aligned)?;
+        let pinned = (*plan.uses.get(site.index() as usize)?)[which]?;
+        let pin = plan.pins[pinned.pin];
+        (pinned.offset + access.size as i32 <= pin.span && (pin.write || !access.write)).then_some(pinned)
+    }
+
+    /// Where an access to pinned memory, `disp` from register `base`, lies: what R14 points to.
+    fn pin(&mut self, pinned: Pinned, base: u8, disp: i64, site: Site) -> Option<Rm> {
+        let slot = Rm::state(offset_of!(State, pins) + 8 * pinned.pin);
+        if self.pins_set & 1 << pinned.pin != 0 {
+            self.code.load(R14, slot);
+        } else {
+            let lowest = i32::try_from(disp - i64::from(pinned.offset)).ok()?;
+            let Pin { span, write } = self.plan.as_ref()?.pins[pinned.pin];
+            let base = self.value_of(base, R14);
+            self.code.lea(R14, Rm::Base(base, lowest));
+            let table = if write { offset_of!(State, write) } else { offset_of!(State, read) };
+            self.code.pext(R15, R14, Rm::state(offset_of!(State, page_index)));
+            self.code.load(RCX, Rm::element(table, R15));
+            self.code.lea(RCX, Rm::Indexed(RCX, R14, 0, span - 1));
+            self.code.pext(RCX, RCX, Rm::state(offset_of!(State, beyond_page)));
+            let jump = self.code.jump_unless_rcx_zero();
+            self.cold.push(Cold::Alone { jump, index: site.index() as usize });
+            self.code.load(R15, Rm::element(offset_of!(State, addend), R15));
+            self.code.lea(R14, Rm::Indexed(R14, R15, 0, 0));
+            self.code.store(slot, R14);
+            self.pins_set |= 1 << pinned.pin;
+        }
+        Some(Rm::Base(R14, pinned.offset))
+    }
+
     /// From the linear address in R14 to the host's in [`PROBED`]. RCX is used, no flag is touched.
     pub(super) fn probe(&mut self, access: Access, site: Site) {
         let table = if access.write { offset_of!(State, write) } else { offset_of!(State, read) };
@@ -108,20 +165,36 @@ impl Builder<'_> {
         self.code.lea(RCX, Rm::Indexed(RCX, R14, 0, reach));
         self.code.pext(RCX, RCX, Rm::state(beyond));
         let jump = self.code.jump_unless_rcx_zero();
-        self.cold.push(Cold::Fill { jump, retry, site: site.with(access) });
+        let site = site.with(access, self.pins_set != 0);
+        self.cold.push(Cold::Fill { jump, retry, site });
         self.code.load(R15, Rm::element(offset_of!(State, addend), R15));
     }
 
-    /// Probes the stack for a push of 8 bytes.
-    pub(super) fn probe_push(&mut self, site: Site) {
-        self.code.lea(R14, Rm::Base(R12, -8));
-        self.probe(Access { size: 8, write: true, aligned: false }, site);
+    /// Where a push of 8 bytes goes.
+    pub(super) fn pushed(&mut self, site: Site) -> Rm {
+        self.stack(Access { size: 8, write: true, aligned: false }, RSP as u8, -8, site)
     }
 
-    /// Probes the top of the stack for a pop of 8 bytes.
-    pub(super) fn probe_pop(&mut self, site: Site) {
-        self.code.store(Rm::Reg(R14), R12);
-        self.probe(Access { size: 8, write: false, aligned: false }, site);
+    /// Where 8 bytes are popped from.
+    pub(super) fn popped(&mut self, site: Site) -> Rm {
+        self.stack(Access { size: 8, write: false, aligned: false }, RSP as u8, 0, site)
+    }
+
+    /// Where the stack access of an instruction lies, `disp` from register `base`.
+    pub(super) fn stack(&mut self, access: Access, base: u8, disp: i32, site: Site) -> Rm {
+        if let Some(pinned) = self.pinned(STACK, access, site)
+            && let Some(rm) = self.pin(pinned, base, i64::from(disp), site)
+        {
+            return rm;
+        }
+        let base = self.value_of(base, R14);
+        if disp == 0 {
+            self.code.store(Rm::Reg(R14), base)
+        } else {
+            self.code.lea(R14, Rm::Base(base, disp))
+        }
+        self.probe(access, site);
+        PROBED
     }
 
     /// Moves the stack pointer.

@@ -32,6 +32,7 @@ mod generic;
 mod host;
 mod integer;
 mod memory;
+mod pins;
 mod probe;
 mod raw;
 mod run;

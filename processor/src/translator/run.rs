@@ -3,7 +3,7 @@
 
 use super::block::{Builder, Site, Source};
 use super::brake::GO;
-use super::enter::{enter, reason};
+use super::enter::{Go, enter, reason};
 use super::state::{Blocks, PENDING, State};
 use super::{Translator, block_index};
 use crate::cet::CetCode;
@@ -91,6 +91,17 @@ impl Cpu {
         state.avx_blocked = state.avx_refused | absent;
     }
 
+    /// From here on other threads stop this one at the beginning of a block with `state`.
+    fn fit_brake(&self, state: &State) {
+        if let Some(peers) = &self.peers {
+            state.sign.store(GO, SeqCst);
+            peers.brake(self.index).fit(&state.sign);
+            if peers.is_kicked(self.index) {
+                state.sign.store(0, SeqCst);
+            }
+        }
+    }
+
     /// Runs the translation at `entry` of the block at RIP, with `last` instructions as the limit. `None`: it cannot be run now.
     pub(crate) fn run_native(&mut self, code: &mut CodeCache, entry: u64, flushes: u64, last: u64) -> Option<Left> {
         let linear = self.rip;
@@ -111,20 +122,14 @@ impl Cpu {
         self.refresh_native(block);
         block.cpu = &raw mut *self as u64;
         block.code = &raw mut *code as u64;
-        if let Some(peers) = &self.peers {
-            block.sign.store(GO, SeqCst);
-            peers.brake(self.index).fit(&block.sign);
-            if peers.is_kicked(self.index) {
-                block.sign.store(0, SeqCst);
-            }
-        }
+        self.fit_brake(block);
         // SAFETY: the state block is ready and `entry` is the entry of a translation of this flush count; its processor is `self`, which
         // is touched by nothing else until `enter` returns, nor is `code`; but for the brake, of which nothing else is known to be the value.
-        unsafe { enter(state, entry) };
+        let state = unsafe { enter(state, entry) };
         if let Some(peers) = &self.peers {
             peers.brake(self.index).remove();
         }
-        // SAFETY: as above; translated code is left.
+        // SAFETY: as above; translated code is left, with this state block, which is one of the processor's.
         let block = unsafe { &mut *state };
         block.take_x87(self);
         self.instructions = block.instructions();
@@ -167,11 +172,15 @@ impl Cpu {
     /// Puts the page of `linear` into the running state block, if it is memory that may be accessed directly.
     fn fill_native(&mut self, index: usize, linear: u64, site: Site) -> bool {
         let (size, write) = (site.size(), site.write());
+        let replaced = self.tlb.replaced;
         let kind = if write { Kind::Write } else { Kind::Read };
         if site.aligned() && linear as usize & (size - 1) != 0 {
             return false;
         }
         if (linear & 0xfff) as usize + size > PAGE_SIZE as usize || !self.make_present(linear, kind) {
+            return false;
+        }
+        if site.pinned() && self.tlb.replaced != replaced {
             return false;
         }
         let read = self.tlb.find_read(linear);
@@ -204,6 +213,31 @@ impl Cpu {
         code.native(index, &self.ram)
     }
 
+    /// Goes on at RIP with state block `index` instead of `old`, if the translation there is known.
+    fn change_block(&mut self, code: &mut CodeCache, old: &State, index: usize) -> Option<Go> {
+        let (rip, flushes) = (self.rip, code.translator.as_ref()?.flushes);
+        if !self.native_address(rip) {
+            return None;
+        }
+        let entry = match self.tlb.native.as_mut()?.ready(index, flushes).known_jump(rip) {
+            Some(entry) => entry,
+            None => {
+                let entry = self.known_translation(code, rip)?;
+                self.tlb.native.as_mut()?.get(index).enter_jump(rip, rip & !0xfff, entry);
+                entry
+            }
+        };
+        let state = self.tlb.native.as_mut()?.pointer(index);
+        // SAFETY: `ready` made the block; it is not the old one, and nothing else refers to it here.
+        let block = unsafe { &mut *state };
+        (block.budget, block.pending, block.rip_base) = (old.budget, false, rip & !0xfff);
+        (block.live, block.x87_live, block.x87_blocked) = (0, 0, 1);
+        (block.cpu, block.code, block.host_rsp, block.last) = (old.cpu, old.code, old.host_rsp, old.last);
+        self.refresh_native(block);
+        self.fit_brake(block);
+        Some(Go::to(entry, state))
+    }
+
     /// Enters the translation at `entry` of the code at RIP into the table of jump targets.
     pub(crate) fn enter_jump(&mut self, entry: u64, flushes: u64) {
         if let Some(index) = self.native_index()
@@ -218,7 +252,7 @@ impl Cpu {
 }
 
 /// Called from translated code: maps the page of an address. Gives where to go on.
-pub(super) extern "C" fn fill(state: *mut State) -> u64 {
+pub(super) extern "C" fn fill(state: *mut State) -> Go {
     // SAFETY: translated code passes its state block, and waits.
     let (argument, linear, cpu) = unsafe { ((*state).argument, (*state).value, (*state).cpu) };
     // SAFETY: the processor that runs this state block, put there by `run_native`, which waits too.
@@ -231,14 +265,14 @@ pub(super) extern "C" fn fill(state: *mut State) -> u64 {
     let block = unsafe { &mut *state };
     if filled {
         block.look_at_events(cpu);
-        return block.resume;
+        return Go::to(block.resume, state);
     }
     block.reason = reason::INTERPRET;
-    0
+    Go::leave(state)
 }
 
 /// Called from translated code: looks for the translation of a jump target and enters it into the table. Gives where to go on.
-pub(super) extern "C" fn look_up(state: *mut State) -> u64 {
+pub(super) extern "C" fn look_up(state: *mut State) -> Go {
     // SAFETY: as in `fill`.
     let (argument, target, cpu, code) = unsafe { ((*state).argument, (*state).value, (*state).cpu, (*state).code) };
     // SAFETY: as in `fill`; the code cache is put there with the processor.
@@ -248,25 +282,25 @@ pub(super) extern "C" fn look_up(state: *mut State) -> u64 {
     let block = unsafe { &mut *state };
     if let Some(entry) = entry {
         block.enter_jump(target, target & !0xfff, entry);
-        return block.resume;
+        return Go::to(block.resume, state);
     }
     block.reason = if argument == u64::from(u32::MAX) { reason::LOOKUP } else { reason::INTERPRET };
-    0
+    Go::leave(state)
 }
 
 /// Called from translated code: makes the x87's state ready to be loaded. Gives where to go on.
-pub(super) extern "C" fn bring_x87(state: *mut State) -> u64 {
+pub(super) extern "C" fn bring_x87(state: *mut State) -> Go {
     // SAFETY: as in `fill`.
     let (block, cpu) = unsafe { (&mut *state, &*((*state).cpu as *const Cpu)) };
     if block.give_x87(cpu) {
-        return block.resume;
+        return Go::to(block.resume, state);
     }
     block.reason = reason::INTERPRET;
-    0
+    Go::leave(state)
 }
 
 /// Called from translated code: does one operation. Gives where to go on.
-pub(super) extern "C" fn interpret(state: *mut State) -> u64 {
+pub(super) extern "C" fn interpret(state: *mut State) -> Go {
     // SAFETY: as in `fill`.
     let (flags, address, cpu, base) = unsafe { ((*state).flags, (*state).value, (*state).cpu, (*state).rip_base) };
     // SAFETY: as in `fill`.
@@ -292,7 +326,7 @@ pub(super) extern "C" fn interpret(state: *mut State) -> u64 {
     cpu.refresh_native(block);
     if stop == Stop::Trapped {
         block.reason = reason::TRAPPED;
-        return 0;
+        return Go::leave(state);
     }
     block.rip = cpu.rip;
     block.look_at_events(cpu);
@@ -300,9 +334,14 @@ pub(super) extern "C" fn interpret(state: *mut State) -> u64 {
         // Only an instruction that ends its block changes this.
         block.budget += Site::from(block.argument).index() as i64 + 1;
         block.reason = reason::GO;
-        return 0;
+        if let (Some(index), false) = (after, block.pending) {
+            // SAFETY: the code cache is put there with the processor.
+            let code = unsafe { &mut *(block.code as *mut CodeCache) };
+            return cpu.change_block(code, block, index).unwrap_or(Go::leave(state));
+        }
+        return Go::leave(state);
     }
-    block.resume
+    Go::to(block.resume, state)
 }
 
 impl State {

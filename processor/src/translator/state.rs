@@ -39,10 +39,12 @@ pub(crate) struct State {
     pub page_index: u64,
     /// The same: what must be zero of an offset that is within a page.
     pub beyond_page: u64,
-    /// The same, and aligned to 16 bytes.
-    pub beyond_page_16: u64,
     /// The same: the sign, or nothing: then a block is not begun ([`super::brake`]).
     pub sign: AtomicU64,
+    /// Host addresses of the memory that the block pinned.
+    pub pins: [u64; super::pins::PINS],
+    /// Masks for PEXT: what must be zero of an offset that is within a page, and aligned to 16 bytes.
+    pub beyond_page_16: u64,
     /// The same: a jump target's place in its table.
     pub jump_index: u64,
     /// The same: a bit's number in a doubleword, in a quadword.
@@ -175,6 +177,12 @@ impl State {
         self.read[slot] = if read { page.wrapping_neg() } else { no_page(slot) };
         self.write[slot] = if write { page.wrapping_neg() } else { no_page(slot) };
         self.addend[slot] = host_page.wrapping_sub(page);
+    }
+
+    /// The translation of a jump target, if it is in the table.
+    pub(crate) fn known_jump(&self, target: u64) -> Option<u64> {
+        let slot = jump_slot(target);
+        (self.targets[slot] == target.wrapping_neg()).then_some(self.entries[slot])
     }
 
     /// Enters the translation of a jump target.

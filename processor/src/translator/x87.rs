@@ -5,7 +5,7 @@
 
 use super::block::{Builder, Cold, Done, Site};
 use super::emit::{RCX, Rm};
-use super::memory::{Access, PROBED, addressable};
+use super::memory::{Access, addressable};
 use super::raw::Raw;
 use super::state::State;
 use crate::cpu::Cpu;
@@ -68,10 +68,9 @@ impl Builder<'_> {
         let &[opcode] = raw.opcode else { return Done::No };
         self.guard_x87(site);
         if memory {
-            self.address(i);
             let write = matches!(kind, Kind::Stores | Kind::Reads);
-            self.probe(Access { size: size as u32, write, aligned: false }, site);
-            self.code.op32(opcode, raw.reg() & 7, PROBED);
+            let memory = self.operand(i, Access { size: size as u32, write, aligned: false }, site);
+            self.code.op32(opcode, raw.reg() & 7, memory);
         } else if let Some(modrm) = raw.modrm {
             self.code.raw(&[opcode, modrm]);
         }
@@ -88,6 +87,7 @@ impl Builder<'_> {
 
     /// Brings the x87's state, or leaves if these instructions are not to be executed here.
     fn guard_x87(&mut self, site: Site) {
+        self.held = None;
         if !std::mem::replace(&mut self.guarded_x87, true) {
             let retry = self.code.here();
             self.code.load(RCX, Rm::state(offset_of!(State, x87_blocked)));

@@ -1,0 +1,236 @@
+//! Pins: several accesses of a block by one base register, near to each other, share one probe.
+//!
+//! The first access that is reached (the head) probes for all of them, from the lowest byte to the highest, and keeps the host's address of the
+//! lowest in the state block; the others take it from there. Where the probe misses — part of them lies in another page, or may not be stored to —
+//! the block goes on in its second form, behind the first, in which each access has its own probe. So nothing is filled or marked for an access
+//! that does not come to be made.
+//!
+//! A pin is good until the block ends or calls the interpreter. A page that is put into the software TLB might take the place of one that is
+//! pinned: an instruction that does that while there are pins is left to the interpreter ([`super::block::Site::pinned`]).
+
+use super::memory::addressable;
+use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, UsedMemory};
+
+/// Pins of a block.
+pub(super) const PINS: usize = 6;
+/// Most bytes from the lowest to the highest of a pin's accesses.
+const SPAN: i64 = 512;
+const RSP: usize = 4;
+const RBP: usize = 5;
+
+/// An access to the memory of a pin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pinned {
+    /// The pin's number.
+    pub pin: usize,
+    /// The access' distance from the lowest byte.
+    pub offset: i32,
+}
+
+/// What all accesses of a pin need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pin {
+    /// Bytes from the lowest to the highest.
+    pub span: i32,
+    /// There is a store among them.
+    pub write: bool,
+}
+
+/// The pins of a block.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// For each instruction, what the operand in memory and what the stack access is part of.
+    pub uses: Vec<[Option<Pinned>; 2]>,
+    pub pins: Vec<Pin>,
+}
+
+/// The two accesses of an instruction.
+pub(super) const OPERAND: usize = 0;
+pub(super) const STACK: usize = 1;
+
+/// A register is a value that was seen first, and a distance.
+#[derive(Clone, Copy)]
+struct Value {
+    version: u32,
+    delta: i64,
+}
+
+struct Access {
+    index: usize,
+    which: usize,
+    version: u32,
+    from: i64,
+    to: i64,
+    write: bool,
+}
+
+fn writes(access: OpAccess) -> bool {
+    !matches!(access, OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess)
+}
+
+fn general(register: Register) -> Option<usize> {
+    register.is_gpr64().then(|| register.number())
+}
+
+/// The register and the constant whose sum the instruction leaves in another, if it does nothing else to general registers but RSP.
+fn sum(i: &Instruction) -> Option<(usize, usize, i64)> {
+    let to = general(i.op0_register()).filter(|_| i.op0_kind() == OpKind::Register)?;
+    let constant = |sign: i64| Some((to, to, (i.immediate(1) as i64).checked_mul(sign)?));
+    match i.code() {
+        Code::Add_rm64_imm8 | Code::Add_rm64_imm32 | Code::Add_RAX_imm32 => constant(1),
+        Code::Sub_rm64_imm8 | Code::Sub_rm64_imm32 | Code::Sub_RAX_imm32 => constant(-1),
+        Code::Inc_rm64 => Some((to, to, 1)),
+        Code::Dec_rm64 => Some((to, to, -1)),
+        Code::Mov_r64_rm64 | Code::Mov_rm64_r64 if i.op1_kind() == OpKind::Register => {
+            Some((to, general(i.op1_register())?, 0))
+        }
+        Code::Lea_r64_m if i.memory_index() == Register::None && addressable(i) => {
+            Some((to, general(i.memory_base())?, i.memory_displacement64() as i64))
+        }
+        _ => None,
+    }
+}
+
+/// Whether the operand in memory is a base and a displacement.
+fn simple(i: &Instruction, memory: &UsedMemory) -> bool {
+    memory.index() == Register::None
+        && memory.base().is_gpr64()
+        && !matches!(i.memory_segment(), Register::FS | Register::GS)
+        && matches!(memory.memory_size().size(), 1..=32)
+}
+
+/// Finds the pins of a block.
+pub(super) fn plan(instructions: &[Instruction], factory: &mut InstructionInfoFactory) -> Plan {
+    let mut values: [Value; 16] = std::array::from_fn(|version| Value { version: version as u32, delta: 0 });
+    let mut versions = values.len() as u32;
+    let mut accesses: Vec<Access> = Vec::new();
+    for (index, i) in instructions.iter().enumerate() {
+        let mut add = |which: usize, base: usize, disp: i64, size: usize, write: bool| {
+            let Value { version, delta } = values[base & 15];
+            let from = delta.wrapping_add(disp);
+            accesses.push(Access { index, which, version, from, to: from.wrapping_add(size as i64), write });
+        };
+        // What the stack pointer becomes.
+        let stack = match i.code() {
+            Code::Push_r64
+            | Code::Push_rm64
+            | Code::Pushq_imm8
+            | Code::Pushq_imm32
+            | Code::Call_rel32_64
+            | Code::Call_rm64 => {
+                add(STACK, RSP, -8, 8, true);
+                Some((RSP, -8))
+            }
+            Code::Pop_r64 | Code::Retnq => {
+                add(STACK, RSP, 0, 8, false);
+                Some((RSP, 8))
+            }
+            Code::Leaveq => {
+                add(STACK, RBP, 0, 8, false);
+                Some((RBP, 8))
+            }
+            _ => None,
+        };
+        let info = factory.info(i);
+        if i.mnemonic() != Mnemonic::Lea && i.op_kinds().any(|kind| kind == OpKind::Memory) && addressable(i) {
+            let of_operand = |memory: &&UsedMemory| memory.base() == i.memory_base() && simple(i, memory);
+            let written = info.used_memory().iter().any(|memory| writes(memory.access()));
+            if let Some(memory) = info.used_memory().iter().find(of_operand)
+                && let Some(base) = general(memory.base())
+            {
+                add(OPERAND, base, i.memory_displacement64() as i64, memory.memory_size().size(), written);
+            }
+        }
+        let before = values;
+        for used in info.used_registers().iter().filter(|used| writes(used.access())) {
+            if used.register().is_gpr() {
+                values[used.register().full_register().number() & 15] = Value { version: versions, delta: 0 };
+                versions += 1;
+            }
+        }
+        let moved = |(base, by): (usize, i64)| {
+            let value = before[base & 15];
+            Value { delta: value.delta.wrapping_add(by), ..value }
+        };
+        if let Some(stack) = stack {
+            // POP RSP is what was popped.
+            if !(i.code() == Code::Pop_r64 && i.op0_register() == Register::RSP) {
+                values[RSP] = moved(stack);
+            }
+        } else if let Some((to, base, by)) = sum(i) {
+            values[to & 15] = moved((base, by));
+        }
+    }
+    gather(instructions.len(), accesses)
+}
+
+/// Makes pins of accesses that are near to each other.
+fn gather(instructions: usize, accesses: Vec<Access>) -> Plan {
+    let mut plan = Plan { uses: vec![[None; 2]; instructions], pins: Vec::new() };
+    let mut taken = vec![false; accesses.len()];
+    for first in 0..accesses.len() {
+        if taken[first] || plan.pins.len() == PINS {
+            continue;
+        }
+        let head = &accesses[first];
+        let (mut from, mut to, mut write) = (head.from, head.to, head.write);
+        let mut members = vec![first];
+        for (other, access) in accesses.iter().enumerate().skip(first + 1) {
+            let (low, high) = (from.min(access.from), to.max(access.to));
+            if !taken[other] && access.version == head.version && (0..=SPAN).contains(&high.wrapping_sub(low)) {
+                (from, to, write) = (low, high, write | access.write);
+                members.push(other);
+            }
+        }
+        if members.len() < 2 {
+            continue;
+        }
+        let pin = plan.pins.len();
+        plan.pins.push(Pin { span: (to - from) as i32, write });
+        for member in members {
+            taken[member] = true;
+            let access = &accesses[member];
+            plan.uses[access.index][access.which] = Some(Pinned { pin, offset: (access.from - from) as i32 });
+        }
+    }
+    plan
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iced_x86::{Decoder, DecoderOptions};
+
+    fn planned(bytes: &[u8]) -> Plan {
+        let instructions: Vec<_> = Decoder::new(64, bytes, DecoderOptions::NONE).iter().collect();
+        plan(&instructions, &mut InstructionInfoFactory::new())
+    }
+
+    #[test]
+    fn pushes_and_what_is_by_the_stack_pointer_share_a_pin() {
+        // push rbx; sub rsp, 0x20; mov [rsp + 8], rax
+        let plan = planned(&[0x53, 0x48, 0x83, 0xec, 0x20, 0x48, 0x89, 0x44, 0x24, 8]);
+        assert_eq!(plan.pins, [Pin { span: 0x20, write: true }]);
+        assert_eq!(plan.uses[0][STACK], Some(Pinned { pin: 0, offset: 0x18 }));
+        assert_eq!(plan.uses[2][OPERAND], Some(Pinned { pin: 0, offset: 0 }));
+    }
+
+    #[test]
+    fn a_base_that_changes_ends_the_pin() {
+        // mov rax, [rbx]; mov rbx, [rbx + 8]; mov rcx, [rbx]
+        let plan = planned(&[0x48, 0x8b, 0x03, 0x48, 0x8b, 0x5b, 8, 0x48, 0x8b, 0x0b]);
+        assert_eq!(plan.pins, [Pin { span: 16, write: false }]);
+        assert_eq!(plan.uses[2][OPERAND], None);
+        // mov rax, [rbx]; mov ebx, ebx; mov rax, [rbx]
+        assert!(planned(&[0x48, 0x8b, 0x03, 0x89, 0xdb, 0x48, 0x8b, 0x03]).pins.is_empty());
+    }
+
+    #[test]
+    fn what_is_far_away_has_another_pin() {
+        // mov rax, [rbx]; mov rax, [rbx + 0x1000]; mov [rbx + 4], eax; mov rax, [rbx + 0x1008]
+        let plan = planned(&[
+            0x48, 0x8b, 0x03, 0x48, 0x8b, 0x83, 0, 0x10, 0, 0, 0x89, 0x43, 4, 0x48, 0x8b, 0x83, 8, 0x10, 0, 0,
+        ]);
+        assert_eq!(plan.pins, [Pin { span: 8, write: true }, Pin { span: 16, write: false }]);
+    }
+}
