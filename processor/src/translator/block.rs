@@ -358,7 +358,9 @@ impl<'a> Builder<'a> {
 
     /// The interpreter does instruction `index`.
     fn interpret(&mut self, index: usize, site: Site) {
-        let op = self.source.ops[index].0;
+        let mut op = self.source.ops[index].0;
+        // As in the interpreter's block: from it follows how many instructions had completed.
+        op.number = index as u8 + 1;
         let last = index + 1 == self.source.instructions.len();
         let mut ops = vec![op];
         // STI holds interrupts back by itself if the next instruction runs before anybody looks.

@@ -297,6 +297,10 @@ impl Builder<'_> {
             plan.gprs.iter().enumerate().find_map(|(at, gpr)| gpr.filter(|gpr| gpr.field == field).map(|gpr| (at, gpr)))
         };
         let (at, rm) = find(Field::Rm)?;
+        // XOR of a register with itself is said to read nothing: both operands have to be the same then.
+        if plan.gprs.iter().flatten().filter(|gpr| gpr.guest == rm.guest).count() > 1 {
+            return None;
+        }
         // The upper half of a 32-bit result has to be cleared.
         let fits = !rm.write || rm.size != 4;
         if host_register(rm.guest).is_none() {
