@@ -28,9 +28,10 @@ impl Cpu {
         apic.min(self.vmx_deadline()).min(self.counters_deadline()).min(self.wait_deadline())
     }
 
-    /// Time `now` is not before `next_deadline`: timers act. True when one did.
-    pub(crate) fn deadline_reached(&mut self, now: u64) -> bool {
-        if self.next_deadline() > now {
+    /// Timers act whose time has come. True when one did.
+    pub(crate) fn deadline_reached(&mut self) -> bool {
+        // A deadline that has passed is given as the present time: by the host's clock that goes on meanwhile.
+        if self.next_deadline() > self.now() {
             return false;
         }
         self.apic.advance(self.moment());

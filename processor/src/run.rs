@@ -217,7 +217,7 @@ impl Cpu {
             }
             let now = self.now();
             if now >= limit {
-                if self.deadline_reached(now) {
+                if self.deadline_reached() {
                     continue;
                 }
                 return RunExit::Deadline;
