@@ -30,6 +30,8 @@ const PRIORITY: [(&str, &str); 3] = [
 /// Frames that the example's guests exchange, and writes of the task priority, as in `guests/demo`.
 const FRAMES: u64 = 4000;
 const WRITES: u64 = 100_000;
+/// What the program computes on each level.
+const ROUNDS: &str = "600";
 
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -60,7 +62,7 @@ fn levels(ours: &Path, runs: usize) -> Result<(), Error> {
     let compute = ::image::build("demo", "compute", &directory.join("image"), Layout::Small).map_err(Error::new)?;
     let file = directory.join("compute.toml");
     let text = format!(
-        "[machine]\nmemory = \"64M\"\n[[vm]]\nname = \"compute\"\nmemory = \"16M\"\nboot = \"multiboot\"\nimage = {:?}\n",
+        "[machine]\nmemory = \"64M\"\n[[vm]]\nname = \"compute\"\nmemory = \"16M\"\nboot = \"multiboot\"\nimage = {:?}\ncommand-line = \"{ROUNDS}\"\n",
         compute.display().to_string()
     );
     fs::write(&file, text).map_err(|e| Error::file("write", &file, &e))?;
@@ -71,6 +73,8 @@ fn levels(ours: &Path, runs: usize) -> Result<(), Error> {
             compute.as_os_str(),
             "--memory".as_ref(),
             "64M".as_ref(),
+            "--append".as_ref(),
+            ROUNDS.as_ref(),
             "--test-devices".as_ref(),
             "--stats".as_ref(),
         ],

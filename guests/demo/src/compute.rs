@@ -1,9 +1,10 @@
-//! A program that computes and does nothing else, for the same on the machine itself and in a guest: what a second level costs.
+//! A program that computes and does nothing else, for the same on the machine itself and in a guest: what a second level costs. A number on
+//! its command line is how long, in rounds.
 #![cfg_attr(panic = "abort", no_std, no_main)]
 #![cfg_attr(panic = "abort", allow(unsafe_code, reason = "the entry's name is fixed"))]
 #![cfg_attr(not(panic = "abort"), allow(dead_code, unused_imports, reason = "there is nothing to run"))]
 
-use bare::{cpu, memory, println};
+use bare::{cpu, memory, multiboot, println};
 
 #[cfg(panic = "abort")]
 bare::program!(run);
@@ -15,6 +16,7 @@ fn main() {
 
 const PAGES: usize = 64;
 const WORDS: u64 = PAGES as u64 * memory::PAGE / 8;
+/// Without a number.
 const ROUNDS: u64 = 120;
 
 /// Fills the words with random numbers, sieves their indices, and adds them up in an order that depends on them.
@@ -44,8 +46,10 @@ fn round(start: u64, seed: u64) -> u64 {
 
 fn run() -> ! {
     let start = memory::take_pages(PAGES);
+    let number = |word: &[u8]| core::str::from_utf8(word).ok()?.parse().ok();
+    let rounds = multiboot::command_line().split(|byte| *byte == b' ').find_map(number).unwrap_or(ROUNDS);
     println!("compute begins");
-    let sum = (0..ROUNDS).fold(0, |sum: u64, seed| sum.wrapping_add(round(start, seed)));
+    let sum = (0..rounds).fold(0, |sum: u64, seed| sum.wrapping_add(round(start, seed)));
     println!("compute ends with {sum:#x}");
     cpu::end(0)
 }
