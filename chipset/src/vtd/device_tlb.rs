@@ -132,6 +132,11 @@ impl RemappingUnit {
         true
     }
 
+    /// The functions that have yet to complete invalidations, once for each.
+    pub(super) fn silent_functions(&self) -> impl Iterator<Item = u16> {
+        self.outstanding.invalidations.iter().map(|invalidation| invalidation.source)
+    }
+
     /// A function has completed the invalidation with this tag.
     pub fn invalidated(&mut self, source: u16, tag: u8) {
         let outstanding = &mut self.outstanding.invalidations;

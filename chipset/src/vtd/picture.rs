@@ -39,6 +39,19 @@ impl RemappingUnit {
             registers.queue_head,
             registers.queue_tail
         )?;
+        if self.config.page_requests {
+            writeln!(
+                out,
+                "page request queue {:#x}, head {:#x}, tail {:#x}, status {:#x}",
+                registers.page_queue_address & ADDRESS,
+                registers.page_queue_head,
+                registers.page_queue_tail,
+                registers.page_status
+            )?;
+        }
+        for source in self.silent_functions() {
+            writeln!(out, "{} has not completed an invalidation", function(source))?;
+        }
         writeln!(out, "fault status: {}", FaultStatus(registers.fault_status & 0xff).names())?;
         for (low, high) in registers.fault_records.iter().filter(|(_, high)| high & fault_record::FAULT != 0) {
             let code = (high >> fault_record::REASON_SHIFT) as u8;

@@ -134,6 +134,10 @@ fn a_wait_descriptor_waits_for_the_functions() {
     assert_ne!(one, two);
     submit_wait(&mut bench);
     assert_eq!(bench.get(STATUS), 0);
+    let mut picture = String::new();
+    bench.unit.write_picture(&mut picture).unwrap();
+    assert_eq!(picture.matches("00:03.0 has not completed an invalidation").count(), 2, "{picture}");
+    assert!(picture.contains("page request queue 0x0, head 0x0, tail 0x0, status 0x0"), "{picture}");
     bench.unit.invalidated(SOURCE, two);
     assert_eq!(bench.get(STATUS), 0);
     let state = bench.unit.save();
