@@ -39,23 +39,22 @@ pub(super) fn keeps(mnemonic: Mnemonic) -> bool {
 
 /// Nothing but the flags that it reads depends on the flags before it, whoever executes it.
 fn hides_flags(instruction: &Instruction, known: bool) -> bool {
-    let memory = (0..instruction.op_count()).any(|operand| {
-        !matches!(
-            instruction.op_kind(operand),
-            OpKind::Register
-                | OpKind::Immediate8
-                | OpKind::Immediate16
-                | OpKind::Immediate32
-                | OpKind::Immediate64
-                | OpKind::Immediate8to16
-                | OpKind::Immediate8to32
-                | OpKind::Immediate8to64
-                | OpKind::Immediate32to64
-        )
+    // Memory, control, debug and segment registers can bring an exception, which shows all flags.
+    let plain = (0..instruction.op_count()).all(|operand| match instruction.op_kind(operand) {
+        OpKind::Register => instruction.op_register(operand).is_gpr(),
+        OpKind::Immediate8
+        | OpKind::Immediate16
+        | OpKind::Immediate32
+        | OpKind::Immediate64
+        | OpKind::Immediate8to16
+        | OpKind::Immediate8to32
+        | OpKind::Immediate8to64
+        | OpKind::Immediate32to64 => true,
+        _ => false,
     });
     match instruction.mnemonic() {
         Mnemonic::Lea => known,
-        mnemonic => known && !memory && integer(mnemonic),
+        mnemonic => known && plain && integer(mnemonic),
     }
 }
 
@@ -150,5 +149,28 @@ impl Builder<'_> {
         code.raw(&[0x88, 0xc8]); // mov al, cl
         code.raw(&[0x04, 0x7f, 0x9e]); // add al, 0x7f; sahf
         code.store(Rm::Reg(RAX), R14);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iced_x86::{Decoder, DecoderOptions};
+
+    /// What may be read after the first of two instructions.
+    fn live_after_first(code: &[u8]) -> u32 {
+        let instructions: Vec<_> = Decoder::new(64, code, DecoderOptions::NONE).into_iter().collect();
+        assert_eq!(instructions.len(), 2);
+        live(&instructions, |_| true, &Features::of_host().unlike())[0]
+    }
+
+    #[test]
+    fn an_exception_may_show_the_flags_before_what_overwrites_them() {
+        assert_eq!(live_after_first(&[0xd3, 0xd8, 0x0d, 1, 0, 0, 0]), RflagsBits::AF, "rcr eax, cl; or eax, 1");
+        assert_eq!(live_after_first(&[0xd3, 0xd8, 0x0b, 0x03]), STATUS, "rcr eax, cl; or eax, [rbx]");
+        // mov and or with CR0, DR4, DS: then whatever comes next.
+        for other in [&[0x0f, 0x20, 0xc0][..], &[0x0f, 0x21, 0xe4], &[0x8e, 0xd8]] {
+            assert_eq!(live_after_first(&[&[0xd3, 0xd8][..], other].concat()), STATUS, "{other:x?}");
+        }
     }
 }
