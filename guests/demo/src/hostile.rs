@@ -1,6 +1,6 @@
 //! A hostile guest: executes random instructions at privilege level 0, with random ports, MSRs and addresses of devices, until it has
 //! destroyed itself; then it starts again with other random numbers. The number of the round is in the RTC's memory, which a reset keeps.
-//! Its command line is the number of rounds.
+//! Its command line is the number of rounds, and from which one on the random numbers are taken (0 without it): a round may end the guest by chance.
 #![cfg_attr(panic = "abort", no_std, no_main)]
 #![allow(unsafe_code, reason = "random code is executed")]
 #![cfg_attr(not(panic = "abort"), allow(dead_code, unused_imports, reason = "there is nothing to run"))]
@@ -140,19 +140,23 @@ fn clock_memory(index: u8) -> u8 {
     cpu::input8(0x71)
 }
 
+fn number(word: &[u8]) -> Option<u32> {
+    core::str::from_utf8(word).ok()?.parse().ok()
+}
+
 fn run() -> ! {
     let round = u32::from_le_bytes([0, 1, 2, 3].map(|n| clock_memory(ROUND + n)));
     for (n, byte) in (round + 1).to_le_bytes().into_iter().enumerate() {
         cpu::output8(0x70, ROUND + n as u8);
         cpu::output8(0x71, byte);
     }
-    let digits = multiboot::command_line().iter().filter(|byte| byte.is_ascii_digit());
-    let rounds = digits.fold(0u32, |sum, digit| sum.wrapping_mul(10).wrapping_add(u32::from(digit - b'0')));
+    let mut numbers = multiboot::command_line().split(|byte| *byte == b' ').filter_map(number);
+    let (rounds, first) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if round >= rounds {
         println!("{round} rounds");
         cpu::end(0);
     }
-    let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ u64::from(round) << 20);
+    let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ u64::from(first.wrapping_add(round)) << 20);
     (0..8).for_each(|_| _ = random.next());
     let code = memory::take_pages(PAGES);
     let mut at = code;
