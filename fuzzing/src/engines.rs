@@ -359,7 +359,8 @@ impl Pair {
             let block = Block::read(&mut input, setting, blocks == 0);
             blocks += 1;
             let [ours, theirs] = &mut self.sides;
-            block.run(ours, setting, block.budget);
+            // As on a machine, whose turns are the same with either engine: where a run is cut decides what is decoded, and so what is cached.
+            block.run(ours, setting, block.step);
             block.run(theirs, setting, block.step);
             let (a, b) = (ours.cpu.save(), theirs.cpu.save());
             if a != b {
