@@ -91,9 +91,11 @@ fn sum(i: &Instruction) -> Option<(usize, usize, i64)> {
     }
 }
 
-/// Whether the operand in memory is a base and a displacement.
+/// Whether the operand in memory is a base and a displacement, and this is it. (The stack that PUSH uses by the way may have the same base.)
 fn simple(i: &Instruction, memory: &UsedMemory) -> bool {
-    memory.index() == Register::None
+    i.memory_index() == Register::None
+        && memory.displacement() == i.memory_displacement64()
+        && memory.index() == Register::None
         && memory.base().is_gpr64()
         && !matches!(i.memory_segment(), Register::FS | Register::GS)
         && matches!(memory.memory_size().size(), 1..=32)
@@ -223,6 +225,14 @@ mod tests {
         assert_eq!(plan.uses[2][OPERAND], None);
         // mov rax, [rbx]; mov ebx, ebx; mov rax, [rbx]
         assert!(planned(&[0x48, 0x8b, 0x03, 0x89, 0xdb, 0x48, 0x8b, 0x03]).pins.is_empty());
+    }
+
+    #[test]
+    fn an_operand_with_an_index_is_not_taken_for_the_stack() {
+        // push rbx; push [rsp + rdx * 8]: the two pushes only.
+        let plan = planned(&[0x53, 0xff, 0x34, 0xd4]);
+        assert_eq!(plan.pins, [Pin { span: 16, write: true }]);
+        assert_eq!(plan.uses[1], [None, Some(Pinned { pin: 0, offset: 0 })]);
     }
 
     #[test]
