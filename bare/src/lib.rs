@@ -21,16 +21,19 @@ pub mod pci;
 pub mod processors;
 pub mod vmx;
 
-/// Makes `main` (a `fn() -> !`) the program: its entry, its panic handler, and what the core library wants to be linked with.
+/// Makes `main` (a `fn() -> !`) the program: its entry, its panic handler, and what the core library wants to be linked with. In a profile that
+/// unwinds it is an ordinary program, which tells `how` it is run.
 #[macro_export]
 macro_rules! program {
-    ($main:path) => {
+    ($main:path, $how:literal) => {
+        #[cfg(panic = "abort")]
         #[unsafe(no_mangle)]
         extern "C" fn bare_main() -> ! {
             $crate::exceptions::set_up();
             $main()
         }
 
+        #[cfg(panic = "abort")]
         #[panic_handler]
         fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
             $crate::println!("panic: {}", info);
@@ -38,9 +41,16 @@ macro_rules! program {
         }
 
         // The core library is compiled for unwinding and names these; nothing here unwinds.
+        #[cfg(panic = "abort")]
         #[unsafe(no_mangle)]
         extern "C" fn rust_eh_personality() {}
+        #[cfg(panic = "abort")]
         #[unsafe(no_mangle)]
         extern "C" fn _Unwind_Resume() {}
+
+        #[cfg(not(panic = "abort"))]
+        fn main() {
+            eprintln!(concat!("a bare-metal program: ", $how));
+        }
     };
 }

@@ -53,10 +53,19 @@ pub fn command_line() -> &'static [u8] {
     unsafe { core::ffi::CStr::from_ptr(line as usize as *const core::ffi::c_char) }.to_bytes()
 }
 
+fn words() -> impl Iterator<Item = &'static [u8]> {
+    command_line().split(|byte| *byte == b' ')
+}
+
 /// Whether the kernel command line has `word`.
 #[must_use]
 pub fn command_line_has(word: &str) -> bool {
-    command_line().split(|byte| *byte == b' ').any(|part| part == word.as_bytes())
+    words().any(|part| part == word.as_bytes())
+}
+
+/// The words of the kernel command line that are numbers.
+pub fn numbers() -> impl Iterator<Item = u64> {
+    words().filter_map(|word| core::str::from_utf8(word).ok()?.parse().ok())
 }
 
 /// The first module.

@@ -2,10 +2,4 @@
 #![cfg_attr(panic = "abort", no_std, no_main)]
 #![cfg_attr(panic = "abort", allow(unsafe_code, reason = "the entry's name is fixed"))]
 
-#[cfg(panic = "abort")]
-bare::program!(conformance::run);
-
-#[cfg(not(panic = "abort"))]
-fn main() {
-    eprintln!("a bare-metal program: `cargo xtask conformance` builds and runs it");
-}
+bare::program!(conformance::run, "`cargo xtask conformance` builds and runs it");

@@ -6,13 +6,7 @@
 
 use bare::{cpu, memory, multiboot, println};
 
-#[cfg(panic = "abort")]
-bare::program!(run);
-
-#[cfg(not(panic = "abort"))]
-fn main() {
-    eprintln!("a bare-metal program: `vanderpool run` runs it");
-}
+bare::program!(run, "`vanderpool run` runs it");
 
 const PAGES: usize = 64;
 const WORDS: u64 = PAGES as u64 * memory::PAGE / 8;
@@ -46,8 +40,7 @@ fn round(start: u64, seed: u64) -> u64 {
 
 fn run() -> ! {
     let start = memory::take_pages(PAGES);
-    let number = |word: &[u8]| core::str::from_utf8(word).ok()?.parse().ok();
-    let rounds = multiboot::command_line().split(|byte| *byte == b' ').find_map(number).unwrap_or(ROUNDS);
+    let rounds = multiboot::numbers().next().unwrap_or(ROUNDS);
     println!("compute begins");
     let sum = (0..rounds).fold(0, |sum: u64, seed| sum.wrapping_add(round(start, seed)));
     println!("compute ends with {sum:#x}");

@@ -5,13 +5,7 @@
 
 use bare::{cpu, println};
 
-#[cfg(panic = "abort")]
-bare::program!(run);
-
-#[cfg(not(panic = "abort"))]
-fn main() {
-    eprintln!("a bare-metal program: `vanderpool run` runs it");
-}
+bare::program!(run, "`vanderpool run` runs it");
 
 const TIMES: u32 = 10_000;
 /// The scratch register of the first serial port: a device that does nothing more with it.

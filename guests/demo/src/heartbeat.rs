@@ -6,13 +6,7 @@
 
 use bare::{cpu, exceptions, memory, println};
 
-#[cfg(panic = "abort")]
-bare::program!(run);
-
-#[cfg(not(panic = "abort"))]
-fn main() {
-    eprintln!("a bare-metal program: `vanderpool run` runs it");
-}
+bare::program!(run, "`vanderpool run` runs it");
 
 const TIMER: u8 = 0x40;
 /// Nanoseconds between two beats: the local APIC's timer counts them.

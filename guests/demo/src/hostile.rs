@@ -8,13 +8,7 @@
 use bare::{cpu, exceptions, memory, multiboot, println};
 use core::sync::atomic::{AtomicU64, Ordering};
 
-#[cfg(panic = "abort")]
-bare::program!(run);
-
-#[cfg(not(panic = "abort"))]
-fn main() {
-    eprintln!("a bare-metal program: `vanderpool run` runs it");
-}
+bare::program!(run, "`vanderpool run` runs it");
 
 /// Bytes of RTC memory with the round.
 const ROUND: u8 = 0x50;
@@ -140,23 +134,19 @@ fn clock_memory(index: u8) -> u8 {
     cpu::input8(0x71)
 }
 
-fn number(word: &[u8]) -> Option<u32> {
-    core::str::from_utf8(word).ok()?.parse().ok()
-}
-
 fn run() -> ! {
     let round = u32::from_le_bytes([0, 1, 2, 3].map(|n| clock_memory(ROUND + n)));
     for (n, byte) in (round + 1).to_le_bytes().into_iter().enumerate() {
         cpu::output8(0x70, ROUND + n as u8);
         cpu::output8(0x71, byte);
     }
-    let mut numbers = multiboot::command_line().split(|byte| *byte == b' ').filter_map(number);
+    let mut numbers = multiboot::numbers();
     let (rounds, first) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if round >= rounds {
+    if u64::from(round) >= rounds {
         println!("{round} rounds");
         cpu::end(0);
     }
-    let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ u64::from(first.wrapping_add(round)) << 20);
+    let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ first.wrapping_add(round.into()) << 20);
     (0..8).for_each(|_| _ = random.next());
     let code = memory::take_pages(PAGES);
     let mut at = code;

@@ -6,13 +6,7 @@
 use bare::processors::{self, Tables};
 use bare::{cpu, exceptions, memory, multiboot, println};
 
-#[cfg(panic = "abort")]
-bare::program!(run);
-
-#[cfg(not(panic = "abort"))]
-fn main() {
-    eprintln!("a bare-metal program: `vanderpool run` runs it");
-}
+bare::program!(run, "`vanderpool run` runs it");
 
 const PING: u8 = 0x50;
 const PONG: u8 = 0x51;

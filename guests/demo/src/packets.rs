@@ -12,13 +12,7 @@ use bare::{cpu, device, exceptions, memory, multiboot, pci, println};
 use hypervisor::memory::{GuestMemory, Page, Pages, RegisterPage};
 use hypervisor::nic::{Function, Nic};
 
-#[cfg(panic = "abort")]
-bare::program!(run);
-
-#[cfg(not(panic = "abort"))]
-fn main() {
-    eprintln!("a bare-metal program: `vanderpool run` runs it");
-}
+bare::program!(run, "`vanderpool run` runs it");
 
 const FRAMES: u32 = 4000;
 /// Frames between two words of the receiver: fewer than wait for a guest before they are dropped.

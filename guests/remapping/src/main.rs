@@ -2,10 +2,4 @@
 #![cfg_attr(panic = "abort", no_std, no_main)]
 #![cfg_attr(panic = "abort", allow(unsafe_code, reason = "the entry's name is fixed"))]
 
-#[cfg(panic = "abort")]
-bare::program!(remapping::run);
-
-#[cfg(not(panic = "abort"))]
-fn main() {
-    eprintln!("a bare-metal program: vanderpool/tests/remapping.rs builds and runs it");
-}
+bare::program!(remapping::run, "vanderpool/tests/remapping.rs builds and runs it");

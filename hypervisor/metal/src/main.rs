@@ -2,10 +2,4 @@
 #![cfg_attr(panic = "abort", no_std, no_main)]
 #![cfg_attr(panic = "abort", allow(unsafe_code, reason = "the entry's name is fixed"))]
 
-#[cfg(panic = "abort")]
-bare::program!(metal::run);
-
-#[cfg(not(panic = "abort"))]
-fn main() {
-    eprintln!("a bare-metal program: `vanderpool run` runs it");
-}
+bare::program!(metal::run, "`vanderpool run` runs it");
