@@ -356,7 +356,7 @@ impl Cpu {
                     return;
                 }
             }
-            if self.attention != 0 || self.tlb.changes != changes {
+            if self.attention != 0 || self.tlb.changes != changes || self.is_kicked() {
                 return;
             }
             let page = linear >> 12;

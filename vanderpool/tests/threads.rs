@@ -24,7 +24,6 @@ fn translated_threads_share_memory() {
 }
 
 #[test]
-#[ignore = "known fault: the interpreter now and then sees late what another processor wrote to code"]
 fn interpreted_threads_share_memory() {
     threads("interpreted", "interpreter", 2, "threads 2 3", BOOT_LIMIT)
         .expect("rounds of 2 threads, 0 failures")

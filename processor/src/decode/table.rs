@@ -13,7 +13,8 @@ use std::sync::LazyLock;
 pub enum Place {
     /// The next instruction follows.
     Inside,
-    /// The block ends after it.
+    /// The block ends after it: branches, what changes how code is fetched or run, and serializing instructions (SDM vol. 3A, 9.3), after which
+    /// code that another processor wrote is to be seen.
     Ends,
     /// The block ends after the instruction that follows: events held back for one instruction are looked at then (STI).
     EndsAfterNext,

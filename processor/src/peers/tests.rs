@@ -145,6 +145,39 @@ fn what_devices_write_is_seen() {
 }
 
 #[test]
+fn code_changed_by_another_is_seen_after_serialization() {
+    const ROUNDS: u32 = 2000;
+    /// again: mov eax, [rdi]; cmp eax, r8d; je again; mov r8d, eax; cpuid; mov eax, (changed); mov [rdi + 8], eax; mov [rdi + 16], r8d;
+    /// cmp r8d, esi; jne again; hlt
+    const PROGRAM: [u8; 30] = [
+        0x8b, 0x07, 0x44, 0x39, 0xc0, 0x74, 0xf9, 0x41, 0x89, 0xc0, 0x0f, 0xa2, 0xb8, 0, 0, 0, 0, 0x89, 0x47, 0x08,
+        0x44, 0x89, 0x47, 0x10, 0x41, 0x39, 0xf0, 0x75, 0xe3, 0xf4,
+    ];
+    for translated in [false, true] {
+        let (_, mut both) = pair();
+        let ram = both[0].cpu.ram.clone();
+        ram.write(CODE, &PROGRAM);
+        let [machine, _] = &mut both;
+        (machine.cpu.regs[RDI], machine.cpu.regs[RSI], machine.cpu.regs[8]) = (DATA, u64::from(ROUNDS), 0);
+        if translated && machine.code.use_translator() {
+            machine.cpu.use_translator();
+        }
+        let late = std::thread::scope(|scope| {
+            scope.spawn(|| run(machine));
+            let mut late = 0;
+            for round in 1..=ROUNDS {
+                ram.write(CODE + 13, &round.to_le_bytes());
+                ram.write(DATA, &round.to_le_bytes());
+                wait_until(|| ram.load::<4>(DATA + 16) == u64::from(round));
+                late += u32::from(ram.load::<4>(DATA + 8) != u64::from(round));
+            }
+            late
+        });
+        assert_eq!(late, 0, "translated: {translated}");
+    }
+}
+
+#[test]
 fn a_message_goes_to_whom_it_names() {
     let (peers, mut both) = pair();
     for machine in &mut both {

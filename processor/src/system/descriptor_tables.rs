@@ -36,10 +36,10 @@ pub(super) fn register(table: &mut Table) {
         table.one(code, op!(sidt)).sized(size);
     }
     for code in [Code::Lldt_rm16, Code::Lldt_r32m16, Code::Lldt_r64m16] {
-        table.set(code, op!(lldt::<false>), op!(lldt::<true>));
+        table.end(code, last!(lldt::<false>)).mem = last!(lldt::<true>).into();
     }
     for code in [Code::Ltr_rm16, Code::Ltr_r32m16, Code::Ltr_r64m16] {
-        table.set(code, op!(ltr::<false>), op!(ltr::<true>));
+        table.end(code, last!(ltr::<false>)).mem = last!(ltr::<true>).into();
     }
     for (code, size) in [(Code::Sldt_rm16, 2), (Code::Sldt_r32m16, 4), (Code::Sldt_r64m16, 8)] {
         table.set(code, op!(sldt::<false>), op!(sldt::<true>)).sized(size);

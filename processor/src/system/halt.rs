@@ -20,8 +20,8 @@ pub(super) fn register(table: &mut Table) {
     }
     table.end(Code::Mwait, last!(mwait));
     table.end(Code::Pause, last!(pause));
-    table.one(Code::Invd, op!(invd));
-    table.one(Code::Wbinvd, op!(wbinvd));
+    table.end(Code::Invd, last!(invd));
+    table.end(Code::Wbinvd, last!(wbinvd));
     table.one(Code::Wbnoinvd, op!(wbinvd));
     table.one(Code::Rdpkru, op!(rdpkru));
     table.end(Code::Wrpkru, last!(wrpkru));

@@ -4,13 +4,13 @@ use super::intercept::Intercept;
 use crate::cpu::{Cpu, Mode, RAX, RBX, RCX, RDX};
 use crate::decode::{Op, Table};
 use crate::models::CpuidContext;
-use crate::op;
+use crate::{last, op};
 use crate::trap::Exec;
 use iced_x86::Code;
 use spec::x86::control_registers::Cr4;
 
 pub(super) fn register(table: &mut Table) {
-    table.one(Code::Cpuid, op!(cpuid));
+    table.end(Code::Cpuid, last!(cpuid));
     table.one(Code::Rdtsc, op!(rdtsc));
     table.one(Code::Rdtscp, op!(rdtscp));
     table.one(Code::Rdpid_r32, op!(rdpid));

@@ -226,7 +226,7 @@ impl Builder<'_> {
                 self.code.load(host, from);
             }
         }
-        if undefined == Undefined::ByCount {
+        if matches!(undefined, Undefined::ByCount { .. }) {
             let wide = operand_size(i) == 8;
             self.code.pext(RCX, R13, Rm::state(offset_of!(State, bit_numbers) + 8 * usize::from(wide)));
             if let (Some(host), 4) = (hosts[0], operand_size(i)) {
@@ -238,13 +238,18 @@ impl Builder<'_> {
         }
         let start = self.code.here();
         let swap = direct.is_some_and(|direct| direct.swap.is_some());
-        let emit = |builder: &mut Self, raw: &Raw<'_>| builder.emit_again(raw, &plan, &hosts, memory, swap);
+        let mut again = true;
+        let mut emit = |builder: &mut Self, raw: &Raw<'_>| {
+            let start = builder.code.here();
+            builder.emit_again(raw, &plan, &hosts, memory, swap);
+            again &= builder.is_again(start, i);
+        };
         match undefined {
-            Undefined::ByNumber(number) => self.shift_twice(Some(number), &raw, emit),
-            Undefined::ByCount => self.shift_twice(None, &raw, emit),
+            Undefined::ByNumber { number, .. } => self.shift_twice(Some(number), false, &raw, emit),
+            Undefined::ByCount { clear_af } => self.shift_twice(None, clear_af, &raw, emit),
             _ => emit(self, &raw),
         }
-        if !self.is_again(start, i) {
+        if !again {
             debug_assert!(false, "{:?} emitted as something else", i.code());
             self.code.back_to(start);
             return Done::No;
@@ -261,6 +266,10 @@ impl Builder<'_> {
             }
         }
         self.hold(&plan, &hosts, direct, undefined);
+        if matches!(undefined, Undefined::ByOne | Undefined::ByNumber { clear_af: true, .. }) {
+            self.held_next = self.held_next.filter(|&(_, host)| host != R14);
+            self.clear_af(Rm::Reg(R14));
+        }
         if let Undefined::Product(size) = undefined {
             // With one operand the low half is in RAX.
             self.product_flags(if i.op_count() == 1 { RAX } else { hosts[0].unwrap_or(RAX) }, size);
@@ -268,17 +277,11 @@ impl Builder<'_> {
         Done::Yes
     }
 
-    /// What was emitted from `start` on is the instruction, or two of its mnemonic: whatever the guest's bytes are, nothing else gets executed.
+    /// What was emitted from `start` on is one instruction of this kind: whatever the guest's bytes are, nothing else gets executed.
     fn is_again(&self, start: u64, i: &Instruction) -> bool {
         let mut decoder = Decoder::new(64, self.code.from(start), DecoderOptions::NONE);
-        let mut all = true;
-        while decoder.can_decode() {
-            let emitted = decoder.decode();
-            // Around a shift by CL.
-            let frame = matches!(emitted.mnemonic(), Mnemonic::Jrcxz | Mnemonic::Lea);
-            all &= emitted.mnemonic() == i.mnemonic() && operand_size(&emitted) == operand_size(i) || frame;
-        }
-        all
+        let emitted = decoder.decode();
+        emitted.mnemonic() == i.mnemonic() && operand_size(&emitted) == operand_size(i) && !decoder.can_decode()
     }
 
     /// The operand that is emitted as the memory where the guest's register is.

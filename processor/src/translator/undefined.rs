@@ -3,14 +3,17 @@
 //!
 //! One rule, whatever the host: an instruction is emitted as it is if the flags that it leaves undefined are overwritten before anything can read
 //! them, or if [`super::probe`] has seen the host agree with the interpreter. Else shifts and rotates are emitted as two, the second by one,
-//! for which OF is defined, and products get their flags computed; all others go to the interpreter.
+//! for which OF is defined, AF is cleared after shifts (AMD's processors set it), and products get their flags computed; all others go to the
+//! interpreter.
 
 use super::block::Builder;
 use super::emit::{Opcode, R14, R15, RAX, RCX, Reg, Rm};
 use super::generic::{integer, operand_size};
 use super::host::Features;
 use super::raw::Raw;
+use super::state::State;
 use crate::decode::cache::may_keep_flags;
+use core::mem::offset_of;
 use iced_x86::{Instruction, Mnemonic, OpKind, RflagsBits};
 
 /// The six status flags, in iced's bits.
@@ -22,10 +25,20 @@ pub(super) const STATUS: u32 =
 pub(super) enum Undefined {
     /// As it is.
     Nothing,
+    /// As it is, a shift by one, and then AF cleared.
+    ByOne,
     /// As two shifts, by one less than this number and by one.
-    ByNumber(u8),
+    ByNumber {
+        /// How far.
+        number: u8,
+        /// AF is to be cleared.
+        clear_af: bool,
+    },
     /// The same, by the number in CL.
-    ByCount,
+    ByCount {
+        /// The same.
+        clear_af: bool,
+    },
     /// The flags of the product of so many bytes are to be computed.
     Product(usize),
     /// Not at all.
@@ -93,17 +106,16 @@ pub(super) fn undefined(i: &Instruction, live: u32, host: &Features) -> Undefine
     }
     if shift || rotate {
         // AF is left undefined by a shift by one too.
-        if shift && live & RflagsBits::AF != 0 && !host.alike(mnemonic) {
-            return Undefined::Interpreter;
-        }
+        let clear_af = shift && live & RflagsBits::AF != 0 && !host.alike(mnemonic);
         if i.op1_kind() != OpKind::Immediate8 {
             // RCL and RCR by 0 modulo 9 or 17 keep OF.
-            return if matches!(mnemonic, Rcl | Rcr) { Undefined::Interpreter } else { Undefined::ByCount };
+            return if matches!(mnemonic, Rcl | Rcr) { Undefined::Interpreter } else { Undefined::ByCount { clear_af } };
         }
         return match i.immediate8() & if operand_size(i) == 8 { 63 } else { 31 } {
+            1 if clear_af => Undefined::ByOne,
             0 | 1 => Undefined::Nothing,
             _ if matches!(mnemonic, Rcl | Rcr) => Undefined::Interpreter,
-            number => Undefined::ByNumber(number),
+            number => Undefined::ByNumber { number, clear_af },
         };
     }
     if host.alike(mnemonic) {
@@ -116,8 +128,14 @@ pub(super) fn undefined(i: &Instruction, live: u32, host: &Features) -> Undefine
 }
 
 impl Builder<'_> {
-    /// Emits a shift or rotate as two, each by `emit`. The number in CL is masked, in RCX.
-    pub(super) fn shift_twice(&mut self, number: Option<u8>, raw: &Raw<'_>, emit: impl Fn(&mut Self, &Raw<'_>)) {
+    /// Emits a shift or rotate as two, each by `emit`, by a number or by that in RCX, which is masked; for the latter AF is cleared, if `clear_af`.
+    pub(super) fn shift_twice(
+        &mut self,
+        number: Option<u8>,
+        clear_af: bool,
+        raw: &Raw<'_>,
+        mut emit: impl FnMut(&mut Self, &Raw<'_>),
+    ) {
         let odd = raw.opcode.last().copied().unwrap_or(1) & 1;
         let (by_number, by_count, by_one): (&[u8], &[u8], &[u8]) =
             if odd == 0 { (&[0xc0], &[0xd2], &[0xd0]) } else { (&[0xc1], &[0xd3], &[0xd1]) };
@@ -131,7 +149,21 @@ impl Builder<'_> {
         self.code.lea(RCX, Rm::Base(RCX, -1));
         emit(self, &raw.with(by_count, &[]));
         emit(self, &last);
+        if clear_af {
+            // R14 may have the result.
+            self.clear_af(Rm::state(offset_of!(State, spill)));
+        }
         self.code.fix_skip(skip);
+    }
+
+    /// Clears AF and keeps the other status flags. RAX is meanwhile in `scratch`.
+    pub(super) fn clear_af(&mut self, scratch: Rm) {
+        let code = &mut self.code;
+        code.store(scratch, RAX);
+        code.raw(&[0x9f, 0x0f, 0x90, 0xc0]); // lahf; seto al
+        code.raw(&[0x80, 0xe4, 0xef]); // and ah, !AF
+        code.raw(&[0x04, 0x7f, 0x9e]); // add al, 0x7f; sahf
+        code.load(RAX, scratch);
     }
 
     /// Computes the flags of a product from CF and its low half in `low`: SF and PF are those of the low half, ZF and AF are clear.
