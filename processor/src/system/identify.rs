@@ -4,8 +4,8 @@ use super::intercept::Intercept;
 use crate::cpu::{Cpu, Mode, RAX, RBX, RCX, RDX};
 use crate::decode::{Op, Table};
 use crate::models::CpuidContext;
-use crate::{last, op};
 use crate::trap::Exec;
+use crate::{last, op};
 use iced_x86::Code;
 use spec::x86::control_registers::Cr4;
 

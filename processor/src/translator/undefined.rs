@@ -109,7 +109,11 @@ pub(super) fn undefined(i: &Instruction, live: u32, host: &Features) -> Undefine
         let clear_af = shift && live & RflagsBits::AF != 0 && !host.alike(mnemonic);
         if i.op1_kind() != OpKind::Immediate8 {
             // RCL and RCR by 0 modulo 9 or 17 keep OF.
-            return if matches!(mnemonic, Rcl | Rcr) { Undefined::Interpreter } else { Undefined::ByCount { clear_af } };
+            return if matches!(mnemonic, Rcl | Rcr) {
+                Undefined::Interpreter
+            } else {
+                Undefined::ByCount { clear_af }
+            };
         }
         return match i.immediate8() & if operand_size(i) == 8 { 63 } else { 31 } {
             1 if clear_af => Undefined::ByOne,
