@@ -8,7 +8,7 @@ use super::host::Features;
 use super::memory::{Access, host_register};
 use super::pins::{self, Plan};
 use super::state::State;
-use super::undefined;
+use super::undefined::{self, shows_flags};
 use crate::decode::table::{Place, Table};
 use crate::decode::{self, Op};
 use core::mem::offset_of;
@@ -77,6 +77,11 @@ impl Site {
         Self(self.0 | access.size << 19 | flags)
     }
 
+    /// AF is clear before the instruction, whatever the host's is.
+    pub(super) fn with_clear_af(self, clear: bool) -> Self {
+        Self(self.0 | u32::from(clear) << 29)
+    }
+
     /// From the number.
     pub(super) fn from(number: u64) -> Self {
         Self(number as u32)
@@ -105,6 +110,11 @@ impl Site {
     /// There are pins: what the software TLB holds must stay.
     pub(super) fn pinned(self) -> bool {
         self.0 >> 28 & 1 != 0
+    }
+
+    /// AF is clear, whatever the host's is.
+    pub(super) fn clear_af(self) -> bool {
+        self.0 >> 29 & 1 != 0
     }
 }
 
@@ -173,6 +183,8 @@ pub(super) struct Builder<'a> {
     pub noted_page: bool,
     /// Status flags that may be read after the instruction that is emitted, in iced's bits.
     pub live: u32,
+    /// AF is clear, whatever the host's is ([`super::undefined`]): so it is made to be before anything can read it.
+    pub clear_af: bool,
     /// The pins, in the form with them.
     pub plan: Option<Plan>,
     /// A bit for each pin that is set.
@@ -211,6 +223,7 @@ impl<'a> Builder<'a> {
             guarded_x87: false,
             noted_page: false,
             live: 0,
+            clear_af: false,
             plan: None,
             pins_set: 0,
             held: None,
@@ -249,12 +262,14 @@ impl<'a> Builder<'a> {
         self.code.pext(RCX, RCX, Rm::state(offset_of!(State, sign)));
         self.code.jump_back_if_rcx_zero(exit);
         let live = undefined::live(source.instructions, |index| source.ops[index].1, self.host);
-        self.emit_from(0, &live, &mut |_| {});
+        let mut clear_af = vec![false; count];
+        self.emit_from(0, &live, &mut |builder, index| clear_af[index] = builder.clear_af);
         if let Some(first) = self.to_alone.iter().map(|(_, index)| *index).min() {
             (self.plan, self.pins_set, self.alone) = (None, 0, true);
             (self.guarded, self.guarded_x87, self.noted_page) = ([false; 2], false, false);
             let mut places = vec![0; count];
-            self.emit_from(first, &live, &mut |(index, place)| places[index] = place);
+            self.clear_af = clear_af[first];
+            self.emit_from(first, &live, &mut |builder, index| places[index] = builder.code.here());
             for (jump, index) in std::mem::take(&mut self.to_alone) {
                 self.code.fix_at(jump, places[index]);
             }
@@ -262,25 +277,32 @@ impl<'a> Builder<'a> {
         Translation { code: self.code.bytes().to_vec(), entry: self.entry, exit }
     }
 
-    /// Emits the block from instruction `first` on. `note` is given the number and place of each.
-    fn emit_from(&mut self, first: usize, live: &[u32], note: &mut dyn FnMut((usize, u64))) {
+    /// Emits the block from instruction `first` on. `note` is called before each, with its number.
+    fn emit_from(&mut self, first: usize, live: &[u32], note: &mut dyn FnMut(&Self, usize)) {
         let source = self.source;
         let (start, count) = (source.instructions[0].ip(), source.instructions.len());
         let mut left = false;
         for (index, instruction) in source.instructions.iter().enumerate().skip(first) {
-            note((index, self.code.here()));
-            let site = Site::new(instruction.ip(), index);
+            note(self, index);
             let at = (instruction.ip() - start) as usize;
             let bytes = &source.bytes[at..at + instruction.len()];
             self.live = live[index];
             // The form without pins is jumped to.
             self.held = self.held_next.take().filter(|_| !self.alone);
+            if shows_flags(instruction) {
+                self.settle_af();
+            }
+            let site = Site::new(instruction.ip(), index).with_clear_af(self.clear_af);
             let known = source.ops[index].1 && self.host.have(instruction.cpuid_features());
             left = match if known { self.translate(instruction, bytes, site, index + 1) } else { Done::No } {
-                Done::Yes => false,
+                Done::Yes => {
+                    self.note_af(instruction);
+                    false
+                }
                 Done::Left => true,
                 Done::No => {
                     self.interpret(index, site);
+                    self.clear_af = false;
                     index + 1 == count && source.ends
                 }
             };
@@ -290,6 +312,7 @@ impl<'a> Builder<'a> {
             }
         }
         if !left {
+            self.settle_af();
             let next = source.instructions[count - 1].next_ip();
             if source.continues && next < 0x1000 { self.jump(next, count) } else { self.jump_far(next, count) }
         }

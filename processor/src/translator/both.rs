@@ -99,12 +99,17 @@ pub(super) struct Case {
 
 /// What it leads to.
 pub(super) fn outcome(machine: &mut Machine, case: &Case) -> (CpuState, Vec<u8>) {
+    outcome_after(machine, case, 3)
+}
+
+/// What several lead to, after so many instructions.
+pub(super) fn outcome_after(machine: &mut Machine, case: &Case, instructions: u64) -> (CpuState, Vec<u8>) {
     machine.cpu.restore(&case.state);
     machine.write(DATA, &case.data);
     let mut code = case.bytes.clone();
     code.extend([0x90, 0xeb, 0xfe]);
     machine.write(CODE, &code);
-    let until = machine.cpu.now() + 3;
+    let until = machine.cpu.now() + instructions;
     machine.cpu.run(&mut machine.code, until);
     let mut data = vec![0; case.data.len()];
     machine.cpu.ram.read(DATA, &mut data);

@@ -245,8 +245,8 @@ impl Builder<'_> {
             again &= builder.is_again(start, i);
         };
         match undefined {
-            Undefined::ByNumber { number, .. } => self.shift_twice(Some(number), false, &raw, emit),
-            Undefined::ByCount { clear_af } => self.shift_twice(None, clear_af, &raw, emit),
+            Undefined::ByNumber(number) => self.shift_twice(number, &raw, emit),
+            Undefined::ByCount { twice, clear_af } => self.shift_by_count(twice, clear_af, &raw, emit),
             _ => emit(self, &raw),
         }
         if !again {
@@ -266,10 +266,6 @@ impl Builder<'_> {
             }
         }
         self.hold(&plan, &hosts, direct, undefined);
-        if matches!(undefined, Undefined::ByOne | Undefined::ByNumber { clear_af: true, .. }) {
-            self.held_next = self.held_next.filter(|&(_, host)| host != R14);
-            self.clear_af(Rm::Reg(R14));
-        }
         if let Undefined::Product(size) = undefined {
             // With one operand the low half is in RAX.
             self.product_flags(if i.op_count() == 1 { RAX } else { hosts[0].unwrap_or(RAX) }, size);

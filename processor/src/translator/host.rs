@@ -24,6 +24,8 @@ pub(super) struct Features {
     have: Vec<CpuidFeature>,
     /// See [`super::probe::alike`].
     alike: Vec<Mnemonic>,
+    /// See [`super::probe::shifts_alike`].
+    shifts: Vec<Mnemonic>,
 }
 
 /// The extensions that this host has, of those that may be emitted.
@@ -64,17 +66,26 @@ pub(super) fn extensions() -> Vec<CpuidFeature> {
 impl Features {
     /// Those of this host.
     pub(super) fn of_host() -> Self {
-        Self { have: extensions(), alike: super::probe::alike().to_vec() }
+        Self {
+            have: extensions(),
+            alike: super::probe::alike().to_vec(),
+            shifts: super::probe::shifts_alike().to_vec(),
+        }
     }
 
     /// The same, taking the host to do nothing that is undefined as the interpreter does.
     pub(super) fn unlike(self) -> Self {
-        Self { alike: Vec::new(), ..self }
+        Self { alike: Vec::new(), shifts: Vec::new(), ..self }
     }
 
     /// This host's flags after `mnemonic` are the interpreter's, also those that the manual leaves undefined.
     pub(super) fn alike(&self, mnemonic: Mnemonic) -> bool {
         self.alike.contains(&mnemonic)
+    }
+
+    /// The same of a shift or rotate by any number, but for AF.
+    pub(super) fn shifts_alike(&self, mnemonic: Mnemonic) -> bool {
+        self.shifts.contains(&mnemonic)
     }
 
     /// All of `wanted` are there.

@@ -11,7 +11,7 @@ use crate::bus::Bus;
 use crate::cpu::{Cpu, RAX, RBX, RDX};
 use crate::decode::Ops;
 use crate::decode::cache::CodeCache;
-use crate::flags::LateFlags;
+use crate::flags::{AF, LateFlags};
 use crate::memory::map::MemoryMap;
 use crate::memory::ram::GuestRam;
 use iced_x86::{CpuidFeature, Mnemonic};
@@ -86,6 +86,9 @@ const VALUES: [u64; 18] = [
     u64::MAX,
 ];
 
+/// Numbers to shift by.
+const SHIFTS: [u8; 14] = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 63];
+
 /// No board at all.
 struct Nothing;
 
@@ -130,6 +133,11 @@ impl Probe {
 
     /// The interpreter and the host do the same with this instruction, as far as the values show. False where the host does not have it.
     fn agree(&mut self, bytes: &[u8]) -> bool {
+        self.agree_as(bytes, bytes, 1, 0)
+    }
+
+    /// The same for what the host executes instead, with each `step`th pair of values and without the flags `but`.
+    fn agree_as(&mut self, bytes: &[u8], host: &[u8], step: usize, but: u64) -> bool {
         let Some((instructions, ops, _)) = self.code.decode_again(bytes, 0, 1) else { return false };
         if !instructions[0].cpuid_features().iter().all(|feature| self.extensions.contains(feature)) {
             return false;
@@ -138,22 +146,37 @@ impl Probe {
         self.buffer.reset(self.start);
         let entry = self.start;
         let mut emitter = Emitter::new(entry);
-        emitter.raw(bytes);
+        emitter.raw(host);
         emitter.far_jump(leave_address());
         self.buffer.append(emitter.bytes());
-        VALUES.iter().flat_map(|&a| VALUES.iter().map(move |&b| (a, b))).enumerate().all(|(number, (a, b))| {
+        let pairs = VALUES.iter().flat_map(|&a| VALUES.iter().map(move |&b| (a, b)));
+        pairs.enumerate().step_by(step).all(|(number, (a, b))| {
             let flags = LateFlags::from_bits(if number % 3 == 0 { 0x8d5 } else { 0x8d5 & (a ^ b.rotate_left(9)) });
             let mut run = |run: &mut dyn FnMut(&mut Cpu)| {
                 let cpu = &mut self.cpu;
                 (cpu.regs[RAX], cpu.regs[RDX], cpu.regs[RBX], cpu.flags) = (a, b, a >> 3 ^ b, flags);
                 run(cpu);
-                (cpu.regs[RAX], cpu.regs[RDX], cpu.regs[RBX], cpu.flags.bits())
+                (cpu.regs[RAX], cpu.regs[RDX], cpu.regs[RBX], cpu.flags.bits() & !but)
             };
             let ours = run(&mut |cpu| {
                 ops.run(cpu);
             });
             let hosts = run(&mut |cpu| execute(&mut self.blocks, entry, cpu));
             ours == hosts
+        })
+    }
+
+    /// A shift or rotate, whose ModRM byte this is, agrees by every number and by CL, but for AF.
+    fn shift_agrees(&mut self, modrm: u8) -> bool {
+        [&[0xc0][..], &[0x66, 0xc1], &[0xc1], &[0x48, 0xc1]].into_iter().all(|form| {
+            SHIFTS.into_iter().all(|by| {
+                let guest = [form, &[modrm, by]].concat();
+                // The guest's CL is elsewhere: the host's RCX is free. MOV ECX, by; the form by CL.
+                let mut by_count = [&[0xb9, by, 0, 0, 0], form, &[modrm]].concat();
+                let opcode = by_count.len() - 2;
+                by_count[opcode] |= 0x12;
+                self.agree_as(&guest, &guest, 5, AF) && self.agree_as(&guest, &by_count, 5, AF)
+            })
         })
     }
 }
@@ -188,6 +211,17 @@ fn find() -> Vec<Mnemonic> {
 /// The instructions that leave flags undefined, and which this host does as the interpreter does. (Of shifts, only those by one.)
 pub(super) fn alike() -> &'static [Mnemonic] {
     static ALIKE: LazyLock<Vec<Mnemonic>> = LazyLock::new(find);
+    &ALIKE
+}
+
+/// The shifts and rotates of which this host does as the interpreter does whatever the number is, but for AF.
+pub(super) fn shifts_alike() -> &'static [Mnemonic] {
+    use Mnemonic::{Rol, Ror, Sal, Sar, Shl, Shr};
+    static ALIKE: LazyLock<Vec<Mnemonic>> = LazyLock::new(|| {
+        let Some(mut probe) = Probe::new() else { return Vec::new() };
+        let forms = [(Rol, 0xc0), (Ror, 0xc8), (Shl, 0xe0), (Shr, 0xe8), (Sal, 0xf0), (Sar, 0xf8)];
+        forms.into_iter().filter(|&(_, modrm)| probe.shift_agrees(modrm)).map(|(mnemonic, _)| mnemonic).collect()
+    });
     &ALIKE
 }
 

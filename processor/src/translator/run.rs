@@ -32,6 +32,11 @@ fn unpack(ax: u64) -> LateFlags {
     LateFlags::from_bits(ax >> 8 & 0xd5 | (ax & 1) << 11)
 }
 
+/// The same of the instruction of `site`.
+fn unpack_at(ax: u64, site: Site) -> LateFlags {
+    unpack(if site.clear_af() { ax & !(0x10 << 8) } else { ax })
+}
+
 /// MXCSR as kept by the guest raises exceptions that are not masked.
 fn unmasked(mxcsr: u32) -> bool {
     mxcsr & 0x1f80 != 0x1f80
@@ -150,6 +155,7 @@ impl Cpu {
                 Left::Target
             }
             reason::INTERPRET => {
+                self.flags = unpack_at(block.flags, site);
                 self.instructions += site.index();
                 self.rip = base + site.offset();
                 Left::Step
@@ -312,7 +318,7 @@ pub(super) extern "C" fn interpret(state: *mut State) -> Go {
     let block = unsafe { &mut *state };
     block.take_x87(cpu);
     cpu.instructions = block.instructions();
-    cpu.flags = unpack(flags);
+    cpu.flags = unpack_at(flags, Site::from(block.argument));
     cpu.regs[RIP_BASE_REG as usize] = base;
     let stop = op.run(cpu);
     let after = cpu.native_index();

@@ -3,8 +3,10 @@
 //!
 //! One rule, whatever the host: an instruction is emitted as it is if the flags that it leaves undefined are overwritten before anything can read
 //! them, or if [`super::probe`] has seen the host agree with the interpreter. Else shifts and rotates are emitted as two, the second by one,
-//! for which OF is defined, AF is cleared after shifts (AMD's processors set it), and products get their flags computed; all others go to the
-//! interpreter.
+//! for which OF is defined, and products get their flags computed; all others go to the interpreter.
+//!
+//! AF is clear after a shift, but AMD's processors set it. Only what shows all flags can tell: so the translation remembers that AF is clear, whatever
+//! the host's is ([`Builder::clear_af`]), says so where it leaves within the block ([`super::block::Site::clear_af`]), and clears it at the end.
 
 use super::block::Builder;
 use super::emit::{Opcode, R14, R15, RAX, RCX, Reg, Rm};
@@ -14,7 +16,7 @@ use super::raw::Raw;
 use super::state::State;
 use crate::decode::cache::may_keep_flags;
 use core::mem::offset_of;
-use iced_x86::{Instruction, Mnemonic, OpKind, RflagsBits};
+use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, RflagsBits};
 
 /// The six status flags, in iced's bits.
 pub(super) const STATUS: u32 =
@@ -25,18 +27,13 @@ pub(super) const STATUS: u32 =
 pub(super) enum Undefined {
     /// As it is.
     Nothing,
-    /// As it is, a shift by one, and then AF cleared.
-    ByOne,
     /// As two shifts, by one less than this number and by one.
-    ByNumber {
-        /// How far.
-        number: u8,
-        /// AF is to be cleared.
-        clear_af: bool,
-    },
-    /// The same, by the number in CL.
+    ByNumber(u8),
+    /// By the number in CL, if that is not zero.
     ByCount {
-        /// The same.
+        /// As two shifts.
+        twice: bool,
+        /// AF is to be cleared.
         clear_af: bool,
     },
     /// The flags of the product of so many bytes are to be computed.
@@ -48,6 +45,16 @@ pub(super) enum Undefined {
 /// Whether BT and kin, which keep the flags that they leave undefined, here and on every processor.
 pub(super) fn keeps(mnemonic: Mnemonic) -> bool {
     matches!(mnemonic, Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc)
+}
+
+fn is_shift(mnemonic: Mnemonic) -> bool {
+    use Mnemonic::{Sal, Sar, Shl, Shr};
+    matches!(mnemonic, Shl | Sal | Shr | Sar)
+}
+
+/// How far a shift by a number, or by one, goes.
+fn immediate_count(i: &Instruction) -> u8 {
+    i.immediate8() & if operand_size(i) == 8 { 63 } else { 31 }
 }
 
 /// Nothing but the flags that it reads depends on the flags before it, whoever executes it.
@@ -69,6 +76,11 @@ fn hides_flags(instruction: &Instruction, known: bool) -> bool {
         Mnemonic::Lea => known,
         mnemonic => known && plain && integer(mnemonic),
     }
+}
+
+/// Whether the flags after it, or those that it reads, must be the guest's to the last: it may end the block, or reads AF.
+pub(super) fn shows_flags(i: &Instruction) -> bool {
+    i.flow_control() != FlowControl::Next || i.mnemonic() == Mnemonic::Lahf
 }
 
 /// For each instruction of a block, which status flags may be read after it. `known`: the model has the instruction.
@@ -96,30 +108,31 @@ pub(super) fn live(instructions: &[Instruction], known: impl Fn(usize) -> bool, 
 
 /// What is to be done about the flags of `i`, of which `live` may be read.
 pub(super) fn undefined(i: &Instruction, live: u32, host: &Features) -> Undefined {
-    use Mnemonic::{Imul, Mul, Rcl, Rcr, Rol, Ror, Sal, Sar, Shl, Shr};
+    use Mnemonic::{Imul, Mul, Rcl, Rcr, Rol, Ror};
     let mnemonic = i.mnemonic();
-    let shift = matches!(mnemonic, Shl | Sal | Shr | Sar);
+    let shift = is_shift(mnemonic);
     let rotate = matches!(mnemonic, Rol | Ror | Rcl | Rcr);
     let undefined = i.rflags_undefined() | if rotate { RflagsBits::OF } else { 0 };
     if undefined & live & STATUS == 0 {
         return Undefined::Nothing;
     }
     if shift || rotate {
-        // AF is left undefined by a shift by one too.
-        let clear_af = shift && live & RflagsBits::AF != 0 && !host.alike(mnemonic);
+        let twice = live & RflagsBits::OF != 0 && !host.shifts_alike(mnemonic);
         if i.op1_kind() != OpKind::Immediate8 {
-            // RCL and RCR by 0 modulo 9 or 17 keep OF.
-            return if matches!(mnemonic, Rcl | Rcr) {
-                Undefined::Interpreter
-            } else {
-                Undefined::ByCount { clear_af }
+            // AF is left undefined by a shift by one too.
+            let clear_af = shift && live & RflagsBits::AF != 0 && !host.alike(mnemonic);
+            return match mnemonic {
+                _ if !twice && !clear_af => Undefined::Nothing,
+                // By 0 modulo 9 or 17 they keep OF.
+                Rcl | Rcr => Undefined::Interpreter,
+                _ => Undefined::ByCount { twice, clear_af },
             };
         }
-        return match i.immediate8() & if operand_size(i) == 8 { 63 } else { 31 } {
-            1 if clear_af => Undefined::ByOne,
+        return match immediate_count(i) {
             0 | 1 => Undefined::Nothing,
+            _ if !twice => Undefined::Nothing,
             _ if matches!(mnemonic, Rcl | Rcr) => Undefined::Interpreter,
-            number => Undefined::ByNumber { number, clear_af },
+            number => Undefined::ByNumber(number),
         };
     }
     if host.alike(mnemonic) {
@@ -131,43 +144,75 @@ pub(super) fn undefined(i: &Instruction, live: u32, host: &Features) -> Undefine
     }
 }
 
+/// The opcodes of a shift's or rotate's forms: by a number, by CL, by one.
+fn forms(raw: &Raw<'_>) -> (&'static [u8], &'static [u8], &'static [u8]) {
+    let odd = raw.opcode.last().copied().unwrap_or(1) & 1;
+    if odd == 0 { (&[0xc0], &[0xd2], &[0xd0]) } else { (&[0xc1], &[0xd3], &[0xd1]) }
+}
+
 impl Builder<'_> {
-    /// Emits a shift or rotate as two, each by `emit`, by a number or by that in RCX, which is masked; for the latter AF is cleared, if `clear_af`.
-    pub(super) fn shift_twice(
+    /// What is known of AF after `i`, which was emitted.
+    pub(super) fn note_af(&mut self, i: &Instruction) {
+        use Mnemonic::{Div, Idiv};
+        if is_shift(i.mnemonic()) {
+            if i.op1_kind() == OpKind::Immediate8 {
+                self.clear_af |= immediate_count(i) != 0 && !self.host.alike(i.mnemonic());
+            }
+        } else if i.rflags_modified() & RflagsBits::AF != 0
+            && !keeps(i.mnemonic())
+            && !matches!(i.mnemonic(), Div | Idiv)
+        {
+            self.clear_af = false;
+        }
+    }
+
+    /// The host's AF becomes the guest's.
+    pub(super) fn settle_af(&mut self) {
+        if std::mem::take(&mut self.clear_af) {
+            self.make_af_clear();
+        }
+    }
+
+    /// Clears AF and keeps the other status flags.
+    fn make_af_clear(&mut self) {
+        let scratch = Rm::state(offset_of!(State, spill));
+        self.code.store(scratch, RAX);
+        self.code.raw(&[0x9f, 0x0f, 0x90, 0xc0]); // lahf; seto al
+        self.code.raw(&[0x80, 0xe4, 0xef]); // and ah, !AF
+        self.code.raw(&[0x04, 0x7f, 0x9e]); // add al, 0x7f; sahf
+        self.code.load(RAX, scratch);
+    }
+
+    /// Emits a shift or rotate by `number` as two, each by `emit`.
+    pub(super) fn shift_twice(&mut self, number: u8, raw: &Raw<'_>, mut emit: impl FnMut(&mut Self, &Raw<'_>)) {
+        let (by_number, _, by_one) = forms(raw);
+        emit(self, &raw.with(by_number, &[number - 1]));
+        emit(self, &raw.with(by_one, &[]));
+    }
+
+    /// Emits a shift or rotate by the number in RCX, which is masked, if that is not zero.
+    pub(super) fn shift_by_count(
         &mut self,
-        number: Option<u8>,
+        twice: bool,
         clear_af: bool,
         raw: &Raw<'_>,
         mut emit: impl FnMut(&mut Self, &Raw<'_>),
     ) {
-        let odd = raw.opcode.last().copied().unwrap_or(1) & 1;
-        let (by_number, by_count, by_one): (&[u8], &[u8], &[u8]) =
-            if odd == 0 { (&[0xc0], &[0xd2], &[0xd0]) } else { (&[0xc1], &[0xd3], &[0xd1]) };
-        let last = raw.with(by_one, &[]);
-        if let Some(number) = number {
-            emit(self, &raw.with(by_number, &[number - 1]));
-            return emit(self, &last);
-        }
+        let (_, by_count, by_one) = forms(raw);
         // No flag changes if it is zero.
         let skip = self.code.skip_if_rcx_zero();
-        self.code.lea(RCX, Rm::Base(RCX, -1));
+        if twice {
+            self.code.lea(RCX, Rm::Base(RCX, -1));
+        }
         emit(self, &raw.with(by_count, &[]));
-        emit(self, &last);
-        if clear_af {
-            // R14 may have the result.
-            self.clear_af(Rm::state(offset_of!(State, spill)));
+        if twice {
+            emit(self, &raw.with(by_one, &[]));
+        }
+        // Where it is known to be clear before, it is so in any case.
+        if clear_af && !self.clear_af {
+            self.make_af_clear();
         }
         self.code.fix_skip(skip);
-    }
-
-    /// Clears AF and keeps the other status flags. RAX is meanwhile in `scratch`.
-    pub(super) fn clear_af(&mut self, scratch: Rm) {
-        let code = &mut self.code;
-        code.store(scratch, RAX);
-        code.raw(&[0x9f, 0x0f, 0x90, 0xc0]); // lahf; seto al
-        code.raw(&[0x80, 0xe4, 0xef]); // and ah, !AF
-        code.raw(&[0x04, 0x7f, 0x9e]); // add al, 0x7f; sahf
-        code.load(RAX, scratch);
     }
 
     /// Computes the flags of a product from CF and its low half in `low`: SF and PF are those of the low half, ZF and AF are clear.
@@ -191,6 +236,7 @@ impl Builder<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flags::LateFlags;
     use iced_x86::{Decoder, DecoderOptions};
 
     /// What may be read after the first of two instructions.
@@ -207,6 +253,57 @@ mod tests {
         // mov and or with CR0, DR4, DS: then whatever comes next.
         for other in [&[0x0f, 0x20, 0xc0][..], &[0x0f, 0x21, 0xe4], &[0x8e, 0xd8]] {
             assert_eq!(live_after_first(&[&[0xd3, 0xd8][..], other].concat()), STATUS, "{other:x?}");
+        }
+    }
+
+    /// All flags after shifts of all forms, where they are seen: by an exception, by the interpreter, by LAHF, by whoever comes after the block.
+    #[test]
+    fn flags_after_shifts_are_the_interpreters() {
+        use super::super::both::{CODE, Case, Random, machine, outcome_after};
+        if !super::super::supported() {
+            return;
+        }
+        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        // MOV RAX, [R8], not canonical; CPUID; LAHF; JMP; ADC AL, AL and the first again; MOV DX, [R8].
+        let seen: [&[u8]; 6] = [
+            &[0x49, 0x8b, 0x00],
+            &[0x0f, 0xa2],
+            &[0x9f],
+            &[0xeb, 0],
+            &[0x10, 0xc0, 0x49, 0x8b, 0x00],
+            &[0x66, 0x41, 0x8b, 0x10],
+        ];
+        let (mut plain, mut translating) = (machine(false), machine(true));
+        let start = plain.cpu.save();
+        for _ in 0..4000 {
+            let mut shift = |bytes: &mut Vec<u8>| {
+                bytes.extend([&[][..], &[0x66], &[0x48], &[0x4d]][random.below(4) as usize]);
+                let modrm = 0xc0 | (random.next() as u8 & 0x3f);
+                match random.below(3) {
+                    0 => bytes.extend([0xc0 | (random.next() as u8 & 1), modrm, random.next() as u8]),
+                    1 => bytes.extend([0xd0 | (random.next() as u8 & 1), modrm]),
+                    _ => bytes.extend([0xd2 | (random.next() as u8 & 1), modrm]),
+                }
+            };
+            let mut bytes = Vec::new();
+            shift(&mut bytes);
+            shift(&mut bytes);
+            bytes.extend(seen[random.below(6) as usize]);
+            plain.cpu.restore(&start);
+            let cpu = &mut plain.cpu;
+            cpu.rip = CODE;
+            cpu.regs[..16].iter_mut().for_each(|register| *register = random.operand(true));
+            (cpu.regs[1], cpu.regs[4], cpu.regs[8]) = (random.below(70), 0x7000, 1 << 63);
+            cpu.flags = LateFlags::from_bits(random.next() & 0x8d5);
+            let case = Case { bytes, state: plain.cpu.save(), data: Vec::new() };
+            let (ours, theirs) = (outcome_after(&mut plain, &case, 8), outcome_after(&mut translating, &case, 8));
+            assert!(
+                ours == theirs,
+                "{:02x?}: flags {:x}, translated {:x}",
+                case.bytes,
+                plain.cpu.flags.bits(),
+                translating.cpu.flags.bits()
+            );
         }
     }
 }
