@@ -334,6 +334,12 @@ impl Block {
     }
 }
 
+/// In which block the engines differ, counted from one, and how.
+struct Difference {
+    blocks: usize,
+    text: String,
+}
+
 /// Both sides. The translator of one kind of pair takes the host to be unlike the interpreter in everything that is undefined.
 struct Pair {
     sides: [Side; 2],
@@ -345,8 +351,8 @@ impl Pair {
         Self { sides: [Side::new(None), Side::new(Some(tuning))] }
     }
 
-    /// Runs an input, comparing memory after each block if `each`, else at the end.
-    fn run(&mut self, data: &[u8], each: bool) -> Result<usize, String> {
+    /// Runs an input, comparing memory after each block if `each`, else at the end. Of block `cut.0`, `cut.1` instructions at most are run.
+    fn run(&mut self, data: &[u8], each: bool, cut: Option<(usize, u64)>) -> Result<usize, Difference> {
         let mut input = Input::new(data);
         let _ = input.byte();
         let setting = Setting::read(&mut input);
@@ -356,8 +362,11 @@ impl Pair {
         }
         let mut blocks = 0;
         while !input.is_empty() {
-            let block = Block::read(&mut input, setting, blocks == 0);
+            let mut block = Block::read(&mut input, setting, blocks == 0);
             blocks += 1;
+            if let Some((_, most)) = cut.filter(|&(number, _)| number == blocks) {
+                block.budget = block.budget.min(most);
+            }
             let [ours, theirs] = &mut self.sides;
             // As on a machine, whose turns are the same with either engine: where a run is cut decides what is decoded, and so what is cached.
             block.run(ours, setting, block.step);
@@ -368,14 +377,14 @@ impl Pair {
                 let others = format!("{b:#?}");
                 let differing: Vec<_> =
                     lines.lines().zip(others.lines()).enumerate().filter(|(_, (a, b))| a != b).collect();
-                return Err(format!("block {blocks}: {differing:?}\n{}", describe(&block, setting)));
+                return Err(Difference { blocks, text: format!("{differing:?}\n{}", describe(&block, setting)) });
             }
             if each || input.is_empty() {
                 let (a, b) = (ours.memory(), theirs.memory());
                 if let Some(at) = a.iter().zip(&b).position(|(a, b)| a != b) {
                     let show = |bytes: &[u8]| format!("{:02x?}", &bytes[at & !7..][..16]);
                     let which = format!("memory at {at:#x}: {} {}", show(&a), show(&b));
-                    return Err(format!("block {blocks}: {which}\n{}", describe(&block, setting)));
+                    return Err(Difference { blocks, text: format!("{which}\n{}", describe(&block, setting)) });
                 }
             }
         }
@@ -411,10 +420,15 @@ pub fn blocks(data: &[u8]) -> usize {
     let unlike = data.first().is_some_and(|first| first & 1 != 0);
     PAIRS.with_borrow_mut(|pairs| {
         let pair = pairs[usize::from(unlike)].get_or_insert_with(|| Pair::new(unlike));
-        pair.run(data, false).unwrap_or_else(|text| {
-            // Once more, to see in which block memory differs first.
-            let text = Pair::new(unlike).run(data, true).err().unwrap_or(text);
-            panic!("the engines differ, unlike: {unlike}\n{text}");
+        pair.run(data, false, None).unwrap_or_else(|found| {
+            // Once more, to see in which block memory differs first, and after how many instructions of it.
+            let found = Pair::new(unlike).run(data, true, None).err().unwrap_or(found);
+            let first = (1..0x200).find_map(|most| {
+                let cut = Pair::new(unlike).run(data, true, Some((found.blocks, most))).err();
+                cut.filter(|cut| cut.blocks == found.blocks).map(|cut| (most, cut.text))
+            });
+            let first = first.map(|(most, text)| format!("after {most} instructions of it: {text}")).unwrap_or_default();
+            panic!("the engines differ, unlike: {unlike}\nblock {}: {}\n{first}", found.blocks, found.text);
         })
     })
 }

@@ -1,7 +1,7 @@
 //! What AMD's and Intel's processors do differently from the manual, each other or the modelled processor, and are free to.
 
 use crate::generate::{Case, saves_state};
-use crate::state::Outcome;
+use crate::state::{Outcome, State};
 use iced_x86::Mnemonic;
 
 /// Who made the host's processor.
@@ -13,7 +13,7 @@ pub enum Maker {
     Intel,
 }
 
-/// Differences that are not errors of ours, each seen on a Zen 4 or a Sapphire Rapids host.
+/// Differences that are not errors of ours, each seen on a Zen 4, a Zen 5 or a Sapphire Rapids host.
 #[derive(Default)]
 pub struct Explained {
     /// Nothing is compared but what ours did was allowed.
@@ -74,6 +74,8 @@ impl Explained {
         // AMD finds a tiny number underflowing that is only passed on.
         self.registers |= matches!(mnemonic, Mnemonic::Fscale | Mnemonic::Fprem | Mnemonic::Fprem1)
             && (host.state.u16(2) & !ours.state.u16(2)) & 0x10 != 0;
+        // Which of several NaNs a sum of products passes on depends on the order of its steps, which the manuals leave open. Zen 5's is its own.
+        self.vectors |= matches!(mnemonic, Mnemonic::Dpps | Mnemonic::Vdpps) && only_nans_differ(host, ours);
         // AMD leaves the mask of a gather as it was, but for what is done.
         self.vectors |= gathers(mnemonic) && host.fault.is_some();
     }
@@ -96,6 +98,15 @@ impl Explained {
 
 fn faulted(outcome: &Outcome, vector: u8) -> bool {
     outcome.fault.is_some_and(|fault| fault.vector == vector)
+}
+
+/// Where the vector registers differ, both have NaNs of single precision.
+fn only_nans_differ(host: &Outcome, ours: &Outcome) -> bool {
+    let nan = |bits: u32| f32::from_bits(bits).is_nan();
+    (0..16).flat_map(|n| (0..4).map(move |quad| State::vector(n, quad))).flat_map(|at| [at, at + 4]).all(|at| {
+        let (a, b) = (host.state.u32(at), ours.state.u32(at));
+        a == b || nan(a) && nan(b)
+    })
 }
 
 fn gathers(mnemonic: Mnemonic) -> bool {

@@ -543,13 +543,12 @@ impl Cpu {
         if matches!(self.trap, Trap::Exception { .. } | Trap::VmExit) {
             self.pending_breakpoints = 0;
         }
-        let non_canonical = std::mem::take(&mut self.non_canonical);
         match self.trap {
             Trap::Exception { vector, error } => {
                 let mut vector = vector;
                 if let Some(op) = op {
                     self.rip = self.rip_of(op);
-                    if non_canonical && vector == 13 && self.stack_operand(op) {
+                    if self.non_canonical && vector == 13 && self.stack_operand(op) {
                         vector = 12;
                     }
                 }

@@ -48,6 +48,7 @@ impl Cpu {
     /// Raises an exception, with an error code where the vector has one.
     #[cold]
     pub fn raise(&mut self, vector: u8, error: Option<u32>) -> Trapped {
+        self.non_canonical = false;
         self.trapped(Trap::Exception { vector, error })
     }
 

@@ -531,8 +531,9 @@ impl Cpu {
     #[inline]
     pub(super) fn check_canonical(&mut self, linear: u64) -> Exec {
         if self.mode == Mode::Long64 && !self.is_canonical(linear) {
+            let raised = self.general_protection(0);
             self.non_canonical = true;
-            return Err(self.general_protection(0));
+            return Err(raised);
         }
         Ok(())
     }

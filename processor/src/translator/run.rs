@@ -266,7 +266,6 @@ pub(super) extern "C" fn fill(state: *mut State) -> Go {
     let site = Site::from(argument);
     let index = block_index(cpu.tlb.context_number(), cpu.tlb.class());
     let filled = cpu.fill_native(index, linear, site);
-    cpu.non_canonical = false;
     // SAFETY: as before; the tables were changed through another reference, which is gone.
     let block = unsafe { &mut *state };
     if filled {

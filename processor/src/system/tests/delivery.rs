@@ -428,3 +428,16 @@ fn an_instruction_breakpoint_on_its_own_handler_takes_time() {
     run_100_us(&mut machine);
     assert_eq!((machine.cpu.rip, machine.cpu.activity), (0x9000, Activity::Active));
 }
+
+#[test]
+fn a_protection_fault_is_not_taken_for_an_earlier_access_that_was_not_canonical() {
+    let mut machine = Machine::long();
+    machine.idt(12, 8, 0x9000, 0x8e);
+    machine.idt(13, 8, 0x9100, 0x8e);
+    // Left by an access whose fault nobody delivered.
+    machine.cpu.non_canonical = true;
+    machine.store(0x7000, 8, 0xfff0_0000_0000); // a selector beyond the GDT
+    machine.cpu.regs[6] = 0x7000;
+    machine.execute(&[0xff, 0x1e], 1); // call far [rsi]
+    assert_eq!(machine.at(), (8, 0x9100));
+}
