@@ -427,7 +427,8 @@ pub fn blocks(data: &[u8]) -> usize {
                 let cut = Pair::new(unlike).run(data, true, Some((found.blocks, most))).err();
                 cut.filter(|cut| cut.blocks == found.blocks).map(|cut| (most, cut.text))
             });
-            let first = first.map(|(most, text)| format!("after {most} instructions of it: {text}")).unwrap_or_default();
+            let first =
+                first.map(|(most, text)| format!("after {most} instructions of it: {text}")).unwrap_or_default();
             panic!("the engines differ, unlike: {unlike}\nblock {}: {}\n{first}", found.blocks, found.text);
         })
     })
