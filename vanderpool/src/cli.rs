@@ -81,6 +81,9 @@ pub struct Run {
     /// What executes instructions; without it, the translator where the host can. The run is the same with either
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<Engine>,
+    /// Give each processor of the machine a host thread of its own, as in `boot --threads`: faster with several, but no two runs are the same
+    #[arg(long)]
+    pub threads: bool,
     /// End after N instructions
     #[arg(long, value_name = "N")]
     pub max_instructions: Option<u64>,

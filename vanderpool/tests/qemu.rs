@@ -45,6 +45,9 @@ fn probes_and_refusals_are_what_scripts_expect() {
         (&["-kernel", "/none", "-cpu", "max,+svm"][..], "svm"),
         (&["-device", "intel-hda"][..], "intel-hda"),
         (&["-nonsense"][..], "-nonsense: invalid option"),
+        (&["-engine", "steam"][..], "interpreter and translator"),
+        (&["-accel", "tcg,thread=some"][..], "single and multi"),
+        (&["-accel", "tcg,thread=multi", "-s"][..], "not with -gdb"),
     ] {
         let output = qemu(arguments);
         let said = text(&output.stderr);

@@ -51,6 +51,28 @@ fn a_machine_with_threads_starts_again() {
 }
 
 #[test]
+fn the_hypervisor_s_guests_run_on_threads() {
+    run(&["run", "demo", "--threads"], BOOT_LIMIT)
+        .expect_status(0)
+        .expect("[real] 1438 primes below 12000")
+        .expect("[long] 500 interrupts sent to the other processor and answered")
+        .expect("[protected] 100 interrupts of the timer");
+}
+
+#[test]
+fn qemu_s_command_line_asks_for_threads() {
+    let mut image = images::with_script(kernel(), "threads 2 1").unwrap();
+    image.file("bin/threads", 0o755, &programs::build("threads").unwrap());
+    let initrd = images::write("threads-qemu", image).unwrap();
+    let append = format!("console=ttyS0 vp.run={}", images::SCRIPT);
+    let words = "qemu -accel tcg,thread=multi -smp 2 -m 512 -nodefaults -serial stdio -display none -no-reboot";
+    let mut arguments: Vec<&str> = words.split(' ').collect();
+    arguments.extend(["-kernel", kernel().image.to_str().unwrap(), "-initrd", initrd.to_str().unwrap()]);
+    arguments.extend(["-append", &append]);
+    run(&arguments, BOOT_LIMIT).expect("rounds of 2 threads, 0 failures").expect_success();
+}
+
+#[test]
 fn what_needs_the_same_run_every_time_is_refused() {
     for option in
         [&["--digest"][..], &["--check-engines"], &["--gdb"], &["--trace", "x"], &["--explain"], &["--iommu", "on"]]

@@ -46,7 +46,7 @@ fn help() -> String {
     const OPTIONS: &str = "\
 usage: vanderpool qemu [options] [disk_image], or the same as qemu-system-x86_64
 
-Machine:   -machine q35[,accel=..][,pit=off]  -accel tcg|kvm  -enable-kvm  -cpu NAME[,+f,-f,f=on,phys-bits=N]  -smp N  -m SIZE
+Machine:   -machine q35[,accel=..][,pit=off]  -accel tcg|kvm[,thread=multi]  -enable-kvm  -cpu NAME[,+f,-f,f=on,phys-bits=N]  -smp N  -m SIZE
            -nodefaults  -no-user-config  -global  -rtc base=DATE,clock=vm  -overcommit  -name
 Boot:      -kernel  -initrd  -append  -bios FILE  -boot order=c|d  -no-reboot  -action reboot=shutdown
 Devices:   -device help lists them  -drive file=..,if=ide|virtio|none|pflash  -hda..-hdd  -cdrom  -snapshot
@@ -54,6 +54,7 @@ Devices:   -device help lists them  -drive file=..,if=ide|virtio|none|pflash  -h
 Consoles:  -serial stdio|mon:stdio|file:PATH|null|none|chardev:ID  -chardev stdio|file|null  -debugcon  -nographic
            -display none  -vnc none  -vga none  -monitor none
 Debugging: -s  -gdb tcp:HOST:PORT  -S
+           thread=multi gives each processor a host thread of its own: faster, but no two runs are the same
 Our own:   -engine interpreter|translator  -max-instructions N (end after so many, with status 1)
            -digest (at the end, count of instructions and digest of the state on standard error)
 Probes:    -h  -version  -machine help  -cpu help  -accel help  -device help
@@ -100,6 +101,11 @@ fn start(program: &str, options: Options) -> Result<u8, Problem> {
     let (gdb, wait, digest, most) = (options.gdb.clone(), options.gdb_wait, options.digest, options.most_instructions);
     if wait && gdb.is_none() {
         return Err(refuse("-S: a machine that does not start needs -s or -gdb, by which it is started"));
+    }
+    if options.threads && (gdb.is_some() || digest) {
+        return Err(refuse(
+            "-accel tcg,thread=multi: not with -gdb, -s or -digest, which want the same run every time",
+        ));
     }
     let mut machine = build(options, &consoles)?;
     let signals = Signals::watch().map_err(refuse)?;
@@ -186,6 +192,7 @@ fn build(options: Options, consoles: &Consoles) -> Result<Machine, Problem> {
     config.memory = memory;
     config.processors = options.processors.unwrap_or(1);
     config.engine = options.engine;
+    config.threads = options.threads;
     if let Some(model) = &options.model {
         config.model = model.clone();
     }

@@ -1,6 +1,7 @@
 //! From words to what is asked for: QEMU's options as far as they mean something here.
 
 use super::{cpu, device};
+use crate::cli::Engine;
 use processor::models::Model;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -169,6 +170,8 @@ pub(super) struct Options {
     pub gdb: Option<String>,
     pub gdb_wait: bool,
     pub engine: machine::Engine,
+    /// Each processor has a host thread of its own.
+    pub threads: bool,
     pub digest: bool,
     pub most_instructions: Option<u64>,
     pub warnings: Vec<String>,
@@ -296,17 +299,15 @@ impl Options {
             "cpu" if matches!(value, "help" | "?") => return Err(Problem::Answer(cpu::help())),
             "cpu" => self.model = Some(cpu::model(value)?),
             "machine" | "M" => self.machine(&what, value)?,
-            "accel" => accelerator(&what, value)?,
+            "accel" => self.threads = accelerator(&what, value)?.unwrap_or(self.threads),
             "max-instructions" => {
                 let number = value.parse().map_err(|_| refuse(format!("{what} {value}: not a number")))?;
                 self.most_instructions = Some(number);
             }
             "engine" => {
-                self.engine = match value {
-                    "interpreter" => machine::Engine::Interpreter,
-                    "translator" => machine::Engine::Translator,
-                    _ => return Err(refuse(format!("-engine {value}: there are interpreter and translator"))),
-                }
+                let asked = <Engine as clap::ValueEnum>::from_str(value, false)
+                    .map_err(|_| refuse(format!("-engine {value}: there are interpreter and translator")))?;
+                self.engine = Engine::chosen(Some(asked)).map_err(|error| refuse(error.to_string()))?;
             }
             "device" => self.device(value)?,
             "serial" => {
@@ -591,7 +592,8 @@ fn unix_time(text: &str) -> Option<i64> {
     Some(((days * 24 + hour) * 60 + minute) * 60 + second)
 }
 
-fn accelerator(what: &str, value: &str) -> Result<(), Problem> {
+/// Whether each processor is to have a thread, if that is said.
+fn accelerator(what: &str, value: &str) -> Result<Option<bool>, Problem> {
     if matches!(value, "help" | "?") {
         return Err(Problem::Answer("Accelerators supported in QEMU binary:\ntcg\nkvm\n".into()));
     }
@@ -601,8 +603,15 @@ fn accelerator(what: &str, value: &str) -> Result<(), Problem> {
     if !names.split(':').any(|name| matches!(name, "tcg" | "kvm" | "hvf")) {
         return Err(refuse(format!("{what}: invalid accelerator {names}")));
     }
-    pairs.ignore(&["thread", "tb-size", "kernel-irqchip", "split-wx", "one-insn-per-tb"]);
-    pairs.finish()
+    let threads = match pairs.take("thread").as_deref() {
+        None => None,
+        Some("multi") => Some(true),
+        Some("single") => Some(false),
+        Some(other) => return Err(refuse(format!("{what}: thread={other}: there are single and multi"))),
+    };
+    pairs.ignore(&["tb-size", "kernel-irqchip", "split-wx", "one-insn-per-tb"]);
+    pairs.finish()?;
+    Ok(threads)
 }
 
 fn global(value: &str) -> Result<(), Problem> {

@@ -110,6 +110,7 @@ fn build(file: &MachineFile, arguments: &cli::Run, module: Vec<u8>, reports: Rep
     config.processors = arguments.processors.unwrap_or(file.machine.processors);
     config.memory = file.machine.memory()?;
     config.engine = cli::Engine::chosen(arguments.engine)?;
+    config.threads = arguments.threads;
     if let Some(cli::Network::User) = file.machine.network {
         config.network = Some(Box::new(UserNetwork::new()));
     }
