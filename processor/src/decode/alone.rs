@@ -49,6 +49,11 @@ pub(crate) fn gains(op: &Op) -> bool {
     !repeated || matches!(op.code().mnemonic(), Insb | Insw | Insd | Outsb | Outsw | Outsd)
 }
 
+/// What stands before `op` in a block of its own.
+pub(crate) fn on_its_own(op: &Op) -> Op {
+    Op { run: alone, ..*op }
+}
+
 /// Stands before the operation of an instruction that runs on its own: makes it so.
 pub(super) fn alone(cpu: &mut Cpu, at: At) -> Stop {
     cpu.exact = true;

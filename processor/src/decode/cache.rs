@@ -1,6 +1,6 @@
 //! Decoded blocks, keyed by where their first byte lies in guest RAM and by the code's mode; shared by all contexts and processors.
 
-use super::alone::{AlonePlaces, alone as alone_handler, gains};
+use super::alone::{AlonePlaces, gains, on_its_own};
 use super::lower::lower;
 use super::op::{Op, Shape};
 use super::ops::{At, Ops};
@@ -18,6 +18,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 pub const BLOCK_LIMIT: usize = 64;
 /// When so many blocks are held, all are dropped.
 const CACHE_LIMIT: usize = 1 << 20;
+/// Translations found at once.
+const NEAR: usize = 1 << 14;
 
 /// Most revocations remembered for processors that have not run since.
 const REVOKED_LIMIT: usize = 4096;
@@ -76,6 +78,13 @@ pub(crate) struct Native {
 /// What [`CodeCache::decode_again`] gives.
 pub(crate) type Again = (Vec<Instruction>, Vec<(Op, bool)>, bool);
 
+/// No block has this key.
+const NOTHING_NEAR: (u64, u64) = (u64::MAX, 0);
+
+fn near_place(offset: u64) -> usize {
+    (offset ^ offset >> 12) as usize & (NEAR - 1)
+}
+
 /// How a block is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockKind {
@@ -123,6 +132,8 @@ pub struct CodeCache {
     alone: AlonePlaces,
     /// Of a parallel machine, the number of the processor whose cache this is; that has none of the others' code.
     owner: Option<usize>,
+    /// Keys of blocks, with their translations, by the lowest bits of where they are: what was looked for last.
+    near: Box<[(u64, u64)]>,
     /// The translating engine, where it is used.
     pub(crate) translator: Option<Box<Translator>>,
 }
@@ -155,6 +166,7 @@ impl CodeCache {
             stops: None,
             alone: AlonePlaces::default(),
             owner: None,
+            near: Box::default(),
             translator: None,
         }
     }
@@ -174,6 +186,7 @@ impl CodeCache {
     /// The same, not as usual.
     pub fn use_tuned_translator(&mut self, tuning: Tuning) -> bool {
         self.translator = Translator::new(tuning).map(Box::new);
+        self.near = vec![NOTHING_NEAR; NEAR].into_boxed_slice();
         self.translator.is_some()
     }
 
@@ -190,6 +203,25 @@ impl CodeCache {
         if let Some(translator) = &mut self.translator {
             translator.flush();
         }
+        self.near.fill(NOTHING_NEAR);
+    }
+
+    /// The translation of the block at RAM `offset`, which lies in one page, if it was looked for lately.
+    pub(crate) fn near_translation(&self, offset: u64, kind: BlockKind) -> Option<u64> {
+        let (key, entry) = *self.near.get(near_place(offset))?;
+        (key == kind.key(offset)).then_some(entry)
+    }
+
+    /// Remembers `entry` for [`CodeCache::near_translation`].
+    pub(crate) fn bring_near(&mut self, offset: u64, kind: BlockKind, entry: u64) {
+        if let Some(place) = self.near.get_mut(near_place(offset)) {
+            *place = (kind.key(offset), entry);
+        }
+    }
+
+    /// Block `index` is there and reaches into no other page.
+    pub(crate) fn is_in_one_page(&self, index: u32) -> bool {
+        self.block(index).is_some_and(|block| block.second_page.is_none())
     }
 
     /// The block with number `index`.
@@ -247,6 +279,11 @@ impl CodeCache {
             && block.native.entry != 0
         {
             translator.kill(block.native.entry, block.native.exit);
+            if let Some(place) = self.near.get_mut(near_place(block.native.offset))
+                && place.1 == block.native.entry
+            {
+                *place = NOTHING_NEAR;
+            }
         }
         self.free.push(index);
     }
@@ -470,7 +507,7 @@ impl CodeCache {
             is_alone = true;
             ops.insert(0, Op { run: watched_handler, ..ops[0] });
         } else if is_alone {
-            ops.insert(0, Op { run: alone_handler, ..ops[0] });
+            ops.insert(0, on_its_own(&ops[0]));
         }
         if kind.code_size == 2 {
             fuse(&mut ops);

@@ -1,6 +1,6 @@
 //! From bytes to operations: iced-x86 decodes, a table indexed by iced's `Code` gives the handler, blocks are cached by physical page.
 
-mod alone;
+pub(crate) mod alone;
 pub mod announced;
 pub mod cache;
 pub mod lower;

@@ -9,6 +9,7 @@ use super::memory::{Access, host_register};
 use super::pins::{self, Plan};
 use super::state::State;
 use super::undefined::{self, shows_flags};
+use crate::decode::alone::on_its_own;
 use crate::decode::table::{Place, Table};
 use crate::decode::{self, Op};
 use core::mem::offset_of;
@@ -66,6 +67,9 @@ impl Stubs {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Site(u32);
 
+/// Of a site: see [`Miss::Certain`].
+const CERTAIN: u32 = 1 << 30;
+
 impl Site {
     /// The instruction at `offset` in its page, number `index` of its block.
     pub(super) fn new(offset: u64, index: usize) -> Self {
@@ -107,6 +111,11 @@ impl Site {
         self.0 >> 27 & 1 != 0
     }
 
+    /// See [`Miss::Certain`].
+    pub(super) fn certain(self) -> bool {
+        self.0 & CERTAIN != 0
+    }
+
     /// There are pins: what the software TLB holds must stay.
     pub(super) fn pinned(self) -> bool {
         self.0 >> 28 & 1 != 0
@@ -143,6 +152,8 @@ pub(super) enum Cold {
 pub(super) enum Miss {
     /// The instruction has changed nothing: the interpreter does it.
     Interpret(Site),
+    /// The same, and nothing can hinder it any more: what is at the target comes next.
+    Certain(Site),
     /// The target is R14's.
     Lookup,
 }
@@ -159,6 +170,8 @@ pub(super) struct Source<'a> {
     pub continues: bool,
     /// The last instruction ends the block: RIP is set by it.
     pub ends: bool,
+    /// The only instruction runs on its own, with exact time.
+    pub alone: bool,
     /// The translation at an offset of the page, if there is one.
     pub known: &'a dyn Fn(u64) -> Option<u64>,
 }
@@ -293,7 +306,8 @@ impl<'a> Builder<'a> {
                 self.settle_af();
             }
             let site = Site::new(instruction.ip(), index).with_clear_af(self.clear_af);
-            let known = source.ops[index].1 && self.host.have(instruction.cpuid_features());
+            let known = source.ops[index].1 && (is_hint(instruction) || self.host.have(instruction.cpuid_features()));
+            let known = known && !source.alone;
             left = match if known { self.translate(instruction, bytes, site, index + 1) } else { Done::No } {
                 Done::Yes => {
                     self.note_af(instruction);
@@ -348,7 +362,11 @@ impl<'a> Builder<'a> {
             Cold::Lookup { jump, retry, miss } => {
                 self.code.fix(jump);
                 // Without a site: its number is never so large.
-                let site = if let Miss::Interpret(site) = miss { u64::from(site.0) } else { u64::from(u32::MAX) };
+                let site = match miss {
+                    Miss::Interpret(site) => u64::from(site.0),
+                    Miss::Certain(site) => u64::from(site.0 | CERTAIN),
+                    Miss::Lookup => u64::from(u32::MAX),
+                };
                 self.code.constant(RCX, site);
                 self.code.call(self.stubs.call_lookup);
                 self.code.jump_to(retry);
@@ -386,6 +404,9 @@ impl<'a> Builder<'a> {
         op.number = index as u8 + 1;
         let last = index + 1 == self.source.instructions.len();
         let mut ops = vec![op];
+        if self.source.alone {
+            ops.insert(0, on_its_own(&op));
+        }
         // STI holds interrupts back by itself if the next instruction runs before anybody looks.
         if !last && Table::shared().get(op.code()).place == Place::EndsAfterNext {
             ops.push(Op::successor());
@@ -507,6 +528,12 @@ impl<'a> Builder<'a> {
         self.code.raw(&[0x04, 0x7f, 0x9e]); // add al, 0x7f; sahf
         self.code.store(Rm::Reg(0), R14);
     }
+}
+
+/// Instructions that do nothing that a guest can see, whatever the host has.
+pub(super) fn is_hint(i: &Instruction) -> bool {
+    use iced_x86::Mnemonic::{Endbr32, Endbr64, Nop, Prefetchnta, Prefetcht0, Prefetcht1, Prefetcht2, Prefetchw};
+    matches!(i.mnemonic(), Nop | Endbr64 | Endbr32 | Prefetcht0 | Prefetcht1 | Prefetcht2 | Prefetchnta | Prefetchw)
 }
 
 /// Whether it surely leaves R15 alone: most of what is in a loop that waits or counts.

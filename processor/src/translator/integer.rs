@@ -1,7 +1,7 @@
 //! Instructions that need more than their registers replaced: control transfers, the stack, division.
 
 use super::bit_string::is_bit_string;
-use super::block::{Builder, Cold, Done, Miss, Site};
+use super::block::{Builder, Cold, Done, Miss, Site, is_hint};
 use super::emit::{Opcode, R12, R13, R14, R15, RAX, RCX, RDX, Rm};
 use super::memory::{Access, addressable, home, host_register};
 use super::state::State;
@@ -16,14 +16,7 @@ impl Builder<'_> {
     /// Emits one instruction, number `executed` counting from one.
     pub(super) fn translate(&mut self, i: &Instruction, bytes: &[u8], site: Site, executed: usize) -> Done {
         match i.mnemonic() {
-            Mnemonic::Nop
-            | Mnemonic::Endbr64
-            | Mnemonic::Endbr32
-            | Mnemonic::Prefetcht0
-            | Mnemonic::Prefetcht1
-            | Mnemonic::Prefetcht2
-            | Mnemonic::Prefetchnta
-            | Mnemonic::Prefetchw => {
+            _ if is_hint(i) => {
                 self.held_next = self.held;
                 return Done::Yes;
             }
@@ -196,7 +189,7 @@ impl Builder<'_> {
         if !self.indirect_target(i, site) {
             return Done::No;
         }
-        self.look_up(executed, Miss::Interpret(site), |_| {});
+        self.look_up(executed, Miss::Certain(site), |_| {});
         Done::Left
     }
 
@@ -236,7 +229,7 @@ impl Builder<'_> {
         let release = if i.op_count() == 1 { i32::from(i.immediate16()) } else { 0 };
         let popped = self.popped(site);
         self.code.load(R14, popped);
-        self.look_up(executed, Miss::Interpret(site), |builder| builder.move_stack(8 + release));
+        self.look_up(executed, Miss::Certain(site), |builder| builder.move_stack(8 + release));
         Done::Left
     }
 

@@ -204,19 +204,21 @@ impl Cpu {
         if !self.native_address(linear) || code.translator.as_ref()?.full() {
             return None;
         }
+        let offset = self.tlb.find_execute(linear)?;
+        let locks = self.watches_locks;
+        let kind = BlockKind { code_size: 2, single: false, cet: CetCode::Off, locks };
+        if let Some(entry) = code.near_translation(offset, kind) {
+            return Some(entry);
+        }
         let index = match self.known_block(code, linear) {
             Some(index) => index,
-            None => {
-                let offset = self.tlb.find_execute(linear)?;
-                let locks = self.watches_locks;
-                let index = code.find(offset, BlockKind { code_size: 2, single: false, cet: CetCode::Off, locks })?;
-                if code.block(index)?.second_page.is_some() {
-                    return None;
-                }
-                index
-            }
+            None => code.find(offset, kind).filter(|&index| code.is_in_one_page(index))?,
         };
-        code.native(index, &self.ram)
+        let entry = code.native(index, &self.ram)?;
+        if code.is_in_one_page(index) {
+            code.bring_near(offset, kind, entry);
+        }
+        Some(entry)
     }
 
     /// Goes on at RIP with state block `index` instead of `old`, if the translation there is known.
@@ -282,6 +284,24 @@ pub(super) extern "C" fn look_up(state: *mut State) -> Go {
     let (argument, target, cpu, code) = unsafe { ((*state).argument, (*state).value, (*state).cpu, (*state).code) };
     // SAFETY: as in `fill`; the code cache is put there with the processor.
     let (cpu, code) = unsafe { (&mut *(cpu as *mut Cpu), &mut *(code as *mut CodeCache)) };
+    // SAFETY: as in `fill`.
+    let (budget, flushes) = unsafe { ((*state).budget, (*state).flushes) };
+    let site = Site::from(argument);
+    let left = argument == u64::from(u32::MAX);
+    // If that comes next, whatever else there is, its page may be walked to, as it would be by the run loop.
+    let next = left && budget < 0 || site.certain() && budget + site.index() as i64 + 1 < 0;
+    let next = next && cpu.attention == 0 && !cpu.is_kicked() && cpu.native_address(target);
+    if next {
+        let index = cpu.native_index();
+        if cpu.place_code(target).is_err() {
+            // The run loop will find that once more.
+            cpu.non_canonical = false;
+        }
+        if let (Some(index), Some(blocks)) = (index, &mut cpu.tlb.native) {
+            // Too many pages of code make room for others.
+            blocks.ready(index, flushes);
+        }
+    }
     let entry = cpu.known_translation(code, target);
     // SAFETY: as in `fill`.
     let block = unsafe { &mut *state };
@@ -289,7 +309,7 @@ pub(super) extern "C" fn look_up(state: *mut State) -> Go {
         block.enter_jump(target, target & !0xfff, entry);
         return Go::to(block.resume, state);
     }
-    block.reason = if argument == u64::from(u32::MAX) { reason::LOOKUP } else { reason::INTERPRET };
+    block.reason = if left { reason::LOOKUP } else { reason::INTERPRET };
     Go::leave(state)
 }
 
@@ -372,7 +392,7 @@ impl CodeCache {
         if block.native.entry != 0 {
             return Some(block.native.entry);
         }
-        if block.alone {
+        if block.alone && block.locks {
             return None;
         }
         block.native.heat += 1;
@@ -420,6 +440,7 @@ impl Translator {
             bytes,
             continues: instructions.len() == BLOCK_LIMIT,
             ends,
+            alone: block.alone,
             known: &known,
         };
         let origin = self.buffer.next();

@@ -13,9 +13,13 @@ use std::sync::atomic::AtomicU64;
 pub(crate) const PAGES: usize = 512;
 const _: () = assert!(PAGES.is_power_of_two() && PAGES <= crate::memory::tlb::SIZE);
 /// Entries of the table of jump targets.
-pub(crate) const JUMPS: usize = 4096;
-/// Bits of a target that do not count for its place: two targets in so few bytes are seldom both in use.
-const JUMP_SHIFT: u32 = 4;
+pub(crate) const JUMPS: usize = 8192;
+/// Bits of a target that do not count for its place: no two targets are in so few bytes.
+const JUMP_SHIFT: u32 = 2;
+/// Entries of that table remembered to empty it; with more, all are emptied.
+const REMEMBERED: usize = 1024;
+/// Bits that tell which pages may have jump targets.
+const PAGE_BITS: usize = 1024;
 /// State blocks.
 pub(crate) const BLOCKS: usize = CONTEXTS * CLASSES;
 const _: () = assert!(BLOCKS.is_power_of_two());
@@ -107,6 +111,12 @@ pub(crate) struct State {
     pub made: bool,
     /// The [`super::Translator::flushes`] that the jump targets belong to.
     pub flushes: u64,
+    /// How many jump targets were entered.
+    entered: usize,
+    /// The first of their places.
+    places: [u16; REMEMBERED],
+    /// A bit for each page that a jump target was entered of, by the lowest bits of its number.
+    jump_pages: [u64; PAGE_BITS / 64],
     /// What gives zero to a load within a page when address and size - 1 are added: the negated page address.
     pub read: [u64; PAGES],
     /// The same for stores.
@@ -166,9 +176,33 @@ impl State {
     }
 
     fn clear_jumps(&mut self) {
-        for (slot, target) in self.targets.iter_mut().enumerate() {
-            *target = no_target(slot);
+        match self.places.get(..self.entered) {
+            Some(places) => {
+                for place in places {
+                    let slot = usize::from(*place) & (JUMPS - 1);
+                    self.targets[slot] = no_target(slot);
+                }
+            }
+            None => {
+                for (slot, target) in self.targets.iter_mut().enumerate() {
+                    *target = no_target(slot);
+                }
+            }
         }
+        self.entered = 0;
+        self.jump_pages = [0; PAGE_BITS / 64];
+    }
+
+    /// The word and bit for the page of `address`.
+    fn page_bit(address: u64) -> (usize, u64) {
+        let number = (address >> 12) as usize & (PAGE_BITS - 1);
+        (number / 64, 1 << (number % 64))
+    }
+
+    /// There may be jump targets in the page of `address`.
+    fn has_jumps(&self, address: u64) -> bool {
+        let (word, bit) = Self::page_bit(address);
+        self.jump_pages[word] & bit != 0
     }
 
     /// Enters a page: its host address, and whether loads and stores may use it.
@@ -191,6 +225,12 @@ impl State {
         self.targets[slot] = target.wrapping_neg();
         self.entries[slot] = entry;
         self.bases[slot] = base;
+        if let Some(place) = self.places.get_mut(self.entered) {
+            *place = slot as u16;
+        }
+        self.entered += 1;
+        let (word, bit) = Self::page_bit(target);
+        self.jump_pages[word] |= bit;
     }
 }
 
@@ -229,6 +269,7 @@ impl Blocks {
             state.jump_index = (JUMPS as u64 - 1) << JUMP_SHIFT;
             state.host_mxcsr = 0x1f80;
             (state.made, state.stale) = (true, true);
+            state.entered = JUMPS;
         }
         if state.stale {
             state.clear_pages();
@@ -262,6 +303,9 @@ impl Blocks {
             (state.read[slot], state.write[slot]) = (no_page(slot), no_page(slot));
             // An instruction that reaches into the page is entered under an address of the page before.
             let first = (address & PAGE_MASK).wrapping_sub(REACH);
+            if !state.has_jumps(first) && !state.has_jumps(address) {
+                return;
+            }
             for step in 0..(REACH + 0x1000) >> JUMP_SHIFT {
                 let slot = jump_slot(first.wrapping_add(step << JUMP_SHIFT));
                 if state.targets[slot].wrapping_neg().wrapping_sub(first) < REACH + 0x1000 {
