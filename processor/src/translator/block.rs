@@ -13,7 +13,7 @@ use crate::decode::alone::on_its_own;
 use crate::decode::table::{Place, Table};
 use crate::decode::{self, Op};
 use core::mem::offset_of;
-use iced_x86::{Instruction, InstructionInfoFactory, OpKind};
+use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, OpKind};
 
 /// Code at the start of the buffer that all translations use.
 pub(super) struct Stubs {
@@ -307,7 +307,8 @@ impl<'a> Builder<'a> {
             }
             let site = Site::new(instruction.ip(), index).with_clear_af(self.clear_af);
             let known = source.ops[index].1 && (is_hint(instruction) || self.host.have(instruction.cpuid_features()));
-            let known = known && !source.alone;
+            // A branch that does not end its block is no operation of the interpreter's here.
+            let known = known && !(source.alone && instruction.flow_control() == FlowControl::Next);
             left = match if known { self.translate(instruction, bytes, site, index + 1) } else { Done::No } {
                 Done::Yes => {
                     self.note_af(instruction);

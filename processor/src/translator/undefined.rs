@@ -120,6 +120,12 @@ pub(super) fn undefined(i: &Instruction, live: u32, host: &Features) -> Undefine
     let shift = is_shift(mnemonic);
     let rotate = matches!(mnemonic, Rol | Ror | Rcl | Rcr);
     let undefined = i.rflags_undefined() | if rotate { RflagsBits::OF } else { 0 };
+    if matches!(mnemonic, Mnemonic::Shld | Mnemonic::Shrd) && operand_size(i) == 2 {
+        // By more than 16 the result is undefined too.
+        if i.op2_kind() != OpKind::Immediate8 || i.immediate8() & 31 > 16 {
+            return Undefined::Interpreter;
+        }
+    }
     if undefined & live & STATUS == 0 {
         return Undefined::Nothing;
     }
