@@ -3,10 +3,11 @@
 //! and enters VMX operation.
 //!
 //! A program is a `no_std` binary that says [`program!`] with its main function. It is linked with `link.ld` of this crate, in a
-//! profile with `panic = "abort"`; the crate `image` does both. All `unsafe` is in [`boot`], [`cpu`], [`device`], [`heap`], [`memory`],
+//! profile with `panic = "abort"`; the crate `image` does both. All `unsafe` is in [`acpi`], [`boot`], [`cpu`], [`device`], [`heap`], [`memory`],
 //! [`multiboot`], [`processors`], `builtins`, [`vmx::instructions`] and [`vmx::legacy`].
 #![no_std]
 
+pub mod acpi;
 pub mod boot;
 #[cfg(panic = "abort")]
 mod builtins;
@@ -20,6 +21,7 @@ pub mod multiboot;
 pub mod pci;
 pub mod processors;
 pub mod vmx;
+pub mod vtd;
 
 /// Makes `main` (a `fn() -> !`) the program: its entry, its panic handler, and what the core library wants to be linked with. In a profile that
 /// unwinds it is an ordinary program, which tells `how` it is run.

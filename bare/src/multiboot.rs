@@ -19,6 +19,7 @@ mod pvh {
     pub const MODULES: usize = 12;
     pub const MODULE_LIST: usize = 16;
     pub const COMMAND_LINE: usize = 24;
+    pub const ACPI_ROOT: usize = 32;
     pub const MEMORY_MAP: usize = 40;
     pub const MEMORY_MAP_ENTRIES: usize = 48;
 }
@@ -51,6 +52,12 @@ pub fn command_line() -> &'static [u8] {
     let Some(line) = line.filter(|line| *line != 0) else { return &[] };
     // SAFETY: as in `at`; the string ends with a zero byte.
     unsafe { core::ffi::CStr::from_ptr(line as usize as *const core::ffi::c_char) }.to_bytes()
+}
+
+/// The address of ACPI's root pointer, where the loader tells it (PVH).
+#[must_use]
+pub fn acpi_root() -> Option<u64> {
+    start_info(pvh::ACPI_ROOT).filter(|address| *address != 0).map(u64::from)
 }
 
 fn words() -> impl Iterator<Item = &'static [u8]> {

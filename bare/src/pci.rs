@@ -18,6 +18,19 @@ impl Function {
         (0..32).flat_map(|device| (0..8).map(move |function| Self { device, function }))
     }
 
+    /// The function on bus 0 with this source id; `None` when that names another bus.
+    #[must_use]
+    pub fn of_source(source: u16) -> Option<Self> {
+        let (device, function) = ((source >> 3 & 31) as u8, (source & 7) as u8);
+        (source >> 8 == 0).then_some(Self { device, function })
+    }
+
+    /// Its source id.
+    #[must_use]
+    pub fn source(self) -> u16 {
+        u16::from(self.device) << 3 | u16::from(self.function)
+    }
+
     fn select(self, offset: u16) {
         let function = u32::from(self.device) << 11 | u32::from(self.function) << 8;
         output32(CONFIG_ADDRESS, ENABLE | function | u32::from(offset & 0xfc));

@@ -1,12 +1,12 @@
 //! Protection, devices with narrow addresses, isolation, and the trust that device TLBs ask for.
 
 use crate::tester::{Program, Tester};
-use crate::unit::{Domain, Fault, Mode, Unit};
+use crate::unit::{Domain, Mode, Unit};
 use crate::{Verdict, expect};
 use bare::{cpu, device, memory, vmx};
 use spec::dma_tester::{Control, ENGINES, Failure, Flags, START, engine, engine_register, register};
-use spec::vtd::FaultReason;
 use spec::vtd::registers::FaultStatus;
+use spec::vtd::{FaultReason, FaultRecord};
 
 /// Where this program, the kernel of the tests, begins.
 const KERNEL: u64 = 0x10_0000;
@@ -40,8 +40,8 @@ fn unmapped(unit: &Unit) -> FaultReason {
 
 /// The write at `address` was stopped and reported.
 fn is_blocked(unit: &Unit, tester: &Tester, address: u64) -> Verdict {
-    let fault = Fault { reason: Some(unmapped(unit)), source: tester.source, address };
-    expect(unit.take_fault() == Some(fault), "the fault is not reported as it was")
+    let fault = FaultRecord { code: unmapped(unit) as u8, source: tester.source, address, write: true };
+    expect(unit.hardware.take_fault() == Some(fault), "the fault is not reported as it was")
 }
 
 /// A device told to write over the kernel.
@@ -134,7 +134,7 @@ pub fn isolation(unit: &mut Unit, one: &Tester, two: &Tester) -> Verdict {
     for n in 0..ENGINES as u64 {
         one.wait(n, || ())?;
     }
-    unit.forget_faults();
+    unit.hardware.forget_faults();
     expect(same(second, more), "the second's page is harmed")
 }
 
@@ -151,7 +151,7 @@ pub fn translated_addresses(unit: &mut Unit, tester: &Tester) -> Verdict {
         Mode::Legacy => FaultReason::RequestTypeBlocked,
         Mode::Scalable => FaultReason::DeviceTlbNotEnabled,
     };
-    expect(unit.take_fault().is_some_and(|fault| fault.reason == Some(reason)), "another fault")?;
+    expect(unit.hardware.take_fault().is_some_and(|fault| fault.reason() == Some(reason)), "another fault")?;
     expect(memory::read(page) == 0, "the page is harmed")?;
     unit.allow_device_tlb(tester.source, true)?;
     let translated = Program { flags: Flags::FILL | Flags::TRANSLATE, ..fill(BUFFER, 8) };
@@ -163,14 +163,14 @@ pub fn translated_addresses(unit: &mut Unit, tester: &Tester) -> Verdict {
     memory::write(page, 0);
     expect(tester.run(&translated)? == 0 && memory::read(page) == PATTERN, "the device TLB keeps nothing")?;
     unit.submit_device_invalidation(tester.source, None);
-    unit.wait()?;
+    unit.hardware.wait()?;
     expect(tester.run(&translated)? == 0 && memory::read(other) == PATTERN, "the device TLB is not invalidated")?;
     // A page that is not there is no fault of a device that asks first.
     unit.submit_device_invalidation(tester.source, None);
     unit.unmap(&domain, BUFFER);
     unit.forget_everything()?;
     expect(tester.run(&translated)? == Failure::NoPermission as u32, "a page that is not there is translated")?;
-    expect(unit.take_fault().is_none(), "a recoverable fault is reported")
+    expect(unit.hardware.take_fault().is_none(), "a recoverable fault is reported")
 }
 
 /// Invalidations wait for their device, for some time.
@@ -182,27 +182,27 @@ pub fn silent_function(unit: &mut Unit, tester: &Tester) -> Verdict {
     unit.allow_device_tlb(tester.source, true)?;
     tester.write(register::CONTROL, Control::HOLD);
     unit.submit_device_invalidation(tester.source, None);
-    let waited = unit.submit_wait();
-    expect(!unit.is_complete(waited), "the wait does not wait")?;
+    let waited = unit.hardware.submit_wait();
+    expect(!unit.hardware.is_complete(waited), "the wait does not wait")?;
     tester.write(register::COMPLETE, 1);
-    expect(unit.is_complete(waited), "the wait is not complete when the device is")?;
+    expect(unit.hardware.is_complete(waited), "the wait is not complete when the device is")?;
     unit.submit_device_invalidation(tester.source, None);
-    let aborted = unit.submit_wait();
+    let aborted = unit.hardware.submit_wait();
     let start = cpu::timestamp();
-    while unit.fault_status() & FaultStatus::TIMEOUT_ERROR == 0 {
+    while unit.hardware.fault_status() & FaultStatus::TIMEOUT_ERROR == 0 {
         if cpu::timestamp().wrapping_sub(start) > 100_000_000 {
             return Err("the device's time is never over");
         }
     }
     expect(unit.silent_source() == tester.source, "another device is named")?;
-    expect(!unit.is_complete(aborted), "the wait is complete")?;
+    expect(!unit.hardware.is_complete(aborted), "the wait is complete")?;
     tester.write(register::CONTROL, 0);
-    unit.clear_fault_status(FaultStatus::TIMEOUT_ERROR);
-    unit.wait()?;
+    unit.hardware.clear_fault_status(FaultStatus::TIMEOUT_ERROR);
+    unit.hardware.wait()?;
     // What comes too late is an error of its own.
     tester.write(register::COMPLETE, 1);
-    expect(unit.fault_status() & FaultStatus::COMPLETION_ERROR != 0, "a late completion is no error")?;
-    unit.clear_fault_status(FaultStatus::COMPLETION_ERROR);
+    expect(unit.hardware.fault_status() & FaultStatus::COMPLETION_ERROR != 0, "a late completion is no error")?;
+    unit.hardware.clear_fault_status(FaultStatus::COMPLETION_ERROR);
     Ok(())
 }
 

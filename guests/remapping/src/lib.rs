@@ -66,7 +66,13 @@ pub fn run() -> ! {
     let mode = if multiboot::command_line_has("scalable") { Mode::Scalable } else { Mode::Legacy };
     // The local APIC takes interrupts: the spurious-interrupt vector register's bit 8.
     memory::write_apic(0xf0, 0x1ff);
-    let mut unit = Unit::start(mode);
+    let mut unit = match Unit::start(mode) {
+        Ok(unit) => unit,
+        Err(why) => {
+            println!("FAIL start: {why}");
+            cpu::end(1);
+        }
+    };
     report.case(mode, "protection", domains::protection(&mut unit, &one));
     report.case(mode, "narrow addresses", domains::narrow_addresses(&mut unit, &one));
     report.case(mode, "isolation", domains::isolation(&mut unit, &one, &two));
@@ -80,7 +86,7 @@ pub fn run() -> ! {
     }
     report.case(mode, "posted interrupts", posting::posted(&mut unit, &one, true));
     report.case(mode, "interrupts that are not posted", posting::posted(&mut unit, &one, false));
-    unit.stop();
+    report.case(mode, "the end", unit.hardware.stop());
     println!("remapping: {} ok, {} failed", report.passed, report.failed);
     cpu::end(u8::from(report.failed != 0))
 }

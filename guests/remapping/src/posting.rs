@@ -22,7 +22,7 @@ const VECTOR: u8 = 0x61;
 /// The host's notification vector.
 const NOTIFICATION: u8 = 0xf2;
 /// Index of the interrupt-remapping entry.
-const INDEX: u64 = 9;
+const INDEX: u16 = 9;
 /// VM exits after which something is wrong.
 const MOST_EXITS: u32 = 3 * COUNT;
 
@@ -55,8 +55,8 @@ pub fn posted(unit: &mut Unit, tester: &Tester, on: bool) -> Verdict {
     let domain = unit.new_domain(tester.source, 3)?;
     let buffer = memory::take_pages(1);
     unit.map(&domain, 0x5000, buffer);
-    unit.remap(INDEX, entry(tester, &pages, on))?;
-    tester.set_message(0, 0xfee0_0000 | request::REMAPPABLE | INDEX << request::HANDLE_SHIFT, 0);
+    unit.remap(INDEX.into(), entry(tester, &pages, on))?;
+    tester.set_message(0, request::address(INDEX), 0);
     let mut hypervisor = Hypervisor::start()?;
     let result = prepare(&pages, on).and_then(|()| {
         let program = Program { from: 0x11, flags: Flags::FILL | Flags::INTERRUPT, ..Program::copy(0, 0x5000, 8) };
@@ -78,16 +78,12 @@ pub fn posted(unit: &mut Unit, tester: &Tester, on: bool) -> Verdict {
     }
 }
 
-/// The interrupt-remapping entry.
+/// The interrupt-remapping entry. A VM exit tells the host the guest's vector, where it is not posted.
 fn entry(tester: &Tester, pages: &Pages, on: bool) -> RemappingEntry {
-    // Verified by all of the source id.
-    let verified = 1 << 18 | u64::from(tester.source);
-    let low = RemappingEntry::PRESENT | u64::from(VECTOR) << RemappingEntry::VECTOR_SHIFT;
     if on {
-        let low = low | RemappingEntry::POSTED | pages.descriptor << 32;
-        RemappingEntry { low, high: verified | pages.descriptor & !0xffff_ffff }
+        RemappingEntry::posted(VECTOR, pages.descriptor, tester.source)
     } else {
-        RemappingEntry { low, high: verified }
+        RemappingEntry::remapped(VECTOR, 0, tester.source)
     }
 }
 

@@ -111,14 +111,14 @@ pub fn shared_memory(unit: &mut Unit, tester: &Tester) -> Verdict {
     expect(tester.run(&kernel)? == Failure::NoPermission as u32, "a user request reaches the kernel")?;
     let kernel = Program { flags: 0, ..kernel };
     expect(tester.run(&kernel)? == Failure::Write as u32, "an untranslated user request reaches the kernel")?;
-    unit.forget_faults();
+    unit.hardware.forget_faults();
     // A page that is taken away is taken away from the function when both have been told.
     process.unmap(HEAP);
     let again = Program { flags: Flags::TRANSLATE, ..program(HEAP, TO, 8) };
     expect(tester.run(&again)? == 0, "nothing kept the page")?;
     unit.forget_pasid(DOMAIN, PASID)?;
     unit.submit_device_invalidation(tester.source, Some(PASID));
-    unit.wait()?;
+    unit.hardware.wait()?;
     expect(tester.run(&again)? == Failure::NoPermission as u32, "the page is still there")
 }
 

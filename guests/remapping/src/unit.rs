@@ -1,24 +1,21 @@
-//! The remapping unit, from the operating system's side.
+//! The remapping unit, from the operating system's side: its tables and domains. Registers, queue and fault records are
+//! [`bare::vtd::Unit`]'s.
 
 use crate::Verdict;
-use bare::{cpu, device, memory};
-use spec::vtd::FaultReason;
-use spec::vtd::capability::Capability;
+use bare::{memory, vtd};
 use spec::vtd::interrupts::RemappingEntry;
 use spec::vtd::invalidation::{
     DEVICE_TLB_SIZE, DescriptorType, PASID_DEVICE_TLB_SIZE, PASID_SHIFT, PASID_SOURCE_SHIFT, SOURCE_SHIFT, granularity,
-    pasid_granularity, pasid_iotlb_granularity, wait,
+    pasid_granularity, pasid_iotlb_granularity,
 };
 use spec::vtd::page_requests::{request, response};
-use spec::vtd::registers::{self as register, FaultStatus, GlobalCommand, fault_record, page_queue, queue, root_table};
+use spec::vtd::registers::{self as register, GlobalCommand, page_queue, queue, root_table};
 use spec::vtd::tables::{SecondStageEntry, context, pasid, scalable_context};
 
 /// Where the unit's registers are on the machine, as its DMAR table says.
 const BASE: u64 = 0xfed9_0000;
 /// The vector of page request events.
 pub const PAGE_VECTOR: u8 = 0x51;
-/// Time-stamp counts that an invalidation may take: longer than the unit's own time-out.
-const PATIENCE: u64 = 200_000_000;
 const READ_WRITE: u64 = SecondStageEntry::READ | SecondStageEntry::WRITE;
 const PAGE_ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
@@ -29,17 +26,6 @@ pub enum Mode {
     Legacy,
     /// Context entries and PASID tables.
     Scalable,
-}
-
-/// A fault that the unit recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// Why.
-    pub reason: Option<FaultReason>,
-    /// Who.
-    pub source: u16,
-    /// Where, the page.
-    pub address: u64,
 }
 
 /// A page request.
@@ -70,54 +56,36 @@ pub struct Domain {
 pub struct Unit {
     /// How it translates.
     pub mode: Mode,
-    root: u64,
+    /// What every owner of a unit does with it.
+    pub hardware: vtd::Unit,
     contexts: u64,
-    queue: u64,
-    tail: u64,
-    status: u64,
-    waits: u32,
     interrupts: u64,
     pages: u64,
 }
 
 impl Unit {
     /// Turns the unit on, with nobody in a domain: nothing reaches memory.
-    #[must_use]
-    pub fn start(mode: Mode) -> Unit {
-        let [root, contexts, queue, status, interrupts, pages] = [(); 6].map(|()| memory::take_pages(1));
-        let unit = Unit { mode, root, contexts, queue, tail: 0, status, waits: 0, interrupts, pages };
-        memory::write(unit.root, unit.contexts | 1);
-        let (kind, wide) = match mode {
-            Mode::Legacy => (root_table::LEGACY, 0),
-            Mode::Scalable => (root_table::SCALABLE, queue::WIDE),
-        };
-        device::write64(BASE + register::ROOT_TABLE_ADDRESS, unit.root | kind << root_table::MODE_SHIFT);
-        command(GlobalCommand::SET_ROOT_TABLE, true);
-        device::write64(BASE + register::QUEUE_TAIL, 0);
-        device::write64(BASE + register::QUEUE_ADDRESS, unit.queue | wide);
-        command(GlobalCommand::QUEUED_INVALIDATION, true);
+    ///
+    /// # Errors
+    /// When the unit does not do it.
+    pub fn start(mode: Mode) -> Result<Unit, &'static str> {
+        let [root, contexts, interrupts, pages] = [(); 4].map(|()| memory::take_pages(1));
+        memory::write(root, contexts | 1);
+        let kind = if mode == Mode::Scalable { root_table::SCALABLE } else { root_table::LEGACY };
+        let mut hardware = vtd::Unit::new(BASE, mode == Mode::Scalable);
+        hardware.set_root_table(root | kind << root_table::MODE_SHIFT)?;
+        hardware.start_queue()?;
         // 256 entries.
-        device::write64(BASE + register::INTERRUPT_TABLE_ADDRESS, unit.interrupts | 7);
-        command(GlobalCommand::SET_INTERRUPT_TABLE, true);
-        command(GlobalCommand::INTERRUPT_REMAPPING, true);
-        device::write64(BASE + register::PAGE_QUEUE_HEAD, 0);
-        device::write64(BASE + register::PAGE_QUEUE_TAIL, 0);
-        device::write64(BASE + register::PAGE_QUEUE_ADDRESS, unit.pages);
-        device::write32(BASE + register::PAGE_EVENT_CONTROL + 4, PAGE_VECTOR.into());
-        device::write32(BASE + register::PAGE_EVENT_CONTROL + 8, 0xfee0_0000);
-        device::write32(BASE + register::PAGE_EVENT_CONTROL, 0);
-        command(GlobalCommand::TRANSLATION, true);
-        let mut unit = unit;
-        let _ = unit.forget_everything();
-        unit
-    }
-
-    /// Turns it off.
-    pub fn stop(self) {
-        for bit in [GlobalCommand::TRANSLATION, GlobalCommand::INTERRUPT_REMAPPING, GlobalCommand::QUEUED_INVALIDATION]
-        {
-            command(bit, false);
-        }
+        hardware.set_interrupt_table(interrupts | 7)?;
+        hardware.command(GlobalCommand::INTERRUPT_REMAPPING, true)?;
+        hardware.write64(register::PAGE_QUEUE_HEAD, 0);
+        hardware.write64(register::PAGE_QUEUE_TAIL, 0);
+        hardware.write64(register::PAGE_QUEUE_ADDRESS, pages);
+        hardware.set_event(register::PAGE_EVENT_CONTROL, 0xfee0_0000, PAGE_VECTOR.into());
+        hardware.command(GlobalCommand::TRANSLATION, true)?;
+        let mut unit = Unit { mode, hardware, contexts, interrupts, pages };
+        unit.forget_everything()?;
+        Ok(unit)
     }
 
     /// Puts the function `source` into a new domain.
@@ -202,72 +170,31 @@ impl Unit {
     pub fn remap(&mut self, index: u64, entry: RemappingEntry) -> Verdict {
         memory::write(self.interrupts + 16 * index + 8, entry.high);
         memory::write(self.interrupts + 16 * index, entry.low);
-        self.submit(DescriptorType::InterruptEntryCache as u64, 0);
-        self.wait()
-    }
-
-    /// Puts a descriptor into the queue.
-    pub fn submit(&mut self, first: u64, second: u64) {
-        let size = if self.mode == Mode::Scalable { 32 } else { 16 };
-        for (n, quadword) in (0..).zip([first, second, 0, 0]).take(size as usize / 8) {
-            memory::write(self.queue + self.tail + 8 * n, quadword);
-        }
-        self.tail = (self.tail + size) % memory::PAGE;
-        device::write64(BASE + register::QUEUE_TAIL, self.tail);
-    }
-
-    /// Submits a wait descriptor; gives the status that it will write.
-    pub fn submit_wait(&mut self) -> u32 {
-        self.waits += 1;
-        let first = DescriptorType::Wait as u64 | wait::STATUS_WRITE | u64::from(self.waits) << wait::DATA_SHIFT;
-        self.submit(first, self.status);
-        self.waits
-    }
-
-    /// Whether the wait descriptor with this status is complete.
-    #[must_use]
-    pub fn is_complete(&self, waited: u32) -> bool {
-        memory::read(self.status) as u32 == waited
-    }
-
-    /// Waits until everything in the queue is carried out.
-    ///
-    /// # Errors
-    /// When it is not, or the queue has stopped.
-    pub fn wait(&mut self) -> Verdict {
-        let (waited, start) = (self.submit_wait(), cpu::timestamp());
-        while !self.is_complete(waited) {
-            if self.fault_status() & (FaultStatus::QUEUE_ERROR | FaultStatus::TIMEOUT_ERROR) != 0 {
-                return Err("the invalidation queue has stopped");
-            }
-            if cpu::timestamp().wrapping_sub(start) > PATIENCE {
-                return Err("an invalidation is never complete");
-            }
-        }
-        Ok(())
+        self.hardware.submit(DescriptorType::InterruptEntryCache as u64, 0);
+        self.hardware.wait()
     }
 
     /// Invalidates the caches of the unit.
     ///
     /// # Errors
-    /// As [`Self::wait`].
+    /// As [`vtd::Unit::wait`].
     pub fn forget_everything(&mut self) -> Verdict {
-        self.submit(DescriptorType::ContextCache as u64 | granularity::GLOBAL << 4, 0);
+        self.hardware.submit(DescriptorType::ContextCache as u64 | granularity::GLOBAL << 4, 0);
         if self.mode == Mode::Scalable {
-            self.submit(DescriptorType::PasidCache as u64 | pasid_granularity::GLOBAL << 4, 0);
+            self.hardware.submit(DescriptorType::PasidCache as u64 | pasid_granularity::GLOBAL << 4, 0);
         }
-        self.submit(DescriptorType::Iotlb as u64 | granularity::GLOBAL << 4, 0);
-        self.wait()
+        self.hardware.submit(DescriptorType::Iotlb as u64 | granularity::GLOBAL << 4, 0);
+        self.hardware.wait()
     }
 
     /// Invalidates what the unit keeps of a PASID's address space.
     ///
     /// # Errors
-    /// As [`Self::wait`].
+    /// As [`vtd::Unit::wait`].
     pub fn forget_pasid(&mut self, domain: u16, number: u32) -> Verdict {
         let kind = DescriptorType::PasidIotlb as u64 | pasid_iotlb_granularity::PASID << 4;
-        self.submit(kind | u64::from(domain) << 16 | u64::from(number) << PASID_SHIFT, 0);
-        self.wait()
+        self.hardware.submit(kind | u64::from(domain) << 16 | u64::from(number) << PASID_SHIFT, 0);
+        self.hardware.wait()
     }
 
     /// Submits an invalidation of all that a function's TLB keeps, of requests without PASID or of one PASID.
@@ -277,78 +204,41 @@ impl Unit {
         let source = u64::from(source);
         match number {
             None => {
-                self.submit(DescriptorType::DeviceTlb as u64 | source << SOURCE_SHIFT, ALL | DEVICE_TLB_SIZE);
+                self.hardware.submit(DescriptorType::DeviceTlb as u64 | source << SOURCE_SHIFT, ALL | DEVICE_TLB_SIZE);
             }
             Some(number) => {
                 let first = DescriptorType::PasidDeviceTlb as u64 | source << PASID_SOURCE_SHIFT;
-                self.submit(first | u64::from(number) << PASID_SHIFT, ALL | PASID_DEVICE_TLB_SIZE);
+                self.hardware.submit(first | u64::from(number) << PASID_SHIFT, ALL | PASID_DEVICE_TLB_SIZE);
             }
         }
-    }
-
-    /// FSTS_REG.
-    #[must_use]
-    pub fn fault_status(&self) -> u32 {
-        device::read32(BASE + register::FAULT_STATUS)
-    }
-
-    /// Clears bits of it.
-    pub fn clear_fault_status(&self, bits: u32) {
-        device::write32(BASE + register::FAULT_STATUS, bits);
     }
 
     /// The source id of the function that has not answered.
     #[must_use]
     pub fn silent_source(&self) -> u16 {
-        (device::read64(BASE + register::QUEUE_ERROR) >> queue::TIMEOUT_SOURCE_SHIFT) as u16
-    }
-
-    /// The oldest fault, which is cleared.
-    pub fn take_fault(&self) -> Option<Fault> {
-        let capability = device::read64(BASE + register::CAPABILITY);
-        let first = BASE + (capability >> Capability::FAULT_RECORDS_SHIFT & 0x3ff) * 16;
-        let status = self.fault_status();
-        if status & FaultStatus::PENDING == 0 {
-            return None;
-        }
-        let at = first + u64::from(status >> FaultStatus::RECORD_INDEX_SHIFT & 0xff) * fault_record::SIZE;
-        let (low, high) = (device::read64(at), device::read64(at + 8));
-        // One record at a time is in use as long as each is cleared before the next fault.
-        self.forget_faults();
-        let reason = FaultReason::of((high >> fault_record::REASON_SHIFT) as u8);
-        Some(Fault { reason, source: high as u16, address: low })
-    }
-
-    /// Clears all faults.
-    pub fn forget_faults(&self) {
-        let capability = device::read64(BASE + register::CAPABILITY);
-        let first = BASE + (capability >> Capability::FAULT_RECORDS_SHIFT & 0x3ff) * 16;
-        for n in 0..(capability >> Capability::FAULT_RECORD_COUNT_SHIFT & 0xff) + 1 {
-            device::write32(first + n * fault_record::SIZE + 12, 1 << 31);
-        }
-        self.clear_fault_status(FaultStatus::OVERFLOW);
+        (self.hardware.read64(register::QUEUE_ERROR) >> queue::TIMEOUT_SOURCE_SHIFT) as u16
     }
 
     /// PRS_REG.
     #[must_use]
     pub fn page_status(&self) -> u32 {
-        device::read32(BASE + register::PAGE_REQUEST_STATUS)
+        self.hardware.read32(register::PAGE_REQUEST_STATUS)
     }
 
     /// Clears bits of it.
     pub fn clear_page_status(&self, bits: u32) {
-        device::write32(BASE + register::PAGE_REQUEST_STATUS, bits);
+        self.hardware.write32(register::PAGE_REQUEST_STATUS, bits);
     }
 
     /// The oldest page request.
     pub fn take_request(&self) -> Option<Request> {
         self.clear_page_status(page_queue::PENDING);
-        let head = device::read64(BASE + register::PAGE_QUEUE_HEAD);
-        if head == device::read64(BASE + register::PAGE_QUEUE_TAIL) {
+        let head = self.hardware.read64(register::PAGE_QUEUE_HEAD);
+        if head == self.hardware.read64(register::PAGE_QUEUE_TAIL) {
             return None;
         }
         let (first, second) = (memory::read(self.pages + head), memory::read(self.pages + head + 8));
-        device::write64(BASE + register::PAGE_QUEUE_HEAD, (head + request::SIZE) % memory::PAGE);
+        self.hardware.write64(register::PAGE_QUEUE_HEAD, (head + request::SIZE) % memory::PAGE);
         Some(Request {
             source: (first >> request::SOURCE_SHIFT) as u16,
             pasid: (first >> request::PASID_SHIFT) as u32 & 0xf_ffff,
@@ -361,15 +251,15 @@ impl Unit {
     /// Answers the group of a page request.
     ///
     /// # Errors
-    /// As [`Self::wait`].
+    /// As [`vtd::Unit::wait`].
     pub fn respond(&mut self, request: &Request, code: u8) -> Verdict {
         let first = DescriptorType::PageGroupResponse as u64
             | response::PASID_PRESENT
             | u64::from(request.source) << PASID_SOURCE_SHIFT
             | u64::from(request.pasid) << PASID_SHIFT
             | u64::from(code) << response::CODE_SHIFT;
-        self.submit(first, u64::from(request.group) << response::GROUP_SHIFT);
-        self.wait()
+        self.hardware.submit(first, u64::from(request.group) << response::GROUP_SHIFT);
+        self.hardware.wait()
     }
 }
 
@@ -385,11 +275,4 @@ pub fn entry(top: u64, address: u64, flags: u64) -> u64 {
         table = memory::read(at) & PAGE_ADDRESS;
     }
     table + (address >> 12 & 0x1ff) * 8
-}
-
-/// Turns a bit of the global command on or off, with what else is on.
-fn command(bit: u32, on: bool) {
-    const ONE_SHOT: u32 = GlobalCommand::SET_ROOT_TABLE | GlobalCommand::SET_INTERRUPT_TABLE;
-    let status = device::read32(BASE + register::GLOBAL_STATUS) & !ONE_SHOT;
-    device::write32(BASE + register::GLOBAL_COMMAND, if on { status | bit } else { status & !bit });
 }

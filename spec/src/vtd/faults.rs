@@ -2,6 +2,7 @@
 //!
 //! The names are ours, made from what the reason says; the specification names conditions (`LCT.2`), some of which share a reason.
 
+use super::registers::fault_record;
 use core::fmt;
 
 macro_rules! fault_reasons {
@@ -181,9 +182,48 @@ impl fmt::Display for FaultReason {
     }
 }
 
+/// What a fault recording register tells of a request (VT-d, 11.4.7.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FaultRecord {
+    /// The reason's code.
+    pub code: u8,
+    /// The source id of the requester.
+    pub source: u16,
+    /// The page; of an interrupt request its index.
+    pub address: u64,
+    /// The request would have written.
+    pub write: bool,
+}
+
+impl FaultRecord {
+    /// From the two quadwords.
+    #[must_use]
+    pub fn of(low: u64, high: u64) -> Self {
+        let code = (high >> fault_record::REASON_SHIFT) as u8;
+        let is_of_interrupt = FaultReason::of(code).is_some_and(FaultReason::is_of_interrupt);
+        let write = high & (fault_record::READ | fault_record::PAGE_REQUEST) == 0;
+        Self { code, source: high as u16, address: if is_of_interrupt { low >> 48 } else { low & !0xfff }, write }
+    }
+
+    /// Why, if the code is one that the specification has.
+    #[must_use]
+    pub fn reason(&self) -> Option<FaultReason> {
+        FaultReason::of(self.code)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_tells_who_where_and_why() {
+        let record = FaultRecord::of(0x1234_5000, fault_record::FAULT | 5 << fault_record::REASON_SHIFT | 0x28);
+        assert_eq!(record.reason(), Some(FaultReason::WriteNotPermitted));
+        assert_eq!((record.source, record.address, record.write), (0x28, 0x1234_5000, true));
+        let record = FaultRecord::of(7 << 48, fault_record::FAULT | 0x22 << fault_record::REASON_SHIFT | 0x28);
+        assert_eq!((record.reason(), record.address), (Some(FaultReason::InterruptEntryNotPresent), 7));
+    }
 
     #[test]
     fn codes_rise_and_lead_back_to_their_reasons() {

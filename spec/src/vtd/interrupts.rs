@@ -12,6 +12,13 @@ pub mod request {
     pub const HANDLE_SHIFT: u32 = 5;
     /// The subhandle in the data; the other bits are reserved.
     pub const SUBHANDLE: u32 = 0xffff;
+
+    /// The address of a request for the interrupt-remapping entry `index`, without a subhandle.
+    #[must_use]
+    pub const fn address(index: u16) -> u64 {
+        let high = if index >> 15 != 0 { HANDLE_HIGH } else { 0 };
+        crate::pci::message::MESSAGE_BASE | REMAPPABLE | high | (index as u64 & 0x7fff) << HANDLE_SHIFT
+    }
 }
 
 /// The interrupt-remapping table entry, 16 bytes: its two quadwords (VT-d, 9.10).
@@ -52,6 +59,31 @@ impl RemappingEntry {
     pub const RESERVED_HIGH: u64 = !0xf_ffff;
     /// Reserved bits of the high quadword of a posted entry.
     pub const POSTED_RESERVED_HIGH: u64 = 0xfff0_0000;
+
+    /// Position of the source validation type, bits 83:82, in the high quadword.
+    pub const VALIDATION_SHIFT: u32 = 18;
+
+    /// An entry that is not present.
+    pub const ABSENT: Self = Self { low: 0, high: 0 };
+
+    /// Edge-triggered with fixed delivery of `vector` to the processor whose 8-bit APIC id is `destination`, for `source` alone.
+    #[must_use]
+    pub const fn remapped(vector: u8, destination: u8, source: u16) -> Self {
+        let low = Self::PRESENT | (vector as u64) << Self::VECTOR_SHIFT | (destination as u64) << 40;
+        Self { low, high: Self::verified(source) }
+    }
+
+    /// Posts `vector` to the descriptor at `descriptor`, a multiple of 64, for `source` alone.
+    #[must_use]
+    pub const fn posted(vector: u8, descriptor: u64, source: u16) -> Self {
+        let low = Self::PRESENT | Self::POSTED | (vector as u64) << Self::VECTOR_SHIFT | descriptor << 32;
+        Self { low, high: Self::verified(source) | descriptor & !0xffff_ffff }
+    }
+
+    /// All of the source id is verified.
+    const fn verified(source: u16) -> u64 {
+        1 << Self::VALIDATION_SHIFT | source as u64
+    }
 
     /// Whether the entry is present.
     #[must_use]
@@ -107,4 +139,29 @@ impl RemappingEntry {
 pub mod posted {
     /// Reserved bits of the control quadword: 15:2 and 31:24.
     pub const RESERVED: u64 = 0xff00_fffc;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_say_what_they_were_made_of() {
+        let entry = RemappingEntry::posted(0x61, 0x1_2345_6780, 0x28);
+        assert!(entry.is_present() && entry.is_posted());
+        assert_eq!((entry.vector(), entry.descriptor(), entry.source()), (0x61, 0x1_2345_6780, 0x28));
+        assert_eq!((entry.validation(), entry.qualifier()), (1, 0));
+        assert_eq!(entry.low & RemappingEntry::POSTED_RESERVED_LOW, 0);
+        assert_eq!(entry.high & RemappingEntry::POSTED_RESERVED_HIGH, 0);
+        let entry = RemappingEntry::remapped(0x40, 3, 0x28);
+        assert!(entry.is_present() && !entry.is_posted());
+        assert_eq!((entry.vector(), entry.destination() >> 8, entry.validation()), (0x40, 3, 1));
+        assert_eq!((entry.low & RemappingEntry::RESERVED_LOW, entry.high & RemappingEntry::RESERVED_HIGH), (0, 0));
+    }
+
+    #[test]
+    fn a_request_has_its_handle_in_two_places() {
+        assert_eq!(request::address(9), 0xfee0_0130);
+        assert_eq!(request::address(0x8001), 0xfee0_0034);
+    }
 }

@@ -19,4 +19,4 @@ pub mod page_requests;
 pub mod registers;
 pub mod tables;
 
-pub use faults::FaultReason;
+pub use faults::{FaultReason, FaultRecord};
