@@ -4,6 +4,7 @@
 //! acknowledged by hand, and a DMA engine with a buffer of 4 KiB inside the device. Registers below 0x80 take accesses of
 //! 4 bytes, the others of 4 or 8; any other read gives all ones, any other write is ignored.
 //!
+//! QEMU's model is a conventional PCI function, ours one of PCI Express with a function-level reset, so that it can be assigned to guests.
 //! Where QEMU's model says nothing of time, ours takes virtual time, so that a driver which does not wait sees it.
 
 use crate::device::{Device, Region};
@@ -110,7 +111,7 @@ pub struct Edu {
 impl Edu {
     /// A function of vendor 1234, device 11E8. It interrupts by MSI or INTA#; addresses of its DMA are cut to `dma_mask`.
     pub fn new(dma_mask: u64, dma: Box<dyn Dma>, clock: Box<dyn Clock>, interrupts: InterruptPorts) -> Self {
-        let mut config = ConfigSpace::conventional(Identity {
+        let identity = Identity {
             vendor: 0x1234,
             device: 0x11e8,
             subsystem_vendor: 0x1af4,
@@ -118,7 +119,8 @@ impl Edu {
             revision: 0x10,
             class: 0x00_ff00,
             multifunction: false,
-        });
+        };
+        let mut config = ConfigSpace::integrated_endpoint(identity, true);
         config.set_interrupt_pin(1);
         config.add_bar(0, BarKind::Memory32 { prefetchable: false }, BAR_SIZE);
         let mut core = FunctionCore::new(config, interrupts);
@@ -346,7 +348,12 @@ impl PciFunction for Edu {
     }
 
     fn config_write(&mut self, offset: u16, size: u8, value: u32) -> bool {
-        self.core.config_write(offset, size, value).windows
+        let change = self.core.config_write(offset, size, value);
+        if change.function_level_reset {
+            self.reset();
+            return true;
+        }
+        change.windows
     }
 
     fn windows(&self) -> Vec<Window> {
@@ -409,8 +416,17 @@ mod tests {
             assert_eq!(self.get(register::DMA_COMMAND) & DMA_RUN, 0);
         }
 
+        fn capability(&mut self, id: u32) -> u16 {
+            let mut at = self.edu.config_read(0x34, 1) as u16;
+            while self.edu.config_read(at, 1) != id {
+                at = self.edu.config_read(at + 1, 1) as u16;
+                assert_ne!(at, 0, "no capability {id:#x}");
+            }
+            at
+        }
+
         fn enable_msi(&mut self) {
-            let at = self.edu.config_read(0x34, 1) as u16;
+            let at = self.capability(5);
             self.edu.config_write(at + 4, 4, 0xfee0_0000);
             self.edu.config_write(at + 12, 2, 0x41);
             self.edu.config_write(at + 2, 2, 1);
@@ -538,6 +554,25 @@ mod tests {
         bench.edu.config_write(4, 2, 2);
         bench.transfer(0x1000, BUFFER, 16, 0);
         assert!(bench.edu.save().buffer.iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn a_function_level_reset_ends_a_transfer_and_forgets_everything() {
+        let mut bench = Bench::new();
+        let new = EduState { core: bench.edu.save().core, ..Bench::new().edu.save() };
+        bench.set(register::LIVENESS, 7);
+        bench.set(register::DMA_SOURCE, 0x1000);
+        bench.set(register::DMA_DESTINATION, BUFFER);
+        bench.set(register::DMA_COUNT, 8);
+        bench.set(register::DMA_COMMAND, DMA_RUN | DMA_INTERRUPT);
+        let express = bench.capability(0x10);
+        assert_eq!(bench.edu.config_read(express + 4, 4) >> 28 & 1, 1, "it is announced");
+        assert!(bench.edu.config_write(express + 8, 2, 1 << 15));
+        assert_eq!(bench.edu.config_read(4, 2), 0);
+        bench.edu.config_write(4, 2, 6);
+        bench.pass(TRANSFER_TIME * 2);
+        assert_eq!(EduState { core: new.core.clone(), ..bench.edu.save() }, new);
+        assert_eq!(bench.msi.take(), []);
     }
 
     #[test]
