@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 /// Package, binary, layout.
-const IMAGES: [(&str, &str, Layout); 10] = [
+const IMAGES: [(&str, &str, Layout); 11] = [
     ("metal", "hypervisor", Layout::Small),
     ("demo", "real-mode", Layout::RealMode),
     ("demo", "protected-mode", Layout::Small),
@@ -16,6 +16,7 @@ const IMAGES: [(&str, &str, Layout); 10] = [
     ("demo", "tpr", Layout::Small),
     ("demo", "compute", Layout::Small),
     ("demo", "packets", Layout::Small),
+    ("demo", "edu", Layout::Small),
 ];
 
 /// What the images are made of.

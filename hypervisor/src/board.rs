@@ -1,12 +1,15 @@
 //! A guest's devices: PIC, PIT, RTC, I/O APIC, a 16550 and a PCI bus with virtio functions, the models of the crate `devices`, and the ports
 //! that end or reset the guest.
 
+use crate::assignment::Assigned;
 use crate::configuration::Disk;
+use crate::ept::Ept;
 use crate::host::Nanoseconds;
 use crate::memory::GuestMemory;
 use crate::pci::PciBus;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -50,6 +53,8 @@ pub struct Effects {
     pub intr: Option<bool>,
     /// A request.
     pub power: Option<Power>,
+    /// Registers of functions assigned to the guest have moved.
+    pub moved: bool,
 }
 
 const NEVER: u64 = u64::MAX;
@@ -199,6 +204,43 @@ impl Board {
         self.add(memory, Console::new(output, CONSOLE_SIZE));
     }
 
+    /// Adds a function of the machine's.
+    ///
+    /// # Errors
+    /// Why it cannot be.
+    pub fn add_assigned(&mut self, function: Assigned) -> Result<(), String> {
+        self.pci.add_assigned(function)
+    }
+
+    /// Takes the assigned functions: see [`PciBus::take_functions`].
+    ///
+    /// # Errors
+    /// Why that is not possible.
+    pub fn take_functions(&mut self, ept: &mut Ept) -> Result<(), String> {
+        self.pci.take_functions(ept)
+    }
+
+    /// See [`PciBus::functions_ready_at`].
+    #[must_use]
+    pub fn functions_ready_at(&mut self) -> Option<Nanoseconds> {
+        self.pci.functions_ready_at()
+    }
+
+    /// See [`PciBus::resume_functions`].
+    pub fn resume_functions(&mut self) {
+        self.pci.resume_functions();
+    }
+
+    /// Releases the assigned functions.
+    pub fn release_functions(&mut self) {
+        self.pci.release_functions();
+    }
+
+    /// See [`PciBus::registers`].
+    pub fn registers(&mut self, address: u64) -> Option<u64> {
+        self.pci.registers(address)
+    }
+
     /// Takes what was typed for the guest.
     pub fn type_bytes(&mut self, bytes: &[u8], now: Nanoseconds) {
         self.now.store(now, Ordering::Relaxed);
@@ -228,7 +270,7 @@ impl Board {
         let devices: [&mut dyn Device; 5] =
             [&mut self.pic, &mut self.pit, &mut self.rtc, &mut self.io_apic, &mut self.serial];
         devices.into_iter().for_each(Device::reset);
-        self.pci.reset(&VIRTIO_BARS);
+        self.pci.reset();
         self.power = None;
     }
 
@@ -358,6 +400,7 @@ impl Board {
             messages: core::mem::take(&mut *self.messages.lock()),
             intr: changed.then_some(intr),
             power: self.power.take(),
+            moved: self.pci.take_moved(),
         }
     }
 }

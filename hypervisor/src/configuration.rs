@@ -35,6 +35,10 @@ pub struct VmConfiguration {
     pub network: bool,
     /// Its virtio disks.
     pub disks: Vec<Disk>,
+    /// The functions of the machine that are its own: see [`crate::assignment::Wanted`].
+    pub assign: Vec<String>,
+    /// It starts when the guest of this name has ended.
+    pub after: Option<String>,
     /// It has a virtio console beside its serial port; both are one console of the terminal's, and what is typed goes to this one.
     pub virtio_console: bool,
     /// What it writes to its console goes to a file of whoever runs this machine.
@@ -113,6 +117,8 @@ mod tests {
             background: false,
             network: false,
             disks: [].into(),
+            assign: [].into(),
+            after: None,
             virtio_console: false,
             console_to_file: false,
             boot: Boot::RealMode { image: [0xf4].into() },

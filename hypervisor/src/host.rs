@@ -20,6 +20,10 @@ pub trait Host: Sync {
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4];
     /// Loads XCR0; the caller has checked the value.
     fn set_xcr0(&self, value: u64);
+    /// Invalidates what this processor keeps of extended page tables.
+    fn forget_ept(&self);
+    /// Waits.
+    fn pause(&self, time: Nanoseconds);
     /// Writes to the terminal.
     fn write(&self, bytes: &[u8]);
     /// Gives whoever runs this machine what the guest with this console's number wrote to a file.
@@ -38,4 +42,6 @@ pub mod vector {
     pub const NIC: u8 = 0xf5;
     /// Something was typed at the terminal.
     pub const TERMINAL: u8 = 0xf6;
+    /// A remapping unit has recorded a fault.
+    pub const FAULT: u8 = 0xf7;
 }

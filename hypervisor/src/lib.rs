@@ -12,6 +12,8 @@
 //! | [`exits`] | what is done about each VM exit, a file for each kind |
 //! | [`apic`], [`board`] | interrupt controllers, timers and devices of a guest |
 //! | [`pci`], [`network`], [`nic`] | a guest's PCI bus with its virtio card, the switch between guests, the machine's own card |
+//! | [`destinations`] | whom interrupt messages reach in a guest |
+//! | [`function`], [`assignment`], [`remapping`] | the machine's functions, those that guests get, and VT-d between them and everything else |
 //! | [`scheduler`] | which vCPU a processor runs next, and for how long |
 //! | [`configuration`], [`loader`] | what guests there are, what they boot |
 //! | [`statistics`], [`report`], [`console`] | what is told about it |
@@ -22,14 +24,17 @@ extern crate alloc;
 extern crate std;
 
 pub mod apic;
+pub mod assignment;
 pub mod board;
 pub mod capabilities;
 pub mod computation;
 pub mod configuration;
 pub mod console;
 pub mod controls;
+pub mod destinations;
 pub mod ept;
 pub mod exits;
+pub mod function;
 pub mod host;
 pub mod loader;
 pub mod memory;
@@ -39,6 +44,7 @@ pub mod nic;
 pub mod paging;
 pub mod pci;
 pub mod posted;
+pub mod remapping;
 pub mod report;
 pub mod scheduler;
 pub mod statistics;

@@ -59,7 +59,7 @@ impl RegisterPage {
 }
 
 /// Where pages come from. They are zeroed and never given back.
-pub trait Pages {
+pub trait Pages: Sync {
     /// A page; `None` when there are none left.
     fn page(&self) -> Option<&'static Page>;
     /// A page of 32-bit registers.

@@ -1,31 +1,21 @@
 //! A driver for a virtio network card (VIRTIO 1.2, 4.1 and 5.1): the machine's own, which the switch between guests leads to. It keeps one
 //! frame in each descriptor and looks at the rings when it is told to; a message by MSI-X says when.
 
+use crate::function::{bar, capabilities};
 use crate::memory::{PAGE, Page, Pages, RegisterPage};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{Ordering, fence};
+use spec::pci::capability::id;
 use spec::pci::config as register;
 use spec::pci::config::Command;
+use spec::pci::message::{MsixControl, msix};
 use spec::virtio::net::{Feature as NetFeature, HEADER_SIZE, QUEUE_RECEIVE, QUEUE_TRANSMIT, config};
 use spec::virtio::pci::{DEVICE_ID_BASE, NO_VECTOR, VENDOR_ID, capability, capability_type, common};
 use spec::virtio::ring::{DESCRIPTOR_SIZE, DescriptorFlags};
 use spec::virtio::{DeviceStatus, Feature, device_type};
 
-/// A PCI function as its driver sees it.
-pub trait Function: Send {
-    /// Reads 1, 2 or 4 bytes of configuration space.
-    fn config_read(&self, offset: u16, size: u8) -> u32;
-    /// Writes configuration space.
-    fn config_write(&self, offset: u16, size: u8, value: u32);
-    /// Reads 1, 2 or 4 bytes of the function's memory at a physical address.
-    fn read(&self, address: u64, size: u8) -> u32;
-    /// Writes the function's memory.
-    fn write(&self, address: u64, size: u8, value: u32);
-}
-
-/// Where the card sends a message when frames have come: address and data.
-pub type Message = (u64, u32);
+pub use crate::function::{Function, Message};
 
 /// Descriptors of a queue.
 const QUEUE: u16 = 64;
@@ -185,7 +175,7 @@ impl Nic {
             self.function.write(table + 4 * n as u64, 4, word);
         }
         let control = self.function.config_read(capability + 2, 2);
-        self.function.config_write(capability + 2, 2, control | msix::ENABLE);
+        self.function.config_write(capability + 2, 2, control | u32::from(MsixControl::ENABLE));
     }
 
     fn notify(&self, queue: u16) {
@@ -237,28 +227,13 @@ impl Nic {
     }
 }
 
-/// The MSI-X capability (PCI Local Bus Specification 3.0, 6.8.2).
-mod msix {
-    pub const ID: u32 = 0x11;
-    pub const TABLE: u16 = 4;
-    pub const ENABLE: u32 = 1 << 15;
-}
-const VENDOR_SPECIFIC: u32 = 9;
-const CAPABILITIES: u16 = 0x34;
-/// More capabilities than fit into configuration space.
-const MOST_CAPABILITIES: usize = 48;
-
 impl Places {
     fn find(function: &dyn Function) -> Option<Self> {
         let mut places = Self::default();
-        let mut at = function.config_read(CAPABILITIES, 1) as u16;
-        for _ in 0..MOST_CAPABILITIES {
-            if at == 0 {
-                break;
-            }
+        for (at, kind) in capabilities(function) {
             let read = |offset, size| function.config_read(at + offset, size);
-            match read(0, 1) {
-                VENDOR_SPECIFIC => {
+            match kind {
+                id::VENDOR => {
                     let start = bar(function, read(capability::BAR, 1));
                     let start = start.map(|start| start + u64::from(read(capability::OFFSET, 4)));
                     match read(capability::TYPE, 1) as u8 {
@@ -271,13 +246,12 @@ impl Places {
                         _ => {}
                     }
                 }
-                msix::ID => {
+                id::MSI_X => {
                     let table = read(msix::TABLE, 4);
                     places.table = bar(function, table & 7).map(|start| (at, start + u64::from(table & !7)));
                 }
                 _ => {}
             }
-            at = read(1, 1) as u16;
         }
         (places.common != 0 && places.device != 0 && places.notify != 0).then_some(places)
     }
@@ -303,16 +277,6 @@ impl Places {
         write(common::QUEUE_ENABLE, 2, 1);
         Ok(())
     }
-}
-
-/// The address in a memory BAR, if it is one below 4 GiB.
-fn bar(function: &dyn Function, number: u32) -> Option<u64> {
-    const IO: u32 = 1;
-    const WIDE: u32 = 4;
-    let offset = register::BAR0 + 4 * number as u16;
-    let low = function.config_read(offset, 4);
-    let high = if low & WIDE != 0 { function.config_read(offset + 4, 4) } else { 0 };
-    (number < 6 && low & IO == 0 && low & !0xf != 0 && high == 0).then_some(u64::from(low & !0xf))
 }
 
 #[cfg(test)]

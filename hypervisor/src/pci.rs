@@ -1,8 +1,11 @@
 //! A guest's PCI bus, by configuration mechanism #1 (PCI Local Bus Specification 3.0, 3.2.2.3.2): a host bridge, and functions with their
-//! memory windows placed as firmware would.
+//! memory windows placed as firmware would: models, and functions of the machine that are assigned to the guest.
 
+use crate::assignment::Assigned;
+use crate::ept::Ept;
 use crate::host::Nanoseconds;
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::vec::Vec;
 use devices::pci::{ConfigSpace, Identity, PciFunction, Window, WindowKind};
 use spec::pci::config::{self as register, Command};
@@ -16,16 +19,38 @@ const ROOM: u64 = 0x10_0000;
 /// The room for one window.
 const STEP: u64 = 0x1_0000;
 
+/// Where the windows of assigned functions are, which may be larger.
+const ASSIGNED: core::ops::Range<u64> = 0xe800_0000..0xfe00_0000;
+
 /// CONFIG_ADDRESS: enable bit.
 const ENABLE: u32 = 1 << 31;
+
+/// A function and the BARs that are placed.
+enum Function {
+    Model(Box<dyn PciFunction>, &'static [u8]),
+    Assigned(Box<Assigned>),
+}
+
+impl Function {
+    fn get(&mut self) -> &mut dyn PciFunction {
+        match self {
+            Self::Model(function, _) => &mut **function,
+            Self::Assigned(function) => &mut **function,
+        }
+    }
+}
 
 /// The bus.
 pub struct PciBus {
     address: u32,
     bridge: ConfigSpace,
     /// Functions 0 of devices 1, 2, ...
-    functions: Vec<Box<dyn PciFunction>>,
+    functions: Vec<Function>,
     windows: Vec<(usize, Window)>,
+    /// Where windows of assigned functions may be placed.
+    room: u64,
+    /// Windows of assigned functions have moved.
+    moved: bool,
 }
 
 impl Default for PciBus {
@@ -40,30 +65,96 @@ impl Default for PciBus {
             class: 0x06_0000,
             multifunction: false,
         });
-        Self { address: 0, bridge, functions: Vec::new(), windows: Vec::new() }
+        Self { address: 0, bridge, functions: Vec::new(), windows: Vec::new(), room: ASSIGNED.start, moved: false }
     }
 }
 
 impl PciBus {
     /// Adds a function with memory windows in these BARs, one of 32 bits or the lower half of one of 64 each.
-    pub fn add(&mut self, mut function: Box<dyn PciFunction>, bars: &[u8]) {
-        place(&mut *function, WINDOWS + ROOM * self.functions.len() as u64, bars);
-        self.functions.push(function);
-        self.find_windows();
+    pub fn add(&mut self, function: Box<dyn PciFunction>, bars: &'static [u8]) {
+        self.functions.push(Function::Model(function, bars));
+        self.place(self.functions.len() - 1);
     }
 
-    /// Reset, after which the windows are where they were at first.
-    pub fn reset(&mut self, bars: &[u8]) {
-        for (number, function) in self.functions.iter_mut().enumerate() {
-            function.reset();
+    /// Adds a function of the machine's.
+    ///
+    /// # Errors
+    /// When there is no room for its registers.
+    pub fn add_assigned(&mut self, mut function: Assigned) -> Result<(), String> {
+        self.room = function.place(self.room, ASSIGNED.end)?;
+        self.functions.push(Function::Assigned(Box::new(function)));
+        Ok(())
+    }
+
+    /// Gives a function the windows that it has at first.
+    fn place(&mut self, number: usize) {
+        if let Some(Function::Model(function, bars)) = self.functions.get_mut(number) {
             place(&mut **function, WINDOWS + ROOM * number as u64, bars);
         }
         self.find_windows();
     }
 
+    /// Reset, after which the windows are where they were at first.
+    pub fn reset(&mut self) {
+        for number in 0..self.functions.len() {
+            self.functions[number].get().reset();
+            self.place(number);
+        }
+    }
+
+    fn assigned(&mut self) -> impl Iterator<Item = &mut Assigned> {
+        self.functions.iter_mut().filter_map(|function| match function {
+            Function::Model(..) => None,
+            Function::Assigned(function) => Some(&mut **function),
+        })
+    }
+
+    /// Takes the assigned functions: they reach the memory that `ept` leads to.
+    ///
+    /// # Errors
+    /// Why that is not possible.
+    pub fn take_functions(&mut self, ept: &mut Ept) -> Result<(), String> {
+        self.assigned().try_for_each(|function| function.take(ept))?;
+        self.find_windows();
+        Ok(())
+    }
+
+    /// When the resets of all assigned functions are complete.
+    #[must_use]
+    pub fn functions_ready_at(&mut self) -> Option<Nanoseconds> {
+        self.assigned().filter_map(|function| function.ready_at()).max()
+    }
+
+    /// The resets of assigned functions are complete.
+    pub fn resume_functions(&mut self) {
+        self.assigned().for_each(Assigned::finish_reset);
+        self.find_windows();
+    }
+
+    /// Releases the assigned functions.
+    pub fn release_functions(&mut self) {
+        self.assigned().for_each(Assigned::release);
+        self.find_windows();
+    }
+
+    /// Whether windows of assigned functions have moved since this was asked last.
+    pub fn take_moved(&mut self) -> bool {
+        core::mem::take(&mut self.moved)
+    }
+
+    /// The page of the machine's at the guest-physical page `address`, if it has registers of an assigned function that the guest accesses
+    /// itself.
+    pub fn registers(&mut self, address: u64) -> Option<u64> {
+        let (number, bar, offset) = self.find(address)?;
+        match self.functions.get(number)? {
+            Function::Model(..) => None,
+            Function::Assigned(function) => function.registers(bar, offset),
+        }
+    }
+
     /// Takes what others have for the functions.
     pub fn poll(&mut self, now: Nanoseconds) {
-        self.functions.iter_mut().for_each(|function| function.poll_host(now));
+        self.functions.iter_mut().for_each(|function| function.get().poll_host(now));
     }
 
     /// Whether there is a virtio console.
@@ -72,11 +163,15 @@ impl PciBus {
         self.console().is_some()
     }
 
-    fn console(&mut self) -> Option<&mut Box<dyn PciFunction>> {
+    fn console(&mut self) -> Option<&mut dyn PciFunction> {
         const CONSOLE: u32 = DEVICE_ID_BASE as u32 + device_type::CONSOLE as u32;
-        let is_one = |function: &mut Box<dyn PciFunction>| function.config_read(register::DEVICE_ID, 2) == CONSOLE;
-        let number = self.functions.iter_mut().position(is_one)?;
-        self.functions.get_mut(number)
+        self.functions.iter_mut().find_map(|function| match function {
+            Function::Model(function, _) => {
+                let is_one = function.config_read(register::DEVICE_ID, 2) == CONSOLE;
+                is_one.then_some(&mut **function as &mut dyn PciFunction)
+            }
+            Function::Assigned(_) => None,
+        })
     }
 
     /// Gives the virtio console what was typed; the number of bytes that it takes.
@@ -85,9 +180,13 @@ impl PciBus {
     }
 
     fn find_windows(&mut self) {
-        self.windows.clear();
-        for (number, function) in self.functions.iter().enumerate() {
-            self.windows.extend(function.windows().into_iter().map(|window| (number, window)));
+        let mut windows = Vec::new();
+        for (number, function) in self.functions.iter_mut().enumerate() {
+            windows.extend(function.get().windows().into_iter().map(|window| (number, window)));
+        }
+        if windows != self.windows {
+            self.moved |= self.functions.iter().any(|function| matches!(function, Function::Assigned(_)));
+            self.windows = windows;
         }
     }
 
@@ -100,7 +199,7 @@ impl PciBus {
         match self.selected() {
             Some(0) => self.bridge.read(offset, size),
             Some(device) => match self.functions.get_mut(device - 1) {
-                Some(function) => function.config_read(offset, size),
+                Some(function) => function.get().config_read(offset, size),
                 None => u32::MAX,
             },
             None => u32::MAX,
@@ -123,7 +222,8 @@ impl PciBus {
                 false
             }
             Some(device) => {
-                self.functions.get_mut(device - 1).is_some_and(|function| function.config_write(offset, size, value))
+                let function = self.functions.get_mut(device - 1);
+                function.is_some_and(|function| function.get().config_write(offset, size, value))
             }
         };
         if changed {
@@ -141,13 +241,18 @@ impl PciBus {
         (self.address & ENABLE != 0 && bus == 0 && function == 0).then_some((self.address >> 11 & 31) as usize)
     }
 
-    /// The function, BAR and offset at a guest-physical address.
-    fn at(&mut self, address: u64) -> Option<(&mut dyn PciFunction, u8, u64)> {
+    /// The function's number, BAR and offset at a guest-physical address.
+    fn find(&self, address: u64) -> Option<(usize, u8, u64)> {
         let holds = |window: &Window| {
             window.kind == WindowKind::Memory && address >= window.base && address - window.base < window.size
         };
         let (number, window) = self.windows.iter().find(|(_, window)| holds(window))?;
-        Some((&mut **self.functions.get_mut(*number)?, window.bar, address - window.base))
+        Some((*number, window.bar, address - window.base))
+    }
+
+    fn at(&mut self, address: u64) -> Option<(&mut dyn PciFunction, u8, u64)> {
+        let (number, bar, offset) = self.find(address)?;
+        Some((self.functions.get_mut(number)?.get(), bar, offset))
     }
 
     /// Reads a function's memory; `None` where there is none.

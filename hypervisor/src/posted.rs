@@ -41,9 +41,9 @@ impl PostedInterrupts {
         [0, 1, 2, 3].map(|word| self.requests[word].swap(0, Ordering::SeqCst))
     }
 
-    /// Where notifications go: the local APIC with this id, in xAPIC mode (bits 47:40).
-    pub fn set_destination(&self, destination: u32) {
-        let control = u64::from(vector::NOTIFY) << NOTIFICATION_VECTOR_SHIFT;
+    /// Where notifications go: by `vector` to the local APIC with the id `destination`, in xAPIC mode (bits 47:40).
+    pub fn set_notification(&self, vector: u8, destination: u32) {
+        let control = u64::from(vector) << NOTIFICATION_VECTOR_SHIFT;
         let control = control | u64::from(destination) << (DESTINATION_SHIFT + 8);
         // Requests may come meanwhile.
         let change = |before| Some(before & OUTSTANDING | control);
@@ -81,8 +81,17 @@ impl Mailbox {
     /// Says on which processor the vCPU lives, and whether that takes posted interrupts by itself.
     pub fn settle(&self, processor: ProcessorId, posts: bool) {
         self.processor.store(processor, Ordering::SeqCst);
-        self.interrupts.set_destination(processor);
         self.posts.store(posts, Ordering::SeqCst);
+        self.set_turn(false);
+    }
+
+    /// Says that it is the vCPU's turn on its processor, or is not any more. A remapping unit that posts tells a processor whose turn it is by
+    /// the vector for posted interrupts; else it calls it as we do, for the vCPU may have to be woken, and another guest that runs there would
+    /// take that vector for its own.
+    pub fn set_turn(&self, turn: bool) {
+        let takes = turn && self.posts.load(Ordering::SeqCst);
+        let vector = if takes { vector::NOTIFY } else { vector::KICK };
+        self.interrupts.set_notification(vector, self.processor.load(Ordering::SeqCst));
     }
 
     /// Says that the vCPU is about to enter its guest, or has left it.
@@ -152,6 +161,25 @@ mod tests {
     }
 
     #[test]
+    fn a_unit_that_posts_wakes_a_vcpu_whose_turn_it_is_not() {
+        let mailbox = Mailbox::default();
+        let control = || mailbox.interrupts.control.load(Ordering::SeqCst);
+        let expected = |vector: u8, processor: u64| {
+            u64::from(vector) << NOTIFICATION_VECTOR_SHIFT | processor << (DESTINATION_SHIFT + 8)
+        };
+        mailbox.settle(3, true);
+        assert_eq!(control(), expected(vector::KICK, 3));
+        mailbox.set_turn(true);
+        assert_eq!(control(), expected(vector::NOTIFY, 3));
+        mailbox.set_turn(false);
+        assert_eq!(control(), expected(vector::KICK, 3));
+        // It goes to a processor that takes no posted interrupts.
+        mailbox.settle(1, false);
+        mailbox.set_turn(true);
+        assert_eq!(control(), expected(vector::KICK, 1));
+    }
+
+    #[test]
     fn nobody_is_called_on_the_sender_s_own_processor() {
         let (host, mailbox) = (TestHost::default(), Mailbox::default());
         mailbox.settle(0, true);
@@ -168,8 +196,8 @@ mod tests {
         assert_eq!(core::mem::size_of_val(&posted), 64);
         assert_eq!(posted.address() % 64, 0);
         posted.post(0x41);
-        posted.set_destination(3);
-        posted.set_destination(4);
+        posted.set_notification(vector::KICK, 3);
+        posted.set_notification(vector::NOTIFY, 4);
         let control = posted.control.load(Ordering::SeqCst);
         assert_eq!(
             control,

@@ -1,11 +1,34 @@
 //! The table at the end: what each guest did, and what that cost.
 
+use crate::assignment::Place;
 use crate::statistics::Statistics;
 use crate::vm::End;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 use spec::vmx::ExitReason;
+use spec::vtd::FaultRecord;
+
+/// Faults of one guest that are told one by one; the others are counted.
+pub const SAID_FAULTS: u64 = 8;
+
+/// What a remapping unit has stopped, in words. `guest` is whose function it is.
+#[must_use]
+pub fn fault(guest: Option<&str>, record: &FaultRecord) -> String {
+    let whose =
+        guest.map_or("a function that is nobody's".into(), |guest| alloc::format!("guest {guest}: its function"));
+    let place = Place(record.source);
+    let FaultRecord { code, address, .. } = *record;
+    let what = match record.reason() {
+        Some(reason) if reason.is_of_interrupt() => alloc::format!("was kept from interrupting by entry {address}"),
+        _ if record.write => alloc::format!("was kept from writing to page {address:#x}"),
+        _ => alloc::format!("was kept from reading page {address:#x}"),
+    };
+    match record.reason() {
+        Some(reason) => alloc::format!("{whose} {place} {what}: {}", reason.text()),
+        None => alloc::format!("{whose} {place} {what}: reason {code:#x}"),
+    }
+}
 
 /// One guest's line.
 #[derive(Clone, Debug)]
@@ -24,6 +47,10 @@ pub struct Guest {
     pub end: Option<End>,
     /// Times that it started again.
     pub restarts: u32,
+    /// Functions of the machine that it had.
+    pub functions: usize,
+    /// What the remapping units have stopped of them.
+    pub dma_faults: u64,
 }
 
 /// All guests.
@@ -78,8 +105,31 @@ impl fmt::Display for Report {
         self.row(f, "moves between processors", |guest| guest.statistics.moves.to_string())?;
         self.row(f, "events injected", |guest| guest.statistics.injected.to_string())?;
         self.row(f, "virtual interrupts", |guest| guest.statistics.virtual_interrupts.to_string())?;
+        if self.guests.iter().any(|guest| guest.functions != 0) {
+            self.row(f, "functions assigned", |guest| guest.functions.to_string())?;
+            self.row(f, "faults of their DMA", |guest| guest.dma_faults.to_string())?;
+        }
         self.row(f, "EPT pages of 2 MiB", |guest| guest.ept_pages[1].to_string())?;
         self.row(f, "EPT pages of 4 KiB", |guest| guest.ept_pages[0].to_string())?;
         self.row(f, "EPT tables", |guest| guest.ept_tables.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_told_in_words() {
+        let mut record = FaultRecord { code: 5, source: 5 << 3, address: 0x1234_5000, write: true };
+        let told = fault(Some("a"), &record);
+        assert!(told.starts_with("guest a: its function 00:05.0 was kept from writing to page 0x12345000: "), "{told}");
+        record = FaultRecord { code: 0x22, address: 7, ..record };
+        assert!(
+            fault(None, &record)
+                .starts_with("a function that is nobody's 00:05.0 was kept from interrupting by entry 7")
+        );
+        record.code = 0xff;
+        assert!(fault(None, &record).ends_with("reason 0xff"));
     }
 }

@@ -1,9 +1,11 @@
 //! Processor and memory for tests.
 
+use crate::destinations::Destinations;
 use crate::host::{Host, Nanoseconds, ProcessorId};
 use crate::memory::{GuestMemory, OutsideMemory, Page, Pages, RegisterPage};
 use crate::vmcs::Vmcs;
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use spec::vmx::VmcsField;
 use std::collections::BTreeMap;
@@ -30,6 +32,8 @@ pub struct TestHost {
     pub now: AtomicU64,
     /// Kicks and notifications: the processor, and whether it was a notification.
     pub calls: Mutex<Vec<(ProcessorId, bool)>>,
+    /// How often extended page tables were forgotten.
+    pub forgotten: AtomicU32,
     /// What was written to the terminal.
     pub written: Mutex<Vec<u8>>,
     /// What was given to files, by the console's number.
@@ -53,6 +57,12 @@ impl Host for TestHost {
         if leaf == 0 { [0x16, 0, 0, 0] } else { [u32::MAX; 4] }
     }
     fn set_xcr0(&self, _: u64) {}
+    fn forget_ept(&self) {
+        self.forgotten.fetch_add(1, Ordering::Relaxed);
+    }
+    fn pause(&self, time: Nanoseconds) {
+        self.now.fetch_add(time, Ordering::Relaxed);
+    }
     fn write(&self, bytes: &[u8]) {
         self.written.lock().unwrap().extend(bytes);
     }
@@ -82,6 +92,12 @@ impl Pages for TestPages {
     fn guest_memory(&self, size: u64) -> Option<Box<dyn GuestMemory>> {
         Some(Box::new(TestMemory(Mutex::new(std::vec![0; size as usize]))))
     }
+}
+
+/// The local APICs of so many vCPUs.
+pub fn destinations(vcpus: usize) -> Arc<Destinations> {
+    let pages = (0..vcpus).filter_map(|_| TestPages.register_page());
+    Arc::new(Destinations::new(pages.collect()))
 }
 
 /// A guest's memory.

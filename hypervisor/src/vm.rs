@@ -1,16 +1,19 @@
 //! A guest as a whole: its memory, its board, the ways to its vCPUs, and how it ends or starts again.
 
-use crate::apic::{self, BASE};
+use crate::apic::BASE;
+use crate::assignment::{Assigned, Chosen};
 use crate::board::{Board, Effects, Power};
 use crate::capabilities::Capabilities;
 use crate::configuration::{Boot, VmConfiguration};
 use crate::console::Console;
+use crate::destinations::Destinations;
 use crate::ept::Ept;
 use crate::host::{Host, Nanoseconds, ProcessorId};
 use crate::loader::{self, Start};
 use crate::memory::{self, GuestMemory, PAGE, Pages, RegisterPage};
 use crate::network::{Port, Switch};
-use crate::posted::{Mailbox, signal};
+use crate::posted::signal;
+use crate::remapping::Remapping;
 use crate::statistics::Statistics;
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -18,7 +21,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use spec::apic::local_apic::{DeliveryMode, Icr, Shorthand};
+use spec::apic::local_apic::{Icr, Shorthand};
 use spec::vmx::capability::EptVpidCap;
 use spin::Mutex;
 
@@ -69,6 +72,8 @@ pub enum Phase {
     Stopping,
     /// Nothing any more.
     Ended,
+    /// Nothing until another guest has ended.
+    Waiting,
 }
 
 /// What guests are made of, and where.
@@ -76,11 +81,13 @@ pub struct Environment<'a> {
     /// What the processor has.
     pub has: &'a Capabilities,
     /// Memory.
-    pub pages: &'a dyn Pages,
+    pub pages: &'static dyn Pages,
     /// The machine.
     pub host: &'static dyn Host,
     /// The switch between guests.
     pub switch: &'a Arc<Switch>,
+    /// The remapping units, where functions can be assigned.
+    pub remapping: Option<&'a Arc<Remapping>>,
 }
 
 /// A guest.
@@ -93,16 +100,19 @@ pub struct Vm {
     pub console: usize,
     /// Its memory.
     pub memory: Arc<dyn GuestMemory>,
-    /// The ways to its vCPUs.
-    pub mailboxes: Vec<Arc<Mailbox>>,
+    /// Its local APICs, and the ways to its vCPUs.
+    pub destinations: Arc<Destinations>,
     /// Its extended page tables.
-    pub ept: Ept,
+    ept: Mutex<Ept>,
+    /// Changes when something has been taken out of them.
+    ept_changes: AtomicU32,
+    pages: &'static dyn Pages,
+    remapping: Option<Arc<Remapping>>,
+    /// What the units have stopped of its functions' accesses.
+    dma_faults: AtomicU64,
     /// The APIC-access page's physical address, where there is one.
     pub apic_access: Option<u64>,
     network: Option<Port>,
-    apic_pages: Vec<&'static RegisterPage>,
-    /// The vCPUs whose local APIC is in x2APIC mode, as bits.
-    x2apics: AtomicU32,
     board: Mutex<Board>,
     board_deadline: AtomicU64,
     intr: AtomicBool,
@@ -112,6 +122,8 @@ pub struct Vm {
     /// Times that the guest has started again.
     generation: AtomicU32,
     standing: AtomicU32,
+    /// When a guest whose vCPUs all stand still goes on.
+    resumes: AtomicU64,
     /// The vCPUs that nothing but others can wake, as bits.
     resting: AtomicU32,
     started: AtomicU64,
@@ -121,22 +133,26 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// A guest with its image in memory.
+    /// A guest with its image in memory, and with these functions of the machine unless it waits for another guest.
     ///
     /// # Errors
     /// Why it cannot be, in words.
     pub fn new(
         index: usize,
         mut configuration: VmConfiguration,
+        functions: Vec<Chosen>,
         console: &Console,
         environment: &Environment<'_>,
     ) -> Result<Self, String> {
-        let Environment { has, pages, host, switch } = *environment;
+        let Environment { has, pages, host, switch, remapping } = *environment;
         check(&configuration, has)?;
         let scarce = || "there is not enough memory for it".to_string();
         let size = u64::from(configuration.memory) << 20;
         let memory: Arc<dyn GuestMemory> = Arc::from(pages.guest_memory(size).ok_or_else(scarce)?);
-        let mut ept = Ept::new(pages, has.ept_vpid.has(EptVpidCap::PAGES_2M)).ok_or_else(scarce)?;
+        // The tables are those of its functions' domain as well.
+        let large = |function: &Chosen| remapping.is_some_and(|remapping| remapping.has_large_pages(function.source));
+        let large_pages = has.ept_vpid.has(EptVpidCap::PAGES_2M) && functions.iter().all(large);
+        let mut ept = Ept::new(pages, large_pages).ok_or_else(scarce)?;
         let [(low, below), (high, above)] = memory::ranges(size);
         let mut mapped =
             ept.map(pages, low, memory.base(), below) && ept.map(pages, high, memory.base() + below, above);
@@ -161,11 +177,11 @@ impl Vm {
         let count = usize::from(configuration.vcpus);
         let apic_pages: Option<Vec<_>> = (0..count).map(|_| pages.register_page()).collect();
         let start = loader::load(&*memory, &configuration)?;
-        let mailboxes: Vec<_> = (0..count).map(|_| Arc::new(Mailbox::default())).collect();
+        let destinations = Arc::new(Destinations::new(apic_pages.ok_or_else(scarce)?));
         let mut board = Board::new(Box::new(console.clone()));
         let network = configuration.network.then(|| switch.port());
         if let Some(port) = &network {
-            port.call(Arc::clone(&mailboxes[0]));
+            port.call(Arc::clone(&destinations.mailboxes[0]));
             board.add_network(&memory, port.backend(), Switch::address(port));
         }
         for (number, disk) in core::mem::take(&mut configuration.disks).iter().enumerate() {
@@ -174,36 +190,124 @@ impl Vm {
         if configuration.virtio_console {
             board.add_console(&memory, Box::new(console.clone()));
         }
-        Ok(Self {
+        for function in functions {
+            let remapping = remapping.ok_or("there is no remapping unit")?;
+            board.add_assigned(Assigned::new(function, remapping, &destinations, index, host)?)?;
+        }
+        let phase = if configuration.after.is_some() { Phase::Waiting } else { Phase::Running };
+        let vm = Self {
             index,
             console: console.number(),
-            mailboxes,
+            destinations,
             network,
-            apic_pages: apic_pages.ok_or_else(scarce)?,
-            x2apics: AtomicU32::new(0),
             board: Mutex::new(board),
             configuration,
             memory,
-            ept,
+            ept: Mutex::new(ept),
+            ept_changes: AtomicU32::new(0),
+            pages,
+            remapping: remapping.cloned(),
+            dma_faults: AtomicU64::new(0),
             apic_access,
             board_deadline: AtomicU64::new(u64::MAX),
             intr: AtomicBool::new(false),
             routes: AtomicU32::new(0),
-            phase: AtomicU8::new(Phase::Running as u8),
+            phase: AtomicU8::new(phase as u8),
             generation: AtomicU32::new(0),
             standing: AtomicU32::new(0),
+            resumes: AtomicU64::new(u64::MAX),
             resting: AtomicU32::new(0),
             started: AtomicU64::new(host.now()),
             start: Mutex::new(Some(start)),
             outcome: Mutex::new(None),
             finished: Mutex::default(),
-        })
+        };
+        if phase == Phase::Running {
+            vm.take_functions()?;
+        }
+        Ok(vm)
     }
 
     /// The registers' page of a vCPU's local APIC.
     #[must_use]
     pub fn apic_page(&self, vcpu: usize) -> &'static RegisterPage {
-        self.apic_pages[vcpu]
+        self.destinations.pages[vcpu]
+    }
+
+    /// Takes the functions assigned to the guest: from here on they reach its memory.
+    fn take_functions(&self) -> Result<(), String> {
+        let mut ept = self.ept.lock();
+        self.board.lock().take_functions(&mut ept)
+    }
+
+    /// Begins a guest that has waited.
+    pub fn begin(&self, host: &dyn Host) {
+        if let Err(why) = self.take_functions() {
+            return self.end(host, End::Failed(why));
+        }
+        self.started.store(host.now(), Ordering::SeqCst);
+        self.phase.store(Phase::Running as u8, Ordering::SeqCst);
+        self.call_all(host);
+    }
+
+    /// The EPT pointer.
+    #[must_use]
+    pub fn ept_pointer(&self) -> u64 {
+        self.ept.lock().pointer()
+    }
+
+    /// Pages mapped by EPT, of 4 KiB and of 2 MiB, and EPT's tables.
+    #[must_use]
+    pub fn ept_sizes(&self) -> ([u64; 2], u64) {
+        let ept = self.ept.lock();
+        (ept.mapped(), ept.tables())
+    }
+
+    /// Changes when something has been taken out of the extended page tables: what a processor keeps of them is to be invalidated.
+    #[must_use]
+    pub fn ept_changes(&self) -> u32 {
+        self.ept_changes.load(Ordering::SeqCst)
+    }
+
+    /// Maps the page at a guest-physical address if it is one of an assigned function's registers that the guest accesses itself.
+    pub fn map_registers(&self, address: u64) -> bool {
+        if self.configuration.assign.is_empty() {
+            return false;
+        }
+        let page = address & !(PAGE - 1);
+        let mut ept = self.ept.lock();
+        let Some(target) = self.board.lock().registers(page) else { return false };
+        let mapped = ept.map_registers(self.pages, page, target);
+        drop(ept);
+        self.forget_domain();
+        mapped
+    }
+
+    /// Functions' registers have moved: they are mapped anew where the guest accesses them.
+    fn forget_registers(&self, host: &dyn Host) {
+        if self.ept.lock().unmap_registers() {
+            self.ept_changes.fetch_add(1, Ordering::SeqCst);
+            self.call_all(host);
+            self.forget_domain();
+        }
+    }
+
+    fn forget_domain(&self) {
+        if let Some(remapping) = &self.remapping {
+            // A unit that does not invalidate any more keeps at worst what this guest had.
+            let _ = remapping.forget_domain(self.index);
+        }
+    }
+
+    /// Notes a fault of one of its functions; how many there were before.
+    pub fn note_fault(&self) -> u64 {
+        self.dma_faults.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Faults of its functions.
+    #[must_use]
+    pub fn dma_faults(&self) -> u64 {
+        self.dma_faults.load(Ordering::Relaxed)
     }
 
     /// What its vCPUs are to do.
@@ -212,6 +316,7 @@ impl Vm {
         match self.phase.load(Ordering::SeqCst) {
             0 => Phase::Running,
             1 => Phase::Stopping,
+            3 => Phase::Waiting,
             _ => Phase::Ended,
         }
     }
@@ -275,17 +380,20 @@ impl Vm {
     pub fn with_board<T>(&self, host: &dyn Host, work: impl FnOnce(&mut Board) -> T) -> T {
         let mut board = self.board.lock();
         let result = work(&mut board);
-        let Effects { messages, intr, power } = board.take_effects();
+        let Effects { messages, intr, power, moved } = board.take_effects();
         self.board_deadline.store(board.deadline(), Ordering::SeqCst);
         if let Some(level) = intr {
             self.intr.store(level, Ordering::SeqCst);
         }
         drop(board);
+        if moved {
+            self.forget_registers(host);
+        }
         if intr == Some(true) {
-            self.mailboxes[0].signal(host, signal::LOOK);
+            self.destinations.mailboxes[0].signal(host, signal::LOOK);
         }
         for (address, data) in messages {
-            self.deliver(host, (address >> 12) as u8, address & 1 << 2 != 0, data);
+            self.destinations.deliver_message(host, address, data);
         }
         match power {
             Some(Power::End(0)) => self.end(host, End::Status(0)),
@@ -301,69 +409,25 @@ impl Vm {
         self.routes.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// A vCPU's local APIC has gone into x2APIC mode, or out of it.
-    pub fn set_x2apic(&self, vcpu: usize, on: bool) {
-        if on {
-            self.x2apics.fetch_or(1 << vcpu, Ordering::SeqCst);
-        } else {
-            self.x2apics.fetch_and(!(1 << vcpu), Ordering::SeqCst);
-        }
-    }
-
-    /// Delivers an interrupt message to the vCPUs with this destination.
-    pub fn deliver(&self, host: &dyn Host, destination: u8, logical: bool, data: u32) {
-        self.deliver_wide(host, if destination == 0xff { u32::MAX } else { destination.into() }, logical, data);
-    }
-
-    /// The same with a destination as x2APICs write it.
-    fn deliver_wide(&self, host: &dyn Host, destination: u32, logical: bool, data: u32) {
-        let is_meant = |vcpu: usize| {
-            if !logical {
-                destination == u32::MAX || destination as usize == vcpu
-            } else if self.x2apics.load(Ordering::SeqCst) >> vcpu & 1 != 0 {
-                apic::is_x2apic_logical_destination(vcpu as u32, destination)
-            } else {
-                apic::is_logical_destination(self.apic_pages[vcpu], destination as u8)
-            }
-        };
-        for vcpu in (0..self.mailboxes.len()).filter(|vcpu| is_meant(*vcpu)) {
-            self.send(host, vcpu, data);
-            if DeliveryMode::of(data) == DeliveryMode::LowestPriority {
-                break;
-            }
-        }
-    }
-
     /// Does what a vCPU's interrupt command says.
     pub fn command(&self, host: &dyn Host, from: usize, high: u32, low: u32) {
-        let wide = self.x2apics.load(Ordering::SeqCst) >> from & 1 != 0;
+        let destinations = &self.destinations;
+        let logical = u64::from(low) & Icr::LOGICAL != 0;
         match Shorthand::of(low) {
-            Shorthand::None if wide => self.deliver_wide(host, high, u64::from(low) & Icr::LOGICAL != 0, low),
-            Shorthand::None => self.deliver(host, (high >> 24) as u8, u64::from(low) & Icr::LOGICAL != 0, low),
-            Shorthand::Itself => self.send(host, from, low),
-            shorthand => (0..self.mailboxes.len())
-                .filter(|vcpu| shorthand == Shorthand::AllIncludingSelf || *vcpu != from)
-                .for_each(|vcpu| self.send(host, vcpu, low)),
-        }
-    }
-
-    fn send(&self, host: &dyn Host, vcpu: usize, data: u32) {
-        let mailbox = &self.mailboxes[vcpu];
-        match DeliveryMode::of(data) {
-            // Vectors below 16 are illegal (11.5.3).
-            DeliveryMode::Fixed | DeliveryMode::LowestPriority if data as u8 >= 16 => {
-                mailbox.interrupt(host, data as u8);
+            Shorthand::None if destinations.is_x2apic(from) => destinations.deliver(host, high, logical, low),
+            Shorthand::None => {
+                let destination = high >> 24;
+                destinations.deliver(host, if destination == 0xff { u32::MAX } else { destination }, logical, low);
             }
-            DeliveryMode::Nmi => mailbox.signal(host, signal::NMI),
-            // The level de-assert of old APICs is nothing.
-            DeliveryMode::Init if u64::from(data) & Icr::ASSERT != 0 => mailbox.signal(host, signal::INIT),
-            DeliveryMode::StartUp => mailbox.signal(host, signal::START_UP | (data & 0xff) << signal::VECTOR_SHIFT),
-            _ => {}
+            Shorthand::Itself => destinations.send(host, from, low),
+            shorthand => (0..destinations.mailboxes.len())
+                .filter(|vcpu| shorthand == Shorthand::AllIncludingSelf || *vcpu != from)
+                .for_each(|vcpu| destinations.send(host, vcpu, low)),
         }
     }
 
     fn call_all(&self, host: &dyn Host) {
-        self.mailboxes.iter().for_each(|mailbox| mailbox.signal(host, signal::LOOK));
+        self.destinations.mailboxes.iter().for_each(|mailbox| mailbox.signal(host, signal::LOOK));
     }
 
     /// Ends the guest.
@@ -391,31 +455,59 @@ impl Vm {
             self.resting.fetch_and(!bit, Ordering::SeqCst);
             return;
         }
-        let all = (1u32 << self.mailboxes.len()) - 1;
+        let all = (1u32 << self.destinations.mailboxes.len()) - 1;
         let resting = self.resting.fetch_or(bit, Ordering::SeqCst) | bit;
-        if resting == all && !self.mailboxes.iter().any(|mailbox| mailbox.has_mail()) && self.phase() == Phase::Running
+        if resting == all
+            && !self.destinations.mailboxes.iter().any(|mailbox| mailbox.has_mail())
+            && self.phase() == Phase::Running
         {
             self.restart(host, End::Halted);
         }
     }
 
-    /// A vCPU stands still. The last one puts the image in memory again.
+    /// A vCPU stands still. After the last one the guest starts again, as soon as its functions are ready.
     pub fn stands(&self, host: &dyn Host) {
         if self.standing.fetch_add(1, Ordering::SeqCst) + 1 != u32::from(self.configuration.vcpus) {
             return;
         }
         self.standing.store(0, Ordering::SeqCst);
-        self.started.store(host.now(), Ordering::SeqCst);
-        self.memory.clear();
         self.with_board(host, Board::reset);
-        self.mailboxes.iter().for_each(|mailbox| mailbox.empty());
+        let ready = self.board.lock().functions_ready_at();
+        self.resumes.store(ready.unwrap_or(0), Ordering::SeqCst);
+        if !self.resume(host) {
+            // The first vCPU waits for that time.
+            self.destinations.mailboxes[0].signal(host, signal::LOOK);
+        }
+    }
+
+    /// When a guest whose vCPUs all stand still goes on.
+    #[must_use]
+    pub fn resumes(&self) -> Nanoseconds {
+        self.resumes.load(Ordering::SeqCst)
+    }
+
+    /// Starts the guest again if the time has come: puts its image in memory, which nothing writes to any more.
+    pub fn resume(&self, host: &dyn Host) -> bool {
+        let at = self.resumes();
+        let is_mine = || self.resumes.compare_exchange(at, u64::MAX, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        if host.now() < at || !is_mine() {
+            return false;
+        }
+        self.memory.clear();
+        self.with_board(host, Board::resume_functions);
+        self.destinations.mailboxes.iter().for_each(|mailbox| mailbox.empty());
         match loader::load(&*self.memory, &self.configuration) {
             Ok(start) => *self.start.lock() = Some(start),
-            Err(why) => return self.end(host, End::Failed(why)),
+            Err(why) => {
+                self.end(host, End::Failed(why));
+                return false;
+            }
         }
+        self.started.store(host.now(), Ordering::SeqCst);
         self.generation.fetch_add(1, Ordering::SeqCst);
         self.phase.store(Phase::Running as u8, Ordering::SeqCst);
         self.call_all(host);
+        true
     }
 
     /// A vCPU has done its last; what it has counted. After the guest's last the first processor looks whether all have ended.
@@ -424,6 +516,10 @@ impl Vm {
         finished.0 += 1;
         finished.1.add(statistics);
         let last = finished.0 == self.configuration.vcpus;
+        if last {
+            // Nobody takes the guest for ended who could have its functions next before they are free.
+            self.with_board(host, Board::release_functions);
+        }
         drop(finished);
         if last && host.processor() != FIRST_PROCESSOR {
             host.kick(FIRST_PROCESSOR);
@@ -445,6 +541,24 @@ pub fn all_have_ended(host: &dyn Host, vms: &[Arc<Vm>]) -> bool {
         vms.iter().filter(|vm| vm.phase() != Phase::Ended).for_each(|vm| vm.end(host, End::Stopped));
     }
     vms.iter().all(|vm| ended(&vm))
+}
+
+/// Begins the guests that wait for one which has ended; when to look at those again whose functions are not ready yet.
+pub fn begin_waiting(host: &dyn Host, vms: &[Arc<Vm>]) -> Option<Nanoseconds> {
+    let mut next = None;
+    for vm in vms.iter().filter(|vm| vm.phase() == Phase::Waiting) {
+        let after = vm.configuration.after.as_ref();
+        let before = vms.iter().find(|other| after == Some(&other.configuration.name));
+        if before.is_some_and(|before| before.result().is_none()) {
+            continue;
+        }
+        let ready = vm.board.lock().functions_ready_at();
+        match ready.filter(|ready| *ready > host.now()) {
+            Some(ready) => next = Some(next.map_or(ready, |other: Nanoseconds| other.min(ready))),
+            None => vm.begin(host),
+        }
+    }
+    next
 }
 
 /// Whether the processor can run this guest.

@@ -106,8 +106,7 @@ pub(crate) fn build(arguments: &cli::Boot) -> Result<Machine, Error> {
         config.sata.push(Sata::Optical(disk(path, options, "cdrom")?));
     }
     for (index, choice) in arguments.disk.iter().enumerate() {
-        let options = ImageOptions { snapshot: choice.snapshot, ..ImageOptions::default() };
-        let disk = disk(&choice.path, options, &format!("disk{index}"))?;
+        let disk = chosen_disk(choice, index)?;
         if choice.sata {
             config.sata.push(Sata::Disk(disk));
         } else {
@@ -194,6 +193,12 @@ pub(crate) fn read(what: &str, path: &Path, limit: u64) -> Result<Vec<u8>, Error
         return Err(Error::new(why));
     }
     fs::read(path).map_err(|e| Error::file("read", path, &e))
+}
+
+/// The disk with this number.
+pub(crate) fn chosen_disk(choice: &cli::Disk, index: usize) -> Result<Disk, Error> {
+    let options = ImageOptions { snapshot: choice.snapshot, ..ImageOptions::default() };
+    disk(&choice.path, options, &format!("disk{index}"))
 }
 
 fn disk(path: &Path, options: ImageOptions, serial: &str) -> Result<Disk, Error> {

@@ -54,6 +54,9 @@ Exit status:
   14       a guest did not end by itself, or was refused
   128 + N  ended by signal N
 
+A machine file has sections [machine], [iommu] and a [[vm]] for each guest, as the examples do (--list); hypervisor/README.md
+has all of it. A guest has functions of the machine for itself by assign = [\"edu\", \"disk\", \"00:05.0\"], with [iommu].
+
 Examples:
   vanderpool run
   vanderpool run shares

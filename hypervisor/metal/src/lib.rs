@@ -7,29 +7,36 @@
 //! | `vmx` | VMX operation: the current VMCS, the way into a guest and back |
 //! | `slot` | a vCPU with its VMCS, and the registers that are switched with it |
 //! | `run` | what a processor does all day |
+//! | `functions` | the machine's PCI functions |
+//! | `remapping` | its remapping units (VT-d) |
 //! | `uplink` | the machine's own network card |
 //!
 //! `unsafe` is in `memory`, `processor` and `vmx`.
 #![no_std]
 extern crate alloc;
 
+mod functions;
 mod memory;
 mod processor;
+mod remapping;
 mod run;
 mod slot;
 mod uplink;
 mod vmx;
 
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bare::processors::Tables;
 use bare::{cpu, multiboot};
 use core::sync::atomic::AtomicU64;
+use functions::RootBus;
+use hypervisor::assignment::{Chosen, Terms};
 use hypervisor::capabilities::Capabilities;
 use hypervisor::configuration::Configuration;
 use hypervisor::console::Terminal;
 use hypervisor::exits::msr_bitmap;
-use hypervisor::host::Host;
+use hypervisor::host::{Host, vector};
 use hypervisor::memory::Pages;
 use hypervisor::network::Switch;
 use hypervisor::report::{Guest, Report};
@@ -65,9 +72,24 @@ pub fn run() -> ! {
     };
     let wanted = configuration.vms.len();
     let switch = Switch::new(&PROCESSOR);
-    uplink::connect(&switch);
+    let remapping = remapping::start();
+    // Without guests on the switch the card is free for one of them.
+    let own = if configuration.vms.iter().any(|vm| vm.network) { uplink::card() } else { None };
+    let terms = Terms { bus: &RootBus, remapping: remapping.as_deref().map_err(String::as_str), own: own.as_slice() };
+    let functions = terms.choose(&configuration);
+    let remapping = remapping.ok();
+    if own.is_some() {
+        uplink::connect(&switch, remapping.as_deref());
+    }
     let terminal = Terminal::new(&PROCESSOR);
-    let vms = create(configuration, &capabilities, &switch, &terminal);
+    let environment = Environment {
+        has: &capabilities,
+        pages: &memory::PAGES,
+        host: &PROCESSOR,
+        switch: &switch,
+        remapping: remapping.as_ref(),
+    };
+    let vms = create(configuration, functions, &environment, &terminal);
     if vms.is_empty() {
         refuse("there is no guest to run");
     }
@@ -83,6 +105,7 @@ pub fn run() -> ! {
         vms,
         switch,
         terminal,
+        remapping,
         idle: AtomicU64::new(0),
         moving: Mutex::new(Vec::new()),
         vcpus: Mutex::new(Vec::new()),
@@ -90,7 +113,8 @@ pub fn run() -> ! {
     *SHARED.lock() = Some(shared);
     let others = bare::processors::start_others(other, None);
     distribute(shared, others + 1);
-    processor::enable_terminal();
+    let entry = shared.remapping.as_ref().and_then(|remapping| remapping.io_apic_entry(vector::TERMINAL));
+    processor::enable_terminal(entry);
     run::processor(shared, Tables::of_first(), true);
     finish(shared, wanted)
 }
@@ -112,21 +136,21 @@ fn refuse(why: impl core::fmt::Display) -> ! {
     cpu::end(1)
 }
 
-/// The guests that this processor can run; the others are refused by name.
+/// The guests that this processor can run, with their functions; the others are refused by name.
 fn create(
     configuration: Configuration,
-    has: &Capabilities,
-    switch: &Arc<Switch>,
+    functions: Vec<Result<Vec<Chosen>, String>>,
+    environment: &Environment<'_>,
     terminal: &Arc<Terminal>,
 ) -> Vec<Arc<Vm>> {
     let mut vms = Vec::new();
-    let environment = Environment { has, pages: &memory::PAGES, host: &PROCESSOR, switch };
-    for vm in configuration.vms {
+    for (vm, functions) in configuration.vms.into_iter().zip(functions) {
         let (name, vcpus, memory) = (vm.name.clone(), vm.vcpus, vm.memory);
+        let with: String = functions.iter().flatten().map(|function| alloc::format!(", {}", function.name)).collect();
         let console = terminal.console(&name, vm.console_to_file);
-        match Vm::new(vms.len(), vm, &console, &environment) {
+        match functions.and_then(|functions| Vm::new(vms.len(), vm, functions, &console, environment)) {
             Ok(vm) => {
-                say!("guest {name}: {vcpus} vCPUs, {memory} MiB");
+                say!("guest {name}: {vcpus} vCPUs, {memory} MiB{with}");
                 vms.push(Arc::new(vm));
             }
             Err(why) => say!("guest {name} is refused: {why}"),
@@ -141,7 +165,7 @@ fn distribute(shared: &Shared, processors: u32) {
     let mut lists: Vec<Vec<Vcpu>> = (0..processors).map(|_| Vec::new()).collect();
     let mut next = 0;
     for vm in &shared.vms {
-        for index in 0..vm.mailboxes.len() {
+        for index in 0..vm.destinations.mailboxes.len() {
             let place = next % lists.len();
             lists[place].push(Vcpu::new(Arc::clone(vm), index, &shared.capabilities));
             next += 1;
@@ -154,14 +178,25 @@ fn distribute(shared: &Shared, processors: u32) {
 
 /// Tells how it went with those that ran of the `wanted` guests, and ends.
 fn finish(shared: &Shared, wanted: usize) -> ! {
-    let guest = |vm: &Arc<Vm>| Guest {
-        name: vm.configuration.name.clone(),
-        vcpus: vm.configuration.vcpus,
-        statistics: vm.result().unwrap_or_default(),
-        ept_pages: vm.ept.mapped(),
-        ept_tables: vm.ept.tables(),
-        end: vm.outcome(),
-        restarts: vm.generation(),
+    if let Some(remapping) = &shared.remapping {
+        remapping::tell_faults(remapping, &shared.vms);
+        if remapping.overflows() != 0 {
+            say!("VT-d: there were more faults than the units record");
+        }
+    }
+    let guest = |vm: &Arc<Vm>| {
+        let (ept_pages, ept_tables) = vm.ept_sizes();
+        Guest {
+            name: vm.configuration.name.clone(),
+            vcpus: vm.configuration.vcpus,
+            statistics: vm.result().unwrap_or_default(),
+            ept_pages,
+            ept_tables,
+            end: vm.outcome(),
+            restarts: vm.generation(),
+            functions: vm.configuration.assign.len(),
+            dma_faults: vm.dma_faults(),
+        }
     };
     let report = Report {
         guests: shared.vms.iter().map(guest).collect(),

@@ -3,11 +3,13 @@
 
 use alloc::string::String;
 use bare::console::Console;
+use bare::vmx::instructions::invept;
 use bare::{cpu, device, memory};
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 use hypervisor::host::{Host, Nanoseconds, ProcessorId, vector};
 use spec::apic::local_apic::{Lvt, offset};
+use spec::vmx::ept::invept_type;
 use spec::x86::cpuid::leaf;
 use spec::x86::msr;
 use spin::Mutex;
@@ -135,6 +137,17 @@ impl Host for Processor {
         set_xcr0(value);
     }
 
+    fn forget_ept(&self) {
+        let _ = invept(invept_type::ALL_CONTEXT, [0, 0]);
+    }
+
+    fn pause(&self, time: Nanoseconds) {
+        let end = self.now() + time;
+        while self.now() < end {
+            core::hint::spin_loop();
+        }
+    }
+
     fn write(&self, bytes: &[u8]) {
         let _lock = CONSOLE.lock();
         bytes.iter().for_each(|byte| Console::byte(*byte));
@@ -154,11 +167,13 @@ impl Host for Processor {
 const REPORTS: u16 = 0x402;
 const TRANSFER: u8 = 0;
 
-/// Has the serial port interrupt the first processor when something is typed.
-pub fn enable_terminal() {
+/// Has the serial port interrupt the first processor when something is typed: by this interrupt-remapping entry, where there is one.
+pub fn enable_terminal(entry: Option<u16>) {
     const IO_APIC: u64 = 0xfec0_0000;
     const IRQ: u32 = 4;
-    for (register, value) in [(0x11 + 2 * IRQ, 0), (0x10 + 2 * IRQ, u32::from(vector::TERMINAL))] {
+    // Remappable format, and the handle (VT-d, 5.1.5.1): bits 48, 63:49 and 11.
+    let (high, low) = entry.map_or((0, 0), |entry| (1 << 16 | u32::from(entry) << 17, u32::from(entry >> 15) << 11));
+    for (register, value) in [(0x11 + 2 * IRQ, high), (0x10 + 2 * IRQ, low | u32::from(vector::TERMINAL))] {
         device::write32(IO_APIC, register);
         device::write32(IO_APIC + 0x10, value);
     }

@@ -1,6 +1,7 @@
 //! What a processor does all day: chooses one of its vCPUs, runs it until its time is up or it waits, and waits itself when none can run.
 
 use crate::processor::{self, PROCESSOR, say};
+use crate::remapping;
 use crate::slot::Slot;
 use crate::vmx::{self, CurrentVmcs};
 use alloc::sync::Arc;
@@ -15,9 +16,10 @@ use hypervisor::exits::{self, Exit};
 use hypervisor::host::{Host, Nanoseconds, ProcessorId};
 use hypervisor::memory::Pages;
 use hypervisor::network::Switch;
+use hypervisor::remapping::Remapping;
 use hypervisor::scheduler::{Account, Decision, Scheduler};
 use hypervisor::vcpu::Vcpu;
-use hypervisor::vm::{End, Vm, all_have_ended};
+use hypervisor::vm::{End, Vm, all_have_ended, begin_waiting};
 use hypervisor::vmcs::{Vmcs, field};
 use spec::vmx::ExitReason;
 use spec::vmx::ept::invept_type;
@@ -35,6 +37,8 @@ pub struct Shared {
     pub switch: Arc<Switch>,
     /// Their terminal.
     pub terminal: Arc<Terminal>,
+    /// The remapping units, where there are any.
+    pub remapping: Option<Arc<Remapping>>,
     /// The processors that idle, as bits.
     pub idle: AtomicU64,
     /// vCPUs on their way to these processors.
@@ -74,12 +78,22 @@ pub fn processor(shared: &Shared, tables: Tables, first: bool) {
             shared.switch.poll();
             take_keys(shared);
         }
+        if let Some(remapping) = &shared.remapping {
+            remapping::pass_all(remapping, &shared.vms);
+            if first && remapping::have_faults_come() {
+                remapping::tell_faults(remapping, &shared.vms);
+            }
+        }
         slots.iter_mut().for_each(|slot| slot.vcpu.attend(&PROCESSOR));
-        if first && all_have_ended(&PROCESSOR, &shared.vms) {
-            return;
+        let mut begins = None;
+        if first {
+            if all_have_ended(&PROCESSOR, &shared.vms) {
+                return;
+            }
+            begins = begin_waiting(&PROCESSOR, &shared.vms);
         }
         let now = PROCESSOR.now();
-        let deadline = slots.iter().filter_map(|slot| slot.vcpu.deadline()).min();
+        let deadline = slots.iter().filter_map(|slot| slot.vcpu.deadline()).chain(begins).min();
         match scheduler.choose(now, |place| slots[place].vcpu.is_ready()) {
             Decision::Run(mut place, until) => {
                 if let Some((surplus, to)) = surplus(shared, &scheduler, place) {
@@ -101,7 +115,7 @@ pub fn processor(shared: &Shared, tables: Tables, first: bool) {
                     slots[place].load();
                     loaded = Some(place);
                 }
-                run(&mut slots[place], until.min(deadline.unwrap_or(u64::MAX)), timer);
+                run(shared, &mut slots[place], until.min(deadline.unwrap_or(u64::MAX)), timer);
                 scheduler.ran(place, now, PROCESSOR.now());
                 if core::mem::take(&mut slots[place].vcpu.spins) {
                     scheduler.pass(place);
@@ -199,8 +213,9 @@ fn settle(shared: &Shared, me: u32, tables: &Tables) -> Vec<Slot> {
 }
 
 /// Runs a vCPU until `until`, or until it waits for something.
-fn run(slot: &mut Slot, until: Nanoseconds, timer: Option<u32>) {
+fn run(shared: &Shared, slot: &mut Slot, until: Nanoseconds, timer: Option<u32>) {
     slot.vcpu.statistics.turns += 1;
+    slot.vcpu.mailbox().set_turn(true);
     let mut left = cpu::timestamp();
     loop {
         slot.vcpu.attend(&PROCESSOR);
@@ -221,7 +236,7 @@ fn run(slot: &mut Slot, until: Nanoseconds, timer: Option<u32>) {
         slot.vcpu.statistics.inside += left - entered;
         match result {
             Ok(reason) => {
-                leave(slot, reason);
+                leave(shared, slot, reason);
                 if reason == ExitReason::ExternalInterrupt as u32 {
                     // Another vCPU may have been woken, and be more in need of the processor.
                     break;
@@ -236,6 +251,7 @@ fn run(slot: &mut Slot, until: Nanoseconds, timer: Option<u32>) {
             }
         }
     }
+    slot.vcpu.mailbox().set_turn(false);
     slot.vcpu.statistics.outside += cpu::timestamp() - left;
 }
 
@@ -251,11 +267,15 @@ fn limit(time: Nanoseconds, timer: Option<u32>) {
 }
 
 /// After a VM exit.
-fn leave(slot: &mut Slot, reason: u32) {
+fn leave(shared: &Shared, slot: &mut Slot, reason: u32) {
     if reason == ExitReason::ExternalInterrupt as u32 {
         let vmcs: &mut dyn Vmcs = &mut CurrentVmcs;
-        if vmcs.get(field::EXIT_INTERRUPTION_INFO).is_valid() {
+        let info = vmcs.get(field::EXIT_INTERRUPTION_INFO);
+        if info.is_valid() {
             processor::end_of_interrupt();
+            if let Some(remapping) = &shared.remapping {
+                remapping::arrived(remapping, &shared.vms, info.vector());
+            }
         } else {
             cpu::admit_interrupts();
         }

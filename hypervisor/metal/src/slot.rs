@@ -90,7 +90,7 @@ impl Slot {
             vmcs.write(zero, 0);
         }
         vmcs.set(field::MSR_BITMAPS, self.vcpu.msr_bitmaps[0]);
-        vmcs.set(field::EPT_POINTER, self.vcpu.vm.ept.pointer());
+        vmcs.set(field::EPT_POINTER, self.vcpu.vm.ept_pointer());
         if controls.has(SecondaryControls::ENABLE_VPID) {
             vmcs.set(field::VPID, vpid);
         }

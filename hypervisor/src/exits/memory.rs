@@ -13,6 +13,10 @@ use spec::x86::{Cr0, Efer, Rflags};
 
 pub(super) fn handle(exit: &mut Exit<'_>) {
     let address = exit.vmcs.get(field::GUEST_PHYSICAL_ADDRESS);
+    // The first access to registers that are the guest's own from then on.
+    if exit.vcpu.vm.map_registers(address) {
+        return;
+    }
     emulate(exit, address);
 }
 

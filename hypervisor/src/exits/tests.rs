@@ -12,6 +12,7 @@ use spec::vmx::{SecondaryControls, VmcsField};
 use spec::x86::{Cr0, Cr4};
 use std::boxed::Box;
 use std::collections::BTreeMap;
+use std::vec::Vec;
 
 struct Bench {
     vcpu: Vcpu,
@@ -37,6 +38,8 @@ impl Bench {
             background: false,
             network: true,
             disks: [].into(),
+            assign: [].into(),
+            after: None,
             virtio_console: false,
             console_to_file: false,
             boot,
@@ -45,8 +48,9 @@ impl Bench {
         let host: &'static TestHost = Box::leak(Box::default());
         let switch = crate::network::Switch::new(host);
         let console = crate::console::Terminal::new(host).console("a", false);
-        let environment = crate::vm::Environment { has: &has, pages: &TestPages, host, switch: &switch };
-        let vm = Arc::new(Vm::new(0, configuration, &console, &environment).unwrap());
+        let environment =
+            crate::vm::Environment { has: &has, pages: &TestPages, host, switch: &switch, remapping: None };
+        let vm = Arc::new(Vm::new(0, configuration, Vec::new(), &console, &environment).unwrap());
         let mut bench = Self { vcpu: Vcpu::new(vm, 0, &has), vmcs: TestVmcs::default(), host };
         bench.vcpu.prepare(&mut bench.vmcs, bench.host);
         bench

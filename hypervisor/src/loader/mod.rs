@@ -68,6 +68,8 @@ mod tests {
             background: false,
             network: true,
             disks: [].into(),
+            assign: [].into(),
+            after: None,
             virtio_console: false,
             console_to_file: false,
             boot,

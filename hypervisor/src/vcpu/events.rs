@@ -53,6 +53,11 @@ impl Vcpu {
         if let Some(begin) = self.begin.take() {
             self.reset(vmcs, host, begin);
         }
+        let changes = self.vm.ept_changes();
+        if self.ept_changes != changes {
+            self.ept_changes = changes;
+            host.forget_ept();
+        }
         let waiting = self.choose(vmcs, host);
         if let Some(Injection { mut info, error_code, length }) = self.injection.take() {
             if !vmcs.get(field::GUEST_CR0).has(Cr0::PE) {

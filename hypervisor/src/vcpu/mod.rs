@@ -83,7 +83,12 @@ pub struct Vcpu {
     /// What the guest was told of it.
     rests: bool,
     pub(crate) routes: Option<u32>,
+    /// The extended page tables that this processor may keep something of.
+    pub(crate) ept_changes: u32,
 }
+
+/// The generation of a vCPU whose guest has not started yet.
+const NEVER_STARTED: u32 = u32::MAX;
 
 impl Vcpu {
     /// A vCPU after power-on. `registers` is the virtual-APIC page.
@@ -112,16 +117,20 @@ impl Vcpu {
             generation: vm.generation(),
             rests: false,
             routes: None,
+            ept_changes: vm.ept_changes(),
             vm,
         };
         vcpu.power_on();
+        if vcpu.vm.phase() == Phase::Waiting {
+            (vcpu.activity, vcpu.generation) = (Activity::Standing, NEVER_STARTED);
+        }
         vcpu
     }
 
     /// Power-on: the first vCPU begins, the others wait.
     fn power_on(&mut self) {
         self.apic.reset();
-        self.vm.set_x2apic(self.index, false);
+        self.vm.destinations.set_x2apic(self.index, false);
         self.xcr0 = 1;
         self.msrs = [0; SWITCHED_MSRS.len()];
         self.nmi = false;
@@ -133,7 +142,7 @@ impl Vcpu {
     /// The local APIC goes into x2APIC mode.
     pub(crate) fn enter_x2apic(&mut self, vmcs: &mut dyn Vmcs) {
         self.apic.enter_x2apic();
-        self.vm.set_x2apic(self.index, true);
+        self.vm.destinations.set_x2apic(self.index, true);
         self.write_apic_mode(vmcs);
     }
 
@@ -154,7 +163,7 @@ impl Vcpu {
     /// Its mailbox.
     #[must_use]
     pub fn mailbox(&self) -> &Mailbox {
-        &self.vm.mailboxes[self.index]
+        &self.vm.destinations.mailboxes[self.index]
     }
 
     /// Whether it can run.
@@ -173,7 +182,8 @@ impl Vcpu {
     #[must_use]
     pub fn deadline(&self) -> Option<Nanoseconds> {
         if matches!(self.activity, Activity::Standing | Activity::Ended) {
-            return None;
+            let resumes = self.vm.resumes();
+            return (self.activity == Activity::Standing && self.index == 0 && resumes != u64::MAX).then_some(resumes);
         }
         let mut board = u64::MAX;
         if self.index == 0 {
@@ -239,7 +249,11 @@ impl Vcpu {
                 self.vm.finish(host, &self.statistics);
                 false
             }
-            (Phase::Stopping, Activity::Standing) => false,
+            (Phase::Waiting, _) => false,
+            (Phase::Stopping, Activity::Standing) => {
+                let vm = Arc::clone(&self.vm);
+                self.index == 0 && vm.resume(host) && self.starts_again()
+            }
             (Phase::Stopping, _) => {
                 self.activity = Activity::Standing;
                 let vm = Arc::clone(&self.vm);

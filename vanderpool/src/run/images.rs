@@ -9,7 +9,7 @@ macro_rules! image {
 }
 
 const HYPERVISOR: &[u8] = image!("hypervisor");
-const GUESTS: [(&str, &[u8]); 9] = [
+const GUESTS: [(&str, &[u8]); 10] = [
     ("real-mode", image!("real-mode")),
     ("protected-mode", image!("protected-mode")),
     ("long-mode", image!("long-mode")),
@@ -19,6 +19,7 @@ const GUESTS: [(&str, &[u8]); 9] = [
     ("tpr", image!("tpr")),
     ("compute", image!("compute")),
     ("packets", image!("packets")),
+    ("edu", image!("edu")),
 ];
 
 /// The hypervisor.

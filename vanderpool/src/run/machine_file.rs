@@ -5,6 +5,7 @@ use crate::Error;
 use crate::cli::{self, Size};
 use crate::debian::Cache;
 use crate::initramfs::Initramfs;
+use hypervisor::assignment::Wanted;
 use hypervisor::configuration::{Boot, Configuration, Disk, VmConfiguration};
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -30,7 +31,7 @@ pub struct MachineFile {
 
 /// `[machine]`.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct MachineSection {
     /// The processor model, with changes as in `boot --cpu`.
     pub cpu: Option<String>,
@@ -38,12 +39,26 @@ pub struct MachineSection {
     pub processors: usize,
     /// The network behind its network card, which guests reach as well; without one it has no card.
     pub network: Option<cli::Network>,
+    /// Its virtio disks, as in `boot --disk`.
+    disks: Vec<String>,
+    /// How many `edu` functions it has.
+    pub edu: usize,
+    /// How many `dma-tester` functions it has.
+    pub dma_testers: usize,
     memory: String,
 }
 
 impl Default for MachineSection {
     fn default() -> Self {
-        Self { cpu: None, processors: 1, network: None, memory: "256M".into() }
+        Self {
+            cpu: None,
+            processors: 1,
+            network: None,
+            disks: Vec::new(),
+            edu: 0,
+            dma_testers: 0,
+            memory: "256M".into(),
+        }
     }
 }
 
@@ -85,6 +100,12 @@ struct VmSection {
     /// An empty virtio disk in memory of this size, after that.
     #[serde(default)]
     ram_disk: Option<String>,
+    /// Functions of the machine that it gets for itself.
+    #[serde(default)]
+    assign: Vec<String>,
+    /// It starts when the guest of this name has ended.
+    #[serde(default)]
+    after: Option<String>,
     #[serde(default)]
     virtio_console: bool,
     #[serde(default)]
@@ -174,6 +195,14 @@ impl MachineFile {
         if let Some(twice) = self.vm.iter().find(|vm| !names.insert(&vm.name)) {
             return Err(Error::new(format!("two guests are called {}", twice.name)));
         }
+        for (n, vm) in self.vm.iter().enumerate() {
+            if let Some(after) = vm.after.as_ref().filter(|after| self.vm[..n].iter().all(|vm| vm.name != **after)) {
+                return Err(Error::new(format!(
+                    "guest {}: after = \"{after}\" is the name of no guest before it",
+                    vm.name
+                )));
+            }
+        }
         let vms = self.vm.iter().map(|vm| self.vm(vm)).collect::<Result<_, _>>()?;
         Ok(Configuration { vms })
     }
@@ -186,6 +215,22 @@ impl MachineFile {
             ConsoleTarget::File(path) => Some(self.directory.join(path)),
         };
         self.vm.iter().map(file).collect()
+    }
+
+    /// The machine's disks.
+    ///
+    /// # Errors
+    /// When one has an option that there is not.
+    pub fn disks(&self) -> Result<Vec<cli::Disk>, Error> {
+        let disk = |text: &String| {
+            let mut disk = text.parse::<cli::Disk>().map_err(|why| Error::new(format!("disk {text}: {why}")))?;
+            if disk.sata {
+                return Err(Error::new(format!("disk {text}: the machine of guests has virtio disks only")));
+            }
+            disk.path = self.directory.join(disk.path);
+            Ok(disk)
+        };
+        self.machine.disks.iter().map(disk).collect()
     }
 
     fn file(&self, name: &str) -> Result<Vec<u8>, Error> {
@@ -225,6 +270,9 @@ impl MachineFile {
                 Boot::Linux { kernel: image, initrd, command_line: vm.command_line.clone() }
             }
         };
+        for text in &vm.assign {
+            Wanted::parse(text).map_err(|why| wrong(format_args!("assign: {why}")))?;
+        }
         let mut disks = Vec::new();
         if let Some(name) = &vm.disk {
             disks.push(Disk::Image(self.file(name)?));
@@ -245,6 +293,8 @@ impl MachineFile {
             background: vm.background,
             network: vm.network,
             disks,
+            assign: vm.assign.clone(),
+            after: vm.after.clone(),
             virtio_console: vm.virtio_console,
             console_to_file: vm.console != ConsoleTarget::Terminal,
             boot,
@@ -290,6 +340,8 @@ mod tests {
             (vm("memory = \"2M\"\ndisk = \"no such file\""), "no such file"),
             (vm("memory = \"2M\"\nram-disk = \"1K\""), "steps of 1M"),
             (vm("memory = \"2M\"\nconsole = \"x\""), "console"),
+            (vm("memory = \"2M\"\nassign = [\"floppy\"]"), "floppy is no function"),
+            (vm("memory = \"2M\"\nafter = \"a\""), "no guest before it"),
             (format!("{good}\n{good}"), "two guests"),
             (good.replace("long-mode", "other"), "no built-in guest"),
         ] {

@@ -22,8 +22,9 @@ use std::path::Path;
 use std::time::Instant;
 
 /// The built-in examples: their names and files. The first is the demo.
-pub const EXAMPLES: [(&str, &str); 5] = [
+pub const EXAMPLES: [(&str, &str); 6] = [
     ("demo", include_str!("../../../examples/demo.toml")),
+    ("assigned", include_str!("../../../examples/assigned.toml")),
     ("costs", include_str!("../../../examples/costs.toml")),
     ("hostile", include_str!("../../../examples/hostile.toml")),
     ("linux", include_str!("../../../examples/linux.toml")),
@@ -114,6 +115,11 @@ fn build(file: &MachineFile, arguments: &cli::Run, module: Vec<u8>, reports: Rep
     if let Some(cli::Network::User) = file.machine.network {
         config.network = Some(Box::new(UserNetwork::new()));
     }
+    for (index, choice) in file.disks()?.iter().enumerate() {
+        config.disks.push(crate::boot::chosen_disk(choice, index)?);
+    }
+    config.edu = vec![u64::MAX; file.machine.edu];
+    config.dma_testers = file.machine.dma_testers;
     config.iommu = file.iommu.as_ref().map(crate::iommu::from_section).transpose()?;
     config.reboot = false;
     // The hypervisor ends the run through it.
