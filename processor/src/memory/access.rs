@@ -318,6 +318,12 @@ impl Cpu {
         if let Some(offset) = self.tlb.find(class, linear, kind) {
             return Ok(Place::Ram(offset));
         }
+        if matches!(kind, Kind::Read | Kind::Write)
+            && let Some((offset, rights)) = self.tlb.recall(class, linear)
+            && (if kind == Kind::Write { rights.write } else { rights.read })
+        {
+            return Ok(self.enter_page(linear, kind, class, offset, rights));
+        }
         self.check_canonical(linear)?;
         let translation = self.translate(linear, kind, class)?;
         let physical = translation.physical;
@@ -334,6 +340,16 @@ impl Cpu {
             }
             return Ok(Place::Ram(offset));
         }
+        self.tlb.remember(class, linear, offset, rights);
+        if translation.size > 0x1000 {
+            self.tlb.note_large_page(linear, translation.size);
+        }
+        let place = self.enter_page(linear, kind, class, offset, rights);
+        Ok(if kind == Kind::Write && !writable { Place::Device(physical) } else { place })
+    }
+
+    /// Enters the page of `linear`, which lies in RAM at `offset` and has these rights, into the TLB's tables. Gives where an access of `kind` goes.
+    fn enter_page(&mut self, linear: u64, kind: Kind, class: usize, offset: u64, mut rights: Rights) -> Place {
         if rights.write && (self.peers.is_some() || !self.ram.has_code(offset)) {
             // First this, then the look for code: who decodes does both the other way round, so that one sees the other.
             self.ram.note_writer(offset, self.tlb.writer());
@@ -347,18 +363,7 @@ impl Cpu {
             rights = Rights::default();
         }
         self.tlb.insert(class, linear, offset, rights);
-        if translation.size > 0x1000 {
-            self.tlb.note_large_page(linear, translation.size);
-        }
-        if kind == Kind::Write {
-            if !writable {
-                return Ok(Place::Device(physical));
-            }
-            if code {
-                return Ok(Place::Code(offset));
-            }
-        }
-        Ok(Place::Ram(offset))
+        if kind == Kind::Write && code { Place::Code(offset) } else { Place::Ram(offset) }
     }
 
     /// Enters the page of `linear` into the TLB, if an access of `kind` within it can then go straight to memory.

@@ -8,6 +8,7 @@ pub mod inspect;
 mod large_pages;
 pub(crate) mod locked;
 pub mod map;
+mod pages;
 pub mod paging;
 pub mod ram;
 pub mod tlb;

@@ -4,7 +4,8 @@
 //! class of access (supervisor, supervisor with SMAP overridden, user), so that changing the context or the privilege level changes an index
 //! and flushes nothing. A tag is a page address with the context's generation in its low 12 bits: flushing a context is one increment.
 //!
-//! Fetches have their own part ([`Fetches`]), which keeps all until it is flushed. Whatever else an engine remembers (jump caches, tables of translated
+//! Behind the tables stands the whole ([`Pages`]), which keeps every page until it is flushed: where a table has another page, or none because of code
+//! that was found in it, the page is taken from there without a walk. Fetches have their own part ([`Fetches`]), of the same kind. Whatever else an engine remembers (jump caches, tables of translated
 //! code) is always part of what is held here, and what is here changes with the guest's accesses alone: so walks, which set accessed and dirty bits,
 //! happen at the same instructions whichever engine runs.
 //!
@@ -14,6 +15,7 @@
 
 use super::fetches::Fetches;
 use super::large_pages::LargePages;
+use super::pages::Pages;
 use super::paging::Kind;
 use super::ram::GuestRam;
 use crate::cpu::RIP_BASE_REG;
@@ -145,6 +147,8 @@ pub struct Tlb {
     contexts: [Context; CONTEXTS],
     /// For each context, its large pages.
     large: Box<[LargePages]>,
+    /// For each context, all its pages for loads and stores.
+    pages: Box<[Pages]>,
     /// For each context, the pages of code.
     fetches: Box<[Fetches]>,
     current: usize,
@@ -162,8 +166,6 @@ pub struct Tlb {
     pub(crate) shootdowns: u64,
     /// Counts every change of what [`Tlb::fetch_tag`] gives, of `shootdowns`, or of the processor's mode.
     pub(crate) changes: u64,
-    /// Counts the pages that made room for others.
-    pub(crate) replaced: u64,
     /// The tables of the translating engine, which hold part of what is held here.
     pub(crate) native: Option<Box<Blocks>>,
 }
@@ -191,6 +193,7 @@ impl Tlb {
             ram_base,
             contexts: [Context { key: ContextKey::default(), generation: 1, used: 0 }; CONTEXTS],
             large: vec![LargePages::NONE; CONTEXTS].into_boxed_slice(),
+            pages: vec![Pages::default(); CONTEXTS].into_boxed_slice(),
             fetches: vec![Fetches::default(); CONTEXTS].into_boxed_slice(),
             current: 0,
             previous: 0,
@@ -202,7 +205,6 @@ impl Tlb {
             writer_base: (index * CONTEXTS + 1) as u16,
             shootdowns: 0,
             changes: 0,
-            replaced: 0,
             native: None,
         }
     }
@@ -266,11 +268,17 @@ impl Tlb {
     }
 
     fn flush_context(&mut self, index: usize) {
+        self.large[index].clear();
+        self.pages[index].clear();
+        self.fetches[index].clear();
+        self.empty_tables(index);
+    }
+
+    /// Empties what is looked at first of context `index`.
+    fn empty_tables(&mut self, index: usize) {
         if let Some(native) = &mut self.native {
             native.flush(index);
         }
-        self.large[index].clear();
-        self.fetches[index].clear();
         let context = &mut self.contexts[index];
         context.generation += 1;
         if context.generation == NEVER {
@@ -305,6 +313,7 @@ impl Tlb {
                 for class in 0..CLASSES {
                     self.table_of(index, class)[slot(address)] = Entry::default();
                 }
+                self.pages[index].forget(address);
                 self.fetches[index].forget(address);
                 if let Some((base, mask)) = self.large[index].around(address) {
                     self.flush_range(index, base, mask);
@@ -332,6 +341,7 @@ impl Tlb {
                 }
             }
         }
+        self.pages[index].forget_range(base, mask);
         self.fetches[index].forget_range(base, mask);
     }
 
@@ -370,12 +380,13 @@ impl Tlb {
         self.writer_base + self.current as u16
     }
 
-    /// Takes away the right to store to the page at RAM `offset` that context `writer` may have cached (any of this TLB's if it is another's token).
+    /// Sends stores to the page at RAM `offset` to the slow path, which context `writer` may not have done (any of this TLB's if it is another's token).
+    /// They need no other walk for that.
     pub fn revoke_stores(&mut self, offset: u64, writer: u16) {
         let own = writer.wrapping_sub(self.writer_base) as usize;
         if writer == super::ram::MANY_WRITERS {
             for index in 0..CONTEXTS {
-                self.flush_context(index);
+                self.empty_tables(index);
             }
         } else if own < CONTEXTS {
             if let Some(native) = &mut self.native {
@@ -599,7 +610,20 @@ impl Tlb {
         }
     }
 
-    /// Enters the page of `address`, at RAM page `offset`, with the rights found, for loads and stores in access class `class`.
+    /// The RAM offset of the byte at `address` in class `class`, and its page's rights, if it was walked to and not flushed since.
+    pub(crate) fn recall(&self, class: usize, address: u64) -> Option<(u64, Rights)> {
+        self.pages[self.current].find(class, address)
+    }
+
+    /// The page of `address`, at RAM page `offset`, was walked to with these rights, for loads and stores in access class `class`.
+    pub fn remember(&mut self, class: usize, address: u64, offset: u64, rights: Rights) {
+        if !self.pages[self.current].insert(class, address, offset, rights) {
+            self.flush_context(self.current);
+            self.pages[self.current].insert(class, address, offset, rights);
+        }
+    }
+
+    /// Enters the page of `address`, at RAM page `offset`, into the tables, with these rights, for loads and stores in access class `class`.
     pub fn insert(&mut self, class: usize, address: u64, offset: u64, rights: Rights) {
         let page = address & PAGE_MASK;
         let tag = page | self.contexts[self.current].generation;
@@ -609,10 +633,6 @@ impl Tlb {
         }
         self.near.forget();
         let host = self.ram.host_page(offset & PAGE_MASK).as_ptr().expose_provenance() as u64;
-        let old = &self.table_of(self.current, class)[slot(address)];
-        let held = old.read | old.write;
-        let replaces = held & !PAGE_MASK == tag & !PAGE_MASK && held != tag;
-        self.replaced += u64::from(replaces);
         self.table_of(self.current, class)[slot(address)] =
             Entry { read: pick(rights.read), write: pick(rights.write), addend: host.wrapping_sub(page) };
     }

@@ -5,8 +5,8 @@
 //! the block goes on in its second form, behind the first, in which each access has its own probe. So nothing is filled or marked for an access
 //! that does not come to be made.
 //!
-//! A pin is good until the block ends or calls the interpreter. A page that is put into the software TLB might take the place of one that is
-//! pinned: an instruction that does that while there are pins is left to the interpreter ([`super::block::Site::pinned`]).
+//! A pin is good until the block ends or calls the interpreter. Where the software TLB drops all that it has for a page that is put into it, an
+//! instruction is left to the interpreter if there are pins ([`super::block::Site::pinned`]).
 
 use super::memory::addressable;
 use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, UsedMemory};

@@ -178,7 +178,6 @@ impl Cpu {
     /// Puts the page of `linear` into the running state block, if it is memory that may be accessed directly.
     fn fill_native(&mut self, index: usize, linear: u64, site: Site) -> bool {
         let (size, write) = (site.size(), site.write());
-        let replaced = self.tlb.replaced;
         let kind = if write { Kind::Write } else { Kind::Read };
         if site.aligned() && linear as usize & (size - 1) != 0 {
             return false;
@@ -186,7 +185,8 @@ impl Cpu {
         if (linear & 0xfff) as usize + size > PAGE_SIZE as usize || !self.make_present(linear, kind) {
             return false;
         }
-        if site.pinned() && self.tlb.replaced != replaced {
+        let Some(blocks) = self.tlb.native.as_mut() else { return false };
+        if blocks.empty_if_stale(index) && site.pinned() {
             return false;
         }
         let read = self.tlb.find_read(linear);

@@ -281,6 +281,16 @@ impl Blocks {
         state
     }
 
+    /// Block `index`, which runs, is made ready again if what it had is void. True if so.
+    pub(crate) fn empty_if_stale(&mut self, index: usize) -> bool {
+        let state = self.get(index);
+        let (stale, flushes) = (state.stale, state.flushes);
+        if stale {
+            self.ready(index, flushes);
+        }
+        stale
+    }
+
     /// The blocks of `context` that were used and are not stale.
     fn each(&mut self, context: usize, mut act: impl FnMut(&mut State)) {
         for class in 0..CLASSES {
@@ -333,11 +343,11 @@ impl Blocks {
         });
     }
 
-    /// The software TLB replaces what it has for the page of `address` or another in its place.
+    /// The software TLB replaces what it has for the page of `address`.
     pub(crate) fn replace_page(&mut self, context: usize, class: usize, address: u64) {
-        let slot = page_slot(address);
+        let (page, slot) = ((address & PAGE_MASK).wrapping_neg(), page_slot(address));
         let state = self.get(super::block_index(context, class));
-        if state.made && !state.stale {
+        if state.made && !state.stale && (state.read[slot] == page || state.write[slot] == page) {
             (state.read[slot], state.write[slot]) = (no_page(slot), no_page(slot));
         }
     }
