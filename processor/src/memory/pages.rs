@@ -67,7 +67,8 @@ mod tests {
 
     #[test]
     fn a_page_has_the_rights_of_its_class() {
-        let (some, all) = (Rights { read: true, ..Rights::default() }, Rights { read: true, write: true, execute: false });
+        let (some, all) =
+            (Rights { read: true, ..Rights::default() }, Rights { read: true, write: true, execute: false });
         let mut pages = Pages::default();
         pages.insert(0, 0x1234, 0x5678, all);
         pages.insert(2, 0x1000, 0x5000, some);
