@@ -38,7 +38,7 @@ impl Pages {
         if self.pages.len() >= MOST {
             return false;
         }
-        let bits = u64::from(rights.read) * READ | u64::from(rights.write) * WRITE;
+        let bits = (if rights.read { READ } else { 0 }) | (if rights.write { WRITE } else { 0 });
         self.pages.insert(key(class, address), offset & PAGE_MASK | bits);
         true
     }

@@ -733,6 +733,32 @@ mod tests {
     }
 
     #[test]
+    fn only_a_flush_forgets_what_was_walked_to() {
+        let mut tlb = Tlb::new(0, Arc::new(GuestRam::new(1 << 20)));
+        let rights = Rights { read: true, write: true, execute: false };
+        let enter = |tlb: &mut Tlb, page: u64| {
+            tlb.remember(SUPERVISOR, page, 0x9000, rights);
+            tlb.insert(SUPERVISOR, page, 0x9000, rights);
+        };
+        let other = 0x7000 + ((SIZE as u64) << 12);
+        enter(&mut tlb, 0x7000);
+        enter(&mut tlb, other);
+        assert_eq!(tlb.find_read(0x7000), None, "another page has its place");
+        tlb.revoke_stores(0x9000, tlb.writer());
+        assert_eq!((tlb.find_read(other), tlb.find_write(other)), (Some(0x9000), None), "code was found in it");
+        tlb.revoke_stores(0x9000, super::super::ram::MANY_WRITERS);
+        assert_eq!(tlb.find_read(other), None);
+        for page in [0x7000, other] {
+            assert_eq!(tlb.recall(SUPERVISOR, page + 1), Some((0x9001, rights)));
+            assert_eq!(tlb.recall(USER, page), None);
+        }
+        tlb.flush_page_where(other, |_| true);
+        assert_eq!((tlb.recall(SUPERVISOR, other), tlb.recall(SUPERVISOR, 0x7000)), (None, Some((0x9000, rights))));
+        tlb.flush_all();
+        assert_eq!(tlb.recall(SUPERVISOR, 0x7000), None);
+    }
+
+    #[test]
     fn forgetting_part_of_a_large_page_forgets_all_of_it() {
         let rights = Rights { read: true, write: true, execute: true };
         let mut tlb = Tlb::new(0, Arc::new(GuestRam::new(16 << 20)));
