@@ -96,11 +96,19 @@ impl Side {
     }
 }
 
+/// Which code a whole input is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Long64,
+    Compatibility,
+    /// Protected mode without IA-32e mode, with PAE paging.
+    Protected,
+}
+
 /// The processor's mode for a whole input.
 #[derive(Clone, Copy, Debug)]
 struct Setting {
-    /// 64-bit mode, else compatibility mode.
-    long: bool,
+    mode: Mode,
     level: u8,
     /// Bits of CR0 and CR4 beside those always set.
     cr0: u64,
@@ -118,7 +126,11 @@ impl Setting {
             | bit(second & 0x0c == 0x0c, 17) // PCIDE
             | bit(second & 0x30 == 0x30, 22); // PKE
         Self {
-            long: first & 7 != 0,
+            mode: match first & 7 {
+                0 | 1 => Mode::Compatibility,
+                2 | 3 => Mode::Protected,
+                _ => Mode::Long64,
+            },
             level: if first & 8 != 0 { 3 } else { 0 },
             // WP; TS.
             cr0: bit(first & 0x10 != 0, 16) | bit(first & 0xe0 == 0xe0, 3),
@@ -134,12 +146,13 @@ impl Setting {
         let mut quad = |address: u64, value: u64| {
             image[address as usize..][..8].copy_from_slice(&value.to_le_bytes());
         };
-        for (index, descriptor) in (0..).zip(descriptors(TSS)) {
+        for (index, descriptor) in (0..).zip(descriptors(TSS).into_iter().chain(SEGMENTS)) {
             quad(GDT + 8 * index, descriptor);
         }
         for vector in 0..256 {
             let handler = HANDLERS + vector;
-            quad(IDT + 16 * vector, handler & 0xffff | 0x18 << 16 | 0xee00 << 32 | (handler >> 16) << 48);
+            let (size, selector) = if self.mode == Mode::Protected { (8, 0x08) } else { (16, 0x18) };
+            quad(IDT + size * vector, handler & 0xffff | selector << 16 | 0xee00 << 32 | (handler >> 16) << 48);
         }
         let user = if self.level == 3 { 4 } else { 0 };
         quad(TABLES, (TABLES + 0x1000) | 7);
@@ -153,7 +166,8 @@ impl Setting {
             let user = if page << 12 >= CODE && page << 12 != HANDLERS { user } else { 0 };
             quad(TABLES + 0x3000 + 8 * page, page << 12 | 3 | user);
         }
-        quad(TSS + 4, STACK + 0x800);
+        // RSP0, or ESP0 and SS0.
+        quad(TSS + 4, STACK + 0x800 | if self.mode == Mode::Protected { 0x10 << 32 } else { 0 });
         image[TSS as usize + 0x66..][..2].copy_from_slice(&0x68_u16.to_le_bytes());
         image[HANDLERS as usize..][..0x100].fill(0xf4);
         for (index, byte) in image[SUBROUTINES as usize..][..0x1000].iter_mut().enumerate() {
@@ -176,7 +190,7 @@ impl Setting {
         for index in 0..6 {
             cpu.segs[index] = flat(if level == 3 { 0x2b } else { 0x10 }, data | big);
         }
-        let (selector, size) = if self.long {
+        let (selector, size) = if self.mode == Mode::Long64 {
             (if level == 3 { 0x23 } else { 0x18 }, segment::LONG)
         } else {
             (if level == 3 { 0x33 } else { 0x08 }, segment::BIG)
@@ -185,15 +199,68 @@ impl Setting {
         cpu.cr3 = TABLES | if self.cr4 & 1 << 17 != 0 { self.pcid } else { 0 };
         cpu.cr4 = 0x4_0620 | self.cr4;
         cpu.xcr0 = 7;
-        cpu.efer = 0xd01;
+        cpu.efer = if self.mode == Mode::Protected { 0x801 } else { 0xd01 };
+        cpu.pdptes = [(TABLES + 0x2000) | 1, 0, 0, 0];
         cpu.cr0 = 0x8000_0033 | self.cr0;
         cpu.pkru = self.pkru;
         cpu.dr = [0, 0, 0, 0, 0, 0, 0xffff_0ff0, 0x400];
-        (cpu.gdtr.base, cpu.gdtr.limit) = (GDT, 71);
+        (cpu.gdtr.base, cpu.gdtr.limit) = (GDT, 71 + 8 * SEGMENTS.len() as u16);
         (cpu.idtr.base, cpu.idtr.limit) = (IDT, 0xfff);
         cpu.tr = Segment { selector: 0x38, base: TSS, limit: 0x67, access: segment::PRESENT | 11 };
         cpu.set_cpl(self.level);
         cpu.mode_changed();
+    }
+}
+
+/// Descriptors beside the flat ones, from selector 0x48 on, for everyone: data with a base; with a base and a limit; read-only; expand-down; a stack
+/// of 16 bits; all of 4 GiB from a base that is not aligned.
+const SEGMENTS: [u64; 6] = [
+    0x00cf_f300_1000_ffff,
+    0x0040_f320_0000_3fff,
+    0x00cf_f100_0000_ffff,
+    0x00c0_f700_0000_0201,
+    0x008f_f300_0000_ffff,
+    0x00cf_f320_0123_ffff,
+];
+
+/// A segment register of 32-bit code that differs from the flat one.
+#[derive(Clone, Copy, Debug)]
+struct Odd {
+    register: usize,
+    base: u64,
+    limit: u32,
+    /// Bits that are changed.
+    access: u32,
+}
+
+impl Odd {
+    fn read(input: &mut Input<'_>) -> Self {
+        let (choice, place) = (input.byte(), input.byte());
+        let register = usize::from(choice & 7) % 6;
+        let base = match place & 7 {
+            0..=3 => 0,
+            4 => 0x1000,
+            5 => 0x123,
+            _ => WINDOW,
+        };
+        let limit = match place >> 3 & 3 {
+            0 => 0x2_2fff + u32::from(place),
+            1 => 0x20_7000 + u32::from(place),
+            _ => u32::MAX,
+        };
+        let access = match choice >> 3 & 15 {
+            0 => segment::UNUSABLE,
+            1 => segment::WRITABLE,
+            2 => segment::EXPAND_DOWN,
+            3 => segment::BIG,
+            _ => 0,
+        };
+        // Code elsewhere, or of 16 bits, would not be what was written.
+        if register == segment::CS {
+            Self { register, base: 0, limit, access: 0 }
+        } else {
+            Self { register, base, limit, access }
+        }
     }
 }
 
@@ -205,6 +272,7 @@ struct Block {
     registers: [u64; 16],
     rflags: u64,
     bases: [u64; 2],
+    odd: Vec<Odd>,
     mxcsr: u32,
     /// Entries of the window's table, and whether the TLB is flushed then.
     entries: Vec<(u64, u64)>,
@@ -290,10 +358,15 @@ impl Block {
             odd @ 200..=229 => STACK + 0x1000 - u64::from(odd & 15),
             _ => address(input),
         };
-        if !setting.long {
+        let long = setting.mode == Mode::Long64;
+        if !long && choice & 0x80 == 0 {
             for register in &mut registers {
                 *register &= 0xffff_ffff;
             }
+        }
+        let mut odd = Vec::new();
+        if !long && choice & 0x0c == 0x0c {
+            odd.extend((0..=choice >> 6).map(|_| Odd::read(input)));
         }
         // Status flags, DF, AC.
         let bits = input.number(4);
@@ -301,7 +374,7 @@ impl Block {
         let mxcsr = if bits >> 24 == 0 { 0x1f00 } else { 0x1f80 };
         let count = 1 + usize::from(input.byte() % 28);
         let bases = [address(input), address(input)];
-        let mut writer = Writer::new(input, start, setting.long);
+        let mut writer = Writer::new(input, start, long);
         for _ in 0..count {
             writer.instruction();
         }
@@ -309,7 +382,7 @@ impl Block {
         let code = writer.code;
         let (budget, step) = (10 + u64::from(input.byte()), u64::from(input.byte()));
         let step = if step < 64 { 1 + step } else { budget };
-        Self { start, code, registers, rflags, bases, mxcsr, entries, flush, budget, step }
+        Self { start, code, registers, rflags, bases, odd, mxcsr, entries, flush, budget, step }
     }
 
     fn run(&self, side: &mut Side, setting: Setting, step: u64) {
@@ -325,10 +398,15 @@ impl Block {
         cpu.rip = self.start;
         cpu.mxcsr = self.mxcsr;
         setting.enter(cpu);
-        if setting.long {
-            cpu.segs[segment::FS].base = self.bases[0];
-            cpu.segs[segment::GS].base = self.bases[1];
+        for (register, base) in [segment::FS, segment::GS].into_iter().zip(self.bases) {
+            cpu.segs[register].base = if setting.mode == Mode::Long64 { base } else { base & 0xffff_ffff };
         }
+        for odd in &self.odd {
+            let segment = &mut cpu.segs[odd.register];
+            (segment.base, segment.limit) = (odd.base, odd.limit);
+            segment.access ^= odd.access;
+        }
+        cpu.mode_changed();
         cpu.set_rflags(self.rflags);
         side.run(self.budget, step);
     }
@@ -396,10 +474,11 @@ fn describe(block: &Block, setting: Setting) -> String {
     let registers: Vec<_> = block.registers.iter().map(|value| format!("{value:x}")).collect();
     let code: Vec<_> = block.code.iter().map(|byte| format!("{byte:02x}")).collect();
     format!(
-        "{setting:?}\nat {:#x}, RFLAGS {:#x}, bases {:x?}, budget {} in steps of {}, entries {:x?}\nregisters {}\ncode {}",
+        "{setting:?}\nat {:#x}, RFLAGS {:#x}, bases {:x?}, odd {:x?}, budget {} in steps of {}, entries {:x?}\nregisters {}\ncode {}",
         block.start,
         block.rflags,
         block.bases,
+        block.odd,
         block.budget,
         block.step,
         block.entries,

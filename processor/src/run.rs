@@ -256,11 +256,8 @@ impl Cpu {
         let mut reached = Left::Next;
         let mut flushes = 0;
         loop {
-            let native = if self.mode == Mode::Long64 && self.cet == CetCode::Off {
-                code.native(index, &self.ram)
-            } else {
-                None
-            };
+            let translates = self.cet == CetCode::Off && self.native_width().is_some();
+            let native = if translates { code.native(index, &self.ram) } else { None };
             let Some(block) = code.block(index) else { return };
             let (count, crosses) = (u64::from(block.count), block.second_page.is_some());
             let now = code.translator.as_ref().map_or(0, |translator| translator.flushes);

@@ -22,14 +22,16 @@ enum Tail {
     I16,
     Iz,
     Iv,
-    /// An address of 8 bytes.
+    /// The operands of ENTER.
+    Enter,
+    /// An address as wide as the code has them.
     Offset,
     /// Displacements of branches.
     Short,
     Near,
 }
 
-use Tail::{I8, I16, Iv, Iz, M, M8, Mz, Near, Offset, Short, Test8, Testz};
+use Tail::{Enter, I8, I16, Iv, Iz, M, M8, Mz, Near, Offset, Short, Test8, Testz};
 
 /// Opcodes from the first to the last, their escape bytes, what follows.
 struct Group(&'static [u8], u8, u8, Tail);
@@ -142,6 +144,23 @@ const RARE: &[Group] = &[
     Group(&[0x0f, 0x3a], 0x60, 0x63, M8),
 ];
 
+/// The same of 32-bit code alone.
+const OLD: &[Group] = &[
+    Group(&[], 0x40, 0x4f, Tail::None),
+    Group(&[], 0x40, 0x4f, Tail::None),
+    Group(&[], 0xa0, 0xa3, Offset),
+    Group(&[], 0x60, 0x61, Tail::None),
+    Group(&[], 0x06, 0x07, Tail::None),
+    Group(&[], 0x1e, 0x1f, Tail::None),
+    Group(&[], 0x27, 0x27, Tail::None),
+    Group(&[], 0x82, 0x82, M8),
+    Group(&[], 0x8e, 0x8e, M),
+    Group(&[], 0xc8, 0xc8, Enter),
+    Group(&[], 0xd4, 0xd5, I8),
+    Group(&[0x0f], 0xa8, 0xa9, Tail::None),
+    Group(&[0x0f], 0xb2, 0xb5, M),
+];
+
 /// With VEX: the map, opcodes from the first to the last, what follows.
 const VEX: &[(u8, u8, u8, Tail)] = &[
     (2, 0xf2, 0xf3, M),
@@ -206,7 +225,11 @@ impl<'a, 'b> Writer<'a, 'b> {
         if choice >= 225 {
             return self.vex();
         }
-        let groups = if choice < 150 { COMMON } else { RARE };
+        let groups = match choice {
+            0..=149 => COMMON,
+            150..=169 if !self.long => OLD,
+            _ => RARE,
+        };
         let Group(escape, first, last, tail) = groups[usize::from(self.input.byte()) % groups.len()];
         let opcode = first + self.input.byte() % (last - first + 1);
         let prefixes = self.input.byte();
@@ -253,6 +276,12 @@ impl<'a, 'b> Writer<'a, 'b> {
             Test8 | Testz if self.reg & 7 > 1 => 0,
             Test8 => 1,
             Testz => wide.min(4),
+            Enter => {
+                let sizes = self.input.bytes(2);
+                let sizes = [sizes.first().copied().unwrap_or(0), sizes.last().copied().unwrap_or(0)];
+                // Bytes on the stack, the nesting level.
+                return self.code.extend([sizes[0], 0, sizes[1] & 3]);
+            }
             Offset => {
                 let address = WINDOW + self.input.number(2) % 0x1_8000;
                 let bytes = if self.long { 8 } else { 4 };

@@ -58,6 +58,8 @@ pub struct Block {
     pub alone: bool,
     /// It is of code where bus locks are watched for.
     pub locks: bool,
+    /// See [`BlockKind::code_size`].
+    pub code_size: u8,
     /// Its translation.
     pub(crate) native: Native,
 }
@@ -430,8 +432,7 @@ impl CodeCache {
     /// Decodes from `bytes`, the first being at offset `at` from the RIP base. `None`: the first instruction is longer than the bytes. Instructions
     /// at the offsets `alone` get blocks of their own.
     pub fn decode_bytes(&self, bytes: &[u8], at: u64, kind: BlockKind, alone: &[u16]) -> Option<Block> {
-        let bitness = [16, 32, 64][kind.code_size as usize & 3];
-        let mut decoder = Decoder::with_ip(bitness, bytes, at, DecoderOptions::NONE);
+        let mut decoder = Decoder::with_ip(bitness(kind.code_size), bytes, at, DecoderOptions::NONE);
         let table = Table::shared();
         let limit = if kind.single { 1 } else { BLOCK_LIMIT };
         let mut instructions: Vec<Instruction> = Vec::with_capacity(16);
@@ -490,6 +491,7 @@ impl CodeCache {
                 second_page: None,
                 alone: false,
                 locks: kind.locks,
+                code_size: kind.code_size,
                 native: Native::default(),
             });
         }
@@ -521,21 +523,22 @@ impl CodeCache {
             second_page: None,
             alone: is_alone,
             locks: kind.locks,
+            code_size: kind.code_size,
             native: Native::default(),
         })
     }
 
-    /// The `count` instructions in `bytes` again, with the operations that stand for each alone and whether the model has it; and whether the last
+    /// The `count` instructions in `bytes`, of `code_size`, again, with the operations that stand for each alone and whether the model has it; and whether the last
     /// ends the block.
-    pub(crate) fn decode_again(&self, bytes: &[u8], at: u64, count: usize) -> Option<Again> {
-        let mut decoder = Decoder::with_ip(64, bytes, at, DecoderOptions::NONE);
+    pub(crate) fn decode_again(&self, bytes: &[u8], at: u64, count: usize, code_size: u8) -> Option<Again> {
+        let mut decoder = Decoder::with_ip(bitness(code_size), bytes, at, DecoderOptions::NONE);
         let (mut instructions, mut ops) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for _ in 0..count {
             let instruction = self.decode_one(&mut decoder);
             let known = !instruction.is_invalid() && self.announced[instruction.code() as usize];
             let op = self.lower(
                 &instruction,
-                BlockKind { code_size: 2, single: true, cet: CetCode::Off, locks: false },
+                BlockKind { code_size, single: true, cet: CetCode::Off, locks: false },
                 &mut u32::MAX.clone(),
             );
             instructions.push(instruction);
@@ -600,6 +603,10 @@ impl CodeCache {
         }
         op
     }
+}
+
+fn bitness(code_size: u8) -> u32 {
+    [16, 32, 64][usize::from(code_size.min(2))]
 }
 
 /// Whether the instruction satisfies a wait for ENDBRANCH; INT3 does, for debuggers that put it in the place of one.

@@ -1,7 +1,7 @@
 //! BT, BTS, BTR and BTC with a bit number in a register and the bits in memory: the number reaches beyond the operand (SDM Vol 2A, BT).
 
 use super::block::{Builder, Done, Site};
-use super::emit::{Opcode, R14, R15, RCX, Rm};
+use super::emit::{Opcode, R15, RCX, Rm};
 use super::memory::{Access, PROBED, addressable};
 use super::state::State;
 use core::mem::offset_of;
@@ -33,20 +33,23 @@ impl Builder<'_> {
             _ => 0xbb,
         };
         let write = i.mnemonic() != Mnemonic::Bt;
-        self.address(i);
-        let number = self.value_of(register.number() as u8, R15);
-        if !wide {
-            // movsxd r15, number
-            self.code.op64(0x63, R15, Rm::Reg(number));
-        } else if number != R15 {
-            self.code.store(Rm::Reg(R15), number);
+        let known = self.address_beyond(i, if wide { 3 } else { 2 }, |builder| {
+            let number = builder.value_of(register.number() as u8, R15);
+            if !wide {
+                // movsxd r15, number
+                builder.code.op64(0x63, R15, Rm::Reg(number));
+            } else if number != R15 {
+                builder.code.store(Rm::Reg(R15), number);
+            }
+            // Which doubleword or quadword: no flag may change yet.
+            builder.code.constant(RCX, shift);
+            builder.code.vex(2, 2, (true, false), R15, Rm::Reg(R15), RCX);
+            builder.code.byte(0xf7); // sarx r15, r15, rcx
+            builder.code.modrm(R15, Rm::Reg(R15));
+        });
+        if !known {
+            return Done::No;
         }
-        // Which doubleword or quadword: no flag may change yet.
-        self.code.constant(RCX, shift);
-        self.code.vex(2, 2, (true, false), R15, Rm::Reg(R15), RCX);
-        self.code.byte(0xf7); // sarx r15, r15, rcx
-        self.code.modrm(R15, Rm::Reg(R15));
-        self.code.lea(R14, Rm::Indexed(R14, R15, if wide { 3 } else { 2 }, 0));
         self.probe(Access { size: 1 << (shift - 3), write, aligned: false }, site);
         let number = self.value_of(register.number() as u8, RCX);
         self.code.pext(RCX, number, Rm::state(offset_of!(State, bit_numbers) + if wide { 8 } else { 0 }));

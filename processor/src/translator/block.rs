@@ -1,12 +1,14 @@
 //! From a block of guest instructions to host code.
 
 use super::Ops;
+use super::Width;
 use super::buffer::CodeBuffer;
 use super::emit::{Emitter, Fixup, R14, R15, RCX, Reg, Rm};
 use super::enter::{self, reason};
 use super::host::Features;
 use super::memory::{Access, host_register};
 use super::pins::{self, Plan};
+use super::rewrite::Encoding;
 use super::state::State;
 use super::undefined::{self, shows_flags};
 use crate::decode::alone::on_its_own;
@@ -160,12 +162,16 @@ pub(super) enum Miss {
 
 /// What is known of the block to be translated.
 pub(super) struct Source<'a> {
+    /// The kind of code.
+    pub width: Width,
     /// The instructions, their IP being the offset in the page.
     pub instructions: &'a [Instruction],
+    /// The encoding of each in 64-bit code.
+    pub encodings: &'a [Encoding],
     /// For each, the interpreter's operation, with all flags live, and whether the model has the instruction.
     pub ops: &'a [(Op, bool)],
-    /// Their bytes.
-    pub bytes: &'a [u8],
+    /// Bytes of all.
+    pub bytes: usize,
     /// The block ends in the page because it is long enough, so the next instruction may be jumped to.
     pub continues: bool,
     /// The last instruction ends the block: RIP is set by it.
@@ -257,7 +263,7 @@ impl<'a> Builder<'a> {
         let source = self.source;
         let start = source.instructions[0].ip();
         let count = source.instructions.len();
-        let plan = pins::plan(source.instructions, &mut self.factory);
+        let plan = pins::plan(source.instructions, source.width, &mut self.factory);
         self.kept_budget = source.instructions.iter().all(keeps_temporaries);
         self.plan = (!plan.pins.is_empty()).then_some(plan);
         let exit = self.code.here();
@@ -293,12 +299,11 @@ impl<'a> Builder<'a> {
     /// Emits the block from instruction `first` on. `note` is called before each, with its number.
     fn emit_from(&mut self, first: usize, live: &[u32], note: &mut dyn FnMut(&Self, usize)) {
         let source = self.source;
-        let (start, count) = (source.instructions[0].ip(), source.instructions.len());
+        let count = source.instructions.len();
         let mut left = false;
         for (index, instruction) in source.instructions.iter().enumerate().skip(first) {
             note(self, index);
-            let at = (instruction.ip() - start) as usize;
-            let bytes = &source.bytes[at..at + instruction.len()];
+            let bytes = source.encodings[index].bytes();
             self.live = live[index];
             // The form without pins is jumped to.
             self.held = self.held_next.take().filter(|_| !self.alone);
@@ -401,6 +406,11 @@ impl<'a> Builder<'a> {
     /// The interpreter does instruction `index`.
     fn interpret(&mut self, index: usize, site: Site) {
         let mut op = self.source.ops[index].0;
+        if Table::shared().get(op.code()).condition.is_some() {
+            // Taken, it leaves the block in its middle.
+            self.code.constant(RCX, u64::from(site.0));
+            return self.code.jump_to(self.stubs.interpret);
+        }
         // As in the interpreter's block: from it follows how many instructions had completed.
         op.number = index as u8 + 1;
         let last = index + 1 == self.source.instructions.len();
@@ -427,6 +437,11 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// The kind of code.
+    pub(super) fn width(&self) -> Width {
+        self.source.width
+    }
+
     /// Takes `executed` from the budget, which is in RCX afterwards.
     pub(super) fn spend(&mut self, executed: usize) {
         let budget = Rm::state(offset_of!(State, budget));
@@ -443,7 +458,7 @@ impl<'a> Builder<'a> {
     pub(super) fn jump(&mut self, target: u64, executed: usize) {
         self.spend(executed);
         let start = self.source.instructions[0].ip();
-        if target == start && start as usize + self.source.bytes.len() <= 0x1000 {
+        if target == start && start as usize + self.source.bytes <= 0x1000 {
             return self.code.jump_to(self.entry);
         }
         if let Some(entry) = (self.source.known)(target) {
@@ -464,7 +479,7 @@ impl<'a> Builder<'a> {
     pub(super) fn rip(&mut self, to: u8, distance: u64) {
         self.code.load(to, Rm::state(offset_of!(State, rip_base)));
         match i32::try_from(distance as i64) {
-            Ok(distance) => self.code.lea(to, Rm::Base(to, distance)),
+            Ok(distance) => self.lea_address(to, Rm::Base(to, distance)),
             Err(_) => {
                 self.code.constant(R15, distance);
                 self.code.lea(to, Rm::Indexed(to, R15, 0, 0));
@@ -550,7 +565,8 @@ fn keeps_temporaries(i: &Instruction) -> bool {
             OpKind::Immediate8to32 | OpKind::Immediate8to64 | OpKind::Immediate32to64 => true,
             _ => false,
         });
-    let branch = i.op0_kind() == OpKind::NearBranch64 && (i.is_jcc_short_or_near() || i.mnemonic() == Jmp);
+    let branch = matches!(i.op0_kind(), OpKind::NearBranch32 | OpKind::NearBranch64)
+        && (i.is_jcc_short_or_near() || i.mnemonic() == Jmp);
     simple || branch
 }
 

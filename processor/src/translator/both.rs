@@ -74,9 +74,29 @@ impl Random {
     }
 }
 
+/// The code of a test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Long64,
+    Protected,
+}
+
+impl Mode {
+    /// 32 or 64.
+    pub(super) fn bits(self) -> u32 {
+        match self {
+            Self::Long64 => 64,
+            Self::Protected => 32,
+        }
+    }
+}
+
 /// A machine with its SSE and AVX enabled, whose exceptions end in a loop at [`HANDLER`].
-pub(super) fn machine(translator: bool) -> Machine {
-    let mut machine = Machine::long();
+pub(super) fn machine(mode: Mode, translator: bool) -> Machine {
+    let mut machine = match mode {
+        Mode::Long64 => Machine::long(),
+        Mode::Protected => Machine::protected(),
+    };
     for vector in [6, 7, 13, 14, 19] {
         machine.idt(vector, 8, HANDLER, 0x8e);
     }

@@ -3,6 +3,7 @@
 //! What an operand is and where it is encoded comes from the decoder's own tables ([`iced_x86::OpCodeInfo`]), so there is no list of encodings here,
 //! only a list of what must not be done this way.
 
+use super::Width;
 use super::block::{Builder, Done, Site};
 use super::emit::{Opcode, R13, R14, R15, RAX, RCX, Reg, Rm};
 use super::memory::{Access, PROBED, addressable, home, host_register};
@@ -170,6 +171,10 @@ impl Builder<'_> {
     pub(super) fn generic(&mut self, i: &Instruction, bytes: &[u8], site: Site) -> Done {
         let integer = integer(i.mnemonic());
         if !integer && !vector::kept(i.mnemonic()) {
+            return Done::No;
+        }
+        // In 32-bit code they leave the upper eight registers alone.
+        if vector::without_operands(i.mnemonic()) && self.width() == Width::Flat32 {
             return Done::No;
         }
         let undefined = undefined(i, self.live, self.host);

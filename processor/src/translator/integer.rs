@@ -9,9 +9,6 @@ use super::x87::is_x87;
 use core::mem::offset_of;
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
-/// A load of 8 bytes.
-const LOAD: Access = Access { size: 8, write: false, aligned: false };
-
 impl Builder<'_> {
     /// Emits one instruction, number `executed` counting from one.
     pub(super) fn translate(&mut self, i: &Instruction, bytes: &[u8], site: Site, executed: usize) -> Done {
@@ -32,22 +29,35 @@ impl Builder<'_> {
         }
         match i.flow_control() {
             FlowControl::ConditionalBranch => self.branch_if(i, executed),
-            FlowControl::UnconditionalBranch if i.op0_kind() == OpKind::NearBranch64 => {
-                let target = i.near_branch64();
-                if target < 0x1000 {
-                    self.jump(target, executed)
-                } else {
-                    self.jump_far(target, executed)
+            FlowControl::UnconditionalBranch => match branch_target(i) {
+                Some(target) => {
+                    self.jump_anywhere(target, executed);
+                    Done::Left
                 }
-                Done::Left
+                None => Done::No,
+            },
+            FlowControl::IndirectBranch if matches!(i.code(), Code::Jmp_rm32 | Code::Jmp_rm64) => {
+                self.jump_indirect(i, site, executed)
             }
-            FlowControl::IndirectBranch if i.code() == Code::Jmp_rm64 => self.jump_indirect(i, site, executed),
-            FlowControl::Call if i.code() == Code::Call_rel32_64 => self.call(i, site, executed),
-            FlowControl::IndirectCall if i.code() == Code::Call_rm64 => self.call_indirect(i, site, executed),
-            FlowControl::Return if matches!(i.code(), Code::Retnq | Code::Retnq_imm16) => self.ret(i, site, executed),
+            FlowControl::Call if matches!(i.code(), Code::Call_rel32_32 | Code::Call_rel32_64) => {
+                self.call(i, site, executed)
+            }
+            FlowControl::IndirectCall if matches!(i.code(), Code::Call_rm32 | Code::Call_rm64) => {
+                self.call_indirect(i, site, executed)
+            }
+            FlowControl::Return
+                if matches!(i.code(), Code::Retnd | Code::Retnd_imm16 | Code::Retnq | Code::Retnq_imm16) =>
+            {
+                self.ret(i, site, executed)
+            }
             FlowControl::Next => self.generic(i, bytes, site),
             _ => Done::No,
         }
+    }
+
+    /// Goes to `target`, counted from the page's first byte.
+    fn jump_anywhere(&mut self, target: u64, executed: usize) {
+        if target < 0x1000 { self.jump(target, executed) } else { self.jump_far(target, executed) }
     }
 
     fn load_address(&mut self, i: &Instruction) -> Done {
@@ -68,18 +78,21 @@ impl Builder<'_> {
                 }
                 return Done::Yes;
             }
-            4 => &[],
+            4 => {
+                let to = host_register(guest).unwrap_or(R14);
+                self.effective_address_of(i, to, false);
+                if to == R14 {
+                    self.code.store(home(guest), R14);
+                    self.held_next = Some((guest, R14));
+                }
+                return Done::Yes;
+            }
             _ => &[0x66],
         };
         self.effective_address(i, R14);
         match host_register(guest) {
             Some(host) => {
                 self.code.op(Opcode { prefixes: prefix, bytes: &[0x89], ..Opcode::default() }, R14, Rm::Reg(host));
-            }
-            None if register.size() == 4 => {
-                self.code.op32(0x89, R14, Rm::Reg(R14));
-                self.code.store(home(guest), R14);
-                self.held_next = Some((guest, R14));
             }
             None => self.code.op(Opcode { prefixes: prefix, bytes: &[0x89], ..Opcode::default() }, R14, home(guest)),
         }
@@ -88,36 +101,38 @@ impl Builder<'_> {
 
     fn push(&mut self, i: &Instruction, site: Site) -> Done {
         match i.code() {
-            Code::Push_r64 => {}
-            Code::Push_rm64 if i.op0_kind() == OpKind::Register => {}
-            Code::Push_rm64 if addressable(i) => {
-                let operand = self.operand(i, LOAD, site);
-                self.code.load(R14, operand);
+            Code::Push_r32 | Code::Push_r64 => {}
+            Code::Push_rm32 | Code::Push_rm64 if i.op0_kind() == OpKind::Register => {}
+            Code::Push_rm32 | Code::Push_rm64 if addressable(i) => {
+                let operand = self.operand(i, self.slot(false), site);
+                self.load_slot(R14, operand);
                 self.code.store(Rm::state(offset_of!(State, spill)), R14);
                 let pushed = self.pushed(site);
                 self.code.load(RCX, Rm::state(offset_of!(State, spill)));
-                self.code.store(pushed, RCX);
-                self.move_stack(-8);
+                self.store_slot(pushed, RCX);
+                self.move_stack(-self.slot_size());
                 return Done::Yes;
             }
-            Code::Pushq_imm32 | Code::Pushq_imm8 => {
+            Code::Pushd_imm32 | Code::Pushd_imm8 | Code::Pushq_imm32 | Code::Pushq_imm8 => {
                 let pushed = self.pushed(site);
-                self.code.op64(0xc7, 0, pushed);
+                let wide = self.width().wide();
+                self.code.op(Opcode { wide, bytes: &[0xc7], ..Opcode::default() }, 0, pushed);
                 self.code.dword(i.immediate(0) as u32);
-                self.move_stack(-8);
+                self.move_stack(-self.slot_size());
                 return Done::Yes;
             }
             _ => return Done::No,
         }
         let pushed = self.pushed(site);
         let value = self.value_of(i.op0_register().number() as u8, RCX);
-        self.code.store(pushed, value);
-        self.move_stack(-8);
+        self.store_slot(pushed, value);
+        self.move_stack(-self.slot_size());
         Done::Yes
     }
 
     fn pop(&mut self, i: &Instruction, site: Site) -> Done {
-        if !(i.code() == Code::Pop_r64 || i.code() == Code::Pop_rm64 && i.op0_kind() == OpKind::Register) {
+        let of_memory = matches!(i.code(), Code::Pop_rm32 | Code::Pop_rm64) && i.op0_kind() == OpKind::Register;
+        if !(matches!(i.code(), Code::Pop_r32 | Code::Pop_r64) || of_memory) {
             return Done::No;
         }
         let guest = i.op0_register().number() as u8;
@@ -125,37 +140,37 @@ impl Builder<'_> {
         match host_register(guest) {
             // POP RSP: the value, not moved.
             Some(R12) => {
-                self.code.load(R12, popped);
+                self.load_slot(R12, popped);
                 return Done::Yes;
             }
-            Some(host) => self.code.load(host, popped),
+            Some(host) => self.load_slot(host, popped),
             None => {
                 self.code.load(RCX, popped);
                 self.code.store(home(guest), RCX);
             }
         }
-        self.move_stack(8);
+        self.move_stack(self.slot_size());
         Done::Yes
     }
 
     fn leave(&mut self, i: &Instruction, site: Site) -> Done {
-        if i.code() != Code::Leaveq {
+        if !matches!(i.code(), Code::Leaved | Code::Leaveq) {
             return Done::No;
         }
         const RBP: u8 = 5;
-        let saved = self.stack(LOAD, RBP, 0, site);
-        self.code.load(RCX, saved);
-        self.code.lea(R12, Rm::Base(RBP, 8));
+        let saved = self.stack(self.slot(false), RBP, 0, site);
+        self.load_slot(RCX, saved);
+        self.lea_address(R12, Rm::Base(RBP, self.slot_size()));
         self.code.store(Rm::Reg(RBP), RCX);
         Done::Yes
     }
 
     fn branch_if(&mut self, i: &Instruction, executed: usize) -> Done {
         let condition = i.condition_code() as u8;
-        if !i.is_jcc_short_or_near() || i.op0_kind() != OpKind::NearBranch64 || condition == 0 {
+        let Some(target) = branch_target(i).filter(|_| i.is_jcc_short_or_near() && condition != 0) else {
             return Done::No;
-        }
-        let (condition, target) = (CONDITIONS[usize::from(condition) & 31], i.near_branch64());
+        };
+        let condition = CONDITIONS[usize::from(condition) & 31];
         self.held_next = self.held;
         if target <= i.ip() {
             // Probably a loop, which goes on.
@@ -174,11 +189,11 @@ impl Builder<'_> {
         if i.op0_kind() == OpKind::Register {
             let value = self.value_of(i.op0_register().number() as u8, R14);
             if value != R14 {
-                self.code.store(Rm::Reg(R14), value);
+                self.store_slot(Rm::Reg(R14), value);
             }
         } else if addressable(i) {
-            let operand = self.operand(i, LOAD, site);
-            self.code.load(R14, operand);
+            let operand = self.operand(i, self.slot(false), site);
+            self.load_slot(R14, operand);
         } else {
             return false;
         }
@@ -194,18 +209,19 @@ impl Builder<'_> {
     }
 
     fn call(&mut self, i: &Instruction, site: Site, executed: usize) -> Done {
-        let target = i.near_branch64();
+        let Some(target) = branch_target(i) else { return Done::No };
+        self.push_next(i, site);
+        self.jump_anywhere(target, executed);
+        Done::Left
+    }
+
+    /// Pushes the address of the next instruction.
+    fn push_next(&mut self, i: &Instruction, site: Site) {
         let pushed = self.pushed(site);
         self.code.load(RCX, Rm::state(offset_of!(State, rip_base)));
         self.code.lea(RCX, Rm::Base(RCX, i.next_ip() as i32));
-        self.code.store(pushed, RCX);
-        self.move_stack(-8);
-        if target < 0x1000 {
-            self.jump(target, executed)
-        } else {
-            self.jump_far(target, executed)
-        }
-        Done::Left
+        self.store_slot(pushed, RCX);
+        self.move_stack(-self.slot_size());
     }
 
     fn call_indirect(&mut self, i: &Instruction, site: Site, executed: usize) -> Done {
@@ -215,11 +231,7 @@ impl Builder<'_> {
         // As the interpreter: nothing is seen of the stack before the target is known to be good.
         self.find_target(Miss::Interpret(site));
         self.code.store(Rm::state(offset_of!(State, spill)), R15);
-        let pushed = self.pushed(site);
-        self.code.load(RCX, Rm::state(offset_of!(State, rip_base)));
-        self.code.lea(RCX, Rm::Base(RCX, i.next_ip() as i32));
-        self.code.store(pushed, RCX);
-        self.move_stack(-8);
+        self.push_next(i, site);
         self.code.load(R15, Rm::state(offset_of!(State, spill)));
         self.go(executed);
         Done::Left
@@ -228,8 +240,8 @@ impl Builder<'_> {
     fn ret(&mut self, i: &Instruction, site: Site, executed: usize) -> Done {
         let release = if i.op_count() == 1 { i32::from(i.immediate16()) } else { 0 };
         let popped = self.popped(site);
-        self.code.load(R14, popped);
-        self.look_up(executed, Miss::Certain(site), |builder| builder.move_stack(8 + release));
+        self.load_slot(R14, popped);
+        self.look_up(executed, Miss::Certain(site), |builder| builder.move_stack(builder.slot_size() + release));
         Done::Left
     }
 
@@ -264,7 +276,8 @@ impl Builder<'_> {
                 self.code.store(Rm::Reg(RCX), value);
             }
         } else if addressable(i) {
-            let operand = self.operand(i, Access { size: if wide { 8 } else { 4 }, ..LOAD }, site);
+            let operand =
+                self.operand(i, Access { size: if wide { 8 } else { 4 }, write: false, aligned: false }, site);
             self.code.op(opcode(&[0x8b]), RCX, operand);
         } else {
             return Done::No;
@@ -293,6 +306,15 @@ impl Builder<'_> {
         self.code.op(opcode(&[0xf7]), if signed { 7 } else { 6 }, Rm::Reg(RCX));
         self.restore_flags();
         Done::Yes
+    }
+}
+
+/// The target of a relative branch, counted from the page's first byte; `None` where 16 bits of it count.
+fn branch_target(i: &Instruction) -> Option<u64> {
+    match i.op0_kind() {
+        OpKind::NearBranch32 => Some(i64::from(i.near_branch32() as i32) as u64),
+        OpKind::NearBranch64 => Some(i.near_branch64()),
+        _ => None,
     }
 }
 

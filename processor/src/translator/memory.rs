@@ -1,5 +1,6 @@
 //! Guest registers and memory operands: where they are, and the probe from a linear address to the host's.
 
+use super::Width;
 use super::block::{Builder, Cold, Site};
 use super::emit::{Opcode, R12, R13, R14, R15, RCX, Reg, Rm};
 use super::pins::{OPERAND, Pin, Pinned, STACK};
@@ -35,8 +36,18 @@ pub(super) struct Access {
 /// The host's address of a probed operand.
 pub(super) const PROBED: Rm = Rm::Indexed(R14, R15, 0, 0);
 
-fn fits(value: u64) -> Option<i32> {
-    i32::try_from(value as i64).ok()
+/// The address is made of 32 bits, and has no more.
+fn is_narrow(i: &Instruction) -> bool {
+    let (base, index) = (i.memory_base(), i.memory_index());
+    base.is_gpr32()
+        || index.is_gpr32()
+        || base == Register::None && index == Register::None && i.memory_displ_size() == 4
+}
+
+/// The displacement of the operand in memory, as an instruction can have it. (Of a narrow address iced gives the low half.)
+pub(super) fn displacement(i: &Instruction) -> Option<i32> {
+    let value = i.memory_displacement64();
+    if is_narrow(i) { Some(value as u32 as i32) } else { i32::try_from(value as i64).ok() }
 }
 
 /// Whether [`Builder::address`] can make the address.
@@ -46,10 +57,9 @@ pub(super) fn addressable(instruction: &Instruction) -> bool {
     let rip = base == Register::RIP && index == Register::None;
     (plain(base) || rip)
         && plain(index)
-        && fits(instruction.memory_displacement64()).is_some()
+        && displacement(instruction).is_some()
         && instruction.memory_displ_size() != 2
-        // An absolute address of 32 bits, not sign-extended.
-        && (base != Register::None || index != Register::None || instruction.memory_displ_size() == 8)
+        && instruction.memory_segment() != Register::CS
 }
 
 impl Builder<'_> {
@@ -68,13 +78,18 @@ impl Builder<'_> {
 
     /// The effective address of the memory operand into `to`, without the segment's base. R14 and R15 are used.
     pub(super) fn effective_address(&mut self, instruction: &Instruction, to: Reg) {
-        let disp = fits(instruction.memory_displacement64()).unwrap_or(0);
+        self.effective_address_of(instruction, to, !is_narrow(instruction));
+    }
+
+    /// The same, or its low half: `wide` tells which.
+    pub(super) fn effective_address_of(&mut self, instruction: &Instruction, to: Reg, wide: bool) {
+        let lea = Opcode { wide, bytes: &[0x8d], ..Opcode::default() };
+        let disp = displacement(instruction).unwrap_or(0);
         let (base, index) = (instruction.memory_base(), instruction.memory_index());
         if base == Register::RIP {
             self.code.load(R14, Rm::state(offset_of!(State, rip_base)));
-            return self.code.lea(to, Rm::Base(R14, disp));
+            return self.code.op(lea, to, Rm::Base(R14, disp));
         }
-        let wide = !(base.is_gpr32() || index.is_gpr32());
         let scale = instruction.memory_index_scale().trailing_zeros() as u8;
         let base = (base != Register::None).then(|| base.number() as u8);
         let index = (index != Register::None).then(|| index.number() as u8);
@@ -89,32 +104,69 @@ impl Builder<'_> {
             (Some(base), None) if disp == 0 && wide => return self.code.store(Rm::Reg(to), base),
             (Some(base), None) => Rm::Base(base, disp),
             (None, Some(index)) => Rm::Scaled(index, scale, disp),
-            (None, None) => return self.code.constant(to, disp as i64 as u64),
+            (None, None) if wide => return self.code.constant(to, disp as i64 as u64),
+            (None, None) => return self.code.constant(to, u64::from(disp as u32)),
         };
-        self.code.op(Opcode { wide, bytes: &[0x8d], ..Opcode::default() }, to, rm);
+        self.code.op(lea, to, rm);
     }
 
-    /// The linear address of the memory operand into R14.
-    pub(super) fn address(&mut self, instruction: &Instruction) {
+    /// `lea`, of an address as wide as the code has them.
+    pub(super) fn lea_address(&mut self, to: Reg, at: Rm) {
+        self.code.op(Opcode { wide: self.width().wide(), bytes: &[0x8d], ..Opcode::default() }, to, at);
+    }
+
+    /// The linear address of the memory operand of `size` bytes into R14.
+    fn address(&mut self, instruction: &Instruction, size: u32, site: Site) {
         self.effective_address(instruction, R14);
-        let base = match instruction.memory_segment() {
-            Register::FS => offset_of!(State, fs),
-            Register::GS => offset_of!(State, gs),
+        let (base, refused) = match instruction.memory_segment() {
+            Register::FS => (offset_of!(State, fs), offset_of!(State, refused)),
+            Register::GS => (offset_of!(State, gs), offset_of!(State, refused) + 8),
             _ => return,
         };
+        if self.width() == Width::Flat32 {
+            self.code.load(RCX, Rm::state(refused));
+            let jump = self.code.jump_unless_rcx_zero();
+            self.cold.push(Cold::Interpret { jump, site, flags: false });
+            // All of it lies below the limit.
+            self.code.lea(RCX, Rm::Base(R14, size as i32 - 1));
+            self.code.pext(RCX, RCX, Rm::state(offset_of!(State, beyond_4g)));
+            let jump = self.code.jump_unless_rcx_zero();
+            self.cold.push(Cold::Interpret { jump, site, flags: false });
+        }
         self.code.load(R15, Rm::state(base));
-        self.code.lea(R14, Rm::Indexed(R14, R15, 0, 0));
+        self.lea_address(R14, Rm::Indexed(R14, R15, 0, 0));
+    }
+
+    /// The linear address of what lies so many elements (R15) of 1 << `scale` bytes beyond the memory operand, into R14. False where that is not known
+    /// here.
+    pub(super) fn address_beyond(
+        &mut self,
+        instruction: &Instruction,
+        scale: u8,
+        load: impl FnOnce(&mut Self),
+    ) -> bool {
+        let segment = matches!(instruction.memory_segment(), Register::FS | Register::GS);
+        let wide = !is_narrow(instruction);
+        // Of a narrow address, the sum is cut before the segment's base is added.
+        if segment && !wide {
+            return false;
+        }
+        self.address(instruction, 1, Site::new(0, 0));
+        load(self);
+        self.code.op(Opcode { wide, bytes: &[0x8d], ..Opcode::default() }, R14, Rm::Indexed(R14, R15, scale, 0));
+        true
     }
 
     /// Where the operand in memory lies. R14, R15 and RCX are used, no flag is touched.
     pub(super) fn operand(&mut self, i: &Instruction, access: Access, site: Site) -> Rm {
-        if let (Some(pinned), true) = (self.pinned(OPERAND, access, site), i.memory_base().is_gpr64()) {
-            let disp = i.memory_displacement64() as i64;
+        let simple = self.width().is_address(i.memory_base());
+        if let (Some(pinned), Some(disp), true) = (self.pinned(OPERAND, access, site), displacement(i), simple) {
+            let disp = i64::from(disp);
             if let Some(rm) = self.pin(pinned, i.memory_base().number() as u8, disp, site) {
                 return rm;
             }
         }
-        self.address(i);
+        self.address(i, access.size, site);
         self.probe(access, site);
         PROBED
     }
@@ -135,7 +187,7 @@ impl Builder<'_> {
             let lowest = i32::try_from(disp - i64::from(pinned.offset)).ok()?;
             let Pin { span, write } = self.plan.as_ref()?.pins[pinned.pin];
             let base = self.value_of(base, R14);
-            self.code.lea(R14, Rm::Base(base, lowest));
+            self.lea_address(R14, Rm::Base(base, lowest));
             let table = if write { offset_of!(State, write) } else { offset_of!(State, read) };
             self.code.pext(R15, R14, Rm::state(offset_of!(State, page_index)));
             self.code.load(RCX, Rm::element(table, R15));
@@ -170,14 +222,34 @@ impl Builder<'_> {
         self.code.load(R15, Rm::element(offset_of!(State, addend), R15));
     }
 
-    /// Where a push of 8 bytes goes.
-    pub(super) fn pushed(&mut self, site: Site) -> Rm {
-        self.stack(Access { size: 8, write: true, aligned: false }, RSP as u8, -8, site)
+    /// The access of a push or pop of what is as wide as addresses.
+    pub(super) fn slot(&self, write: bool) -> Access {
+        Access { size: self.width().bytes(), write, aligned: false }
     }
 
-    /// Where 8 bytes are popped from.
+    /// Where something as wide as addresses is pushed.
+    pub(super) fn pushed(&mut self, site: Site) -> Rm {
+        self.stack(self.slot(true), RSP as u8, -self.slot_size(), site)
+    }
+
+    /// Where something as wide as addresses is popped from.
     pub(super) fn popped(&mut self, site: Site) -> Rm {
-        self.stack(Access { size: 8, write: false, aligned: false }, RSP as u8, 0, site)
+        self.stack(self.slot(false), RSP as u8, 0, site)
+    }
+
+    /// Bytes of a push.
+    pub(super) fn slot_size(&self) -> i32 {
+        self.width().bytes() as i32
+    }
+
+    /// `mov to, from`, as wide as addresses.
+    pub(super) fn load_slot(&mut self, to: Reg, from: Rm) {
+        self.code.op(Opcode { wide: self.width().wide(), bytes: &[0x8b], ..Opcode::default() }, to, from);
+    }
+
+    /// The same, to memory.
+    pub(super) fn store_slot(&mut self, to: Rm, from: Reg) {
+        self.code.op(Opcode { wide: self.width().wide(), bytes: &[0x89], ..Opcode::default() }, from, to);
     }
 
     /// Where the stack access of an instruction lies, `disp` from register `base`.
@@ -189,9 +261,9 @@ impl Builder<'_> {
         }
         let base = self.value_of(base, R14);
         if disp == 0 {
-            self.code.store(Rm::Reg(R14), base)
+            self.store_slot(Rm::Reg(R14), base)
         } else {
-            self.code.lea(R14, Rm::Base(base, disp))
+            self.lea_address(R14, Rm::Base(base, disp))
         }
         self.probe(access, site);
         PROBED
@@ -200,6 +272,6 @@ impl Builder<'_> {
     /// Moves the stack pointer.
     pub(super) fn move_stack(&mut self, by: i32) {
         const { assert!(RSP == 4) };
-        self.code.lea(R12, Rm::Base(R12, by));
+        self.lea_address(R12, Rm::Base(R12, by));
     }
 }

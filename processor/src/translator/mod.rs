@@ -28,6 +28,8 @@ pub(crate) mod brake;
 pub(crate) mod buffer;
 mod emit;
 mod enter;
+#[cfg(test)]
+mod flat_tests;
 mod generic;
 mod host;
 mod integer;
@@ -35,18 +37,21 @@ mod memory;
 mod pins;
 mod probe;
 mod raw;
+mod rewrite;
 mod run;
 pub(crate) mod state;
 mod undefined;
 mod vector;
 #[cfg(test)]
 mod vector_tests;
+mod width;
 mod x87;
 #[cfg(test)]
 mod x87_tests;
 
 pub use host::supported;
 pub(crate) use run::Left;
+pub(crate) use width::Width;
 
 use buffer::CodeBuffer;
 use state::BLOCKS;
@@ -137,7 +142,7 @@ impl Translator {
     }
 }
 
-/// Index of the state block of a context and access class.
-pub(crate) const fn block_index(context: usize, class: usize) -> usize {
-    (context * crate::memory::tlb::CLASSES + class) & (BLOCKS - 1)
+/// Index of the state block of a context, access class and kind of code.
+pub(crate) const fn block_index(context: usize, class: usize, width: Width) -> usize {
+    ((context * crate::memory::tlb::CLASSES + class) * width::WIDTHS + width as usize) & (BLOCKS - 1)
 }

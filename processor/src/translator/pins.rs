@@ -8,7 +8,8 @@
 //! A pin is good until the block ends or calls the interpreter. Where the software TLB drops all that it has for a page that is put into it, an
 //! instruction is left to the interpreter if there are pins ([`super::block::Site::pinned`]).
 
-use super::memory::addressable;
+use super::Width;
+use super::memory::{addressable, displacement};
 use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, UsedMemory};
 
 /// Pins of a block.
@@ -68,41 +69,47 @@ fn writes(access: OpAccess) -> bool {
     !matches!(access, OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess)
 }
 
-fn general(register: Register) -> Option<usize> {
-    register.is_gpr64().then(|| register.number())
+fn general(register: Register, width: Width) -> Option<usize> {
+    width.is_address(register).then(|| register.number())
 }
 
 /// The register and the constant whose sum the instruction leaves in another, if it does nothing else to general registers but RSP.
-fn sum(i: &Instruction) -> Option<(usize, usize, i64)> {
-    let to = general(i.op0_register()).filter(|_| i.op0_kind() == OpKind::Register)?;
-    let constant = |sign: i64| Some((to, to, (i.immediate(1) as i64).checked_mul(sign)?));
+fn sum(i: &Instruction, width: Width) -> Option<(usize, usize, i64)> {
+    let to = general(i.op0_register(), width).filter(|_| i.op0_kind() == OpKind::Register)?;
+    // Immediates of 64-bit instructions have 32 bits too.
+    let constant = |sign: i64| Some((to, to, i64::from(i.immediate(1) as i32).checked_mul(sign)?));
     match i.code() {
         Code::Add_rm64_imm8 | Code::Add_rm64_imm32 | Code::Add_RAX_imm32 => constant(1),
+        Code::Add_rm32_imm8 | Code::Add_rm32_imm32 | Code::Add_EAX_imm32 => constant(1),
         Code::Sub_rm64_imm8 | Code::Sub_rm64_imm32 | Code::Sub_RAX_imm32 => constant(-1),
-        Code::Inc_rm64 => Some((to, to, 1)),
-        Code::Dec_rm64 => Some((to, to, -1)),
-        Code::Mov_r64_rm64 | Code::Mov_rm64_r64 if i.op1_kind() == OpKind::Register => {
-            Some((to, general(i.op1_register())?, 0))
+        Code::Sub_rm32_imm8 | Code::Sub_rm32_imm32 | Code::Sub_EAX_imm32 => constant(-1),
+        Code::Inc_rm32 | Code::Inc_rm64 => Some((to, to, 1)),
+        Code::Dec_rm32 | Code::Dec_rm64 => Some((to, to, -1)),
+        Code::Mov_r32_rm32 | Code::Mov_rm32_r32 | Code::Mov_r64_rm64 | Code::Mov_rm64_r64
+            if i.op1_kind() == OpKind::Register =>
+        {
+            Some((to, general(i.op1_register(), width)?, 0))
         }
-        Code::Lea_r64_m if i.memory_index() == Register::None && addressable(i) => {
-            Some((to, general(i.memory_base())?, i.memory_displacement64() as i64))
+        Code::Lea_r32_m | Code::Lea_r64_m if i.memory_index() == Register::None && addressable(i) => {
+            Some((to, general(i.memory_base(), width)?, i64::from(displacement(i)?)))
         }
         _ => None,
     }
 }
 
 /// Whether the operand in memory is a base and a displacement, and this is it. (The stack that PUSH uses by the way may have the same base.)
-fn simple(i: &Instruction, memory: &UsedMemory) -> bool {
+fn simple(i: &Instruction, width: Width, memory: &UsedMemory) -> bool {
     i.memory_index() == Register::None
         && memory.displacement() == i.memory_displacement64()
         && memory.index() == Register::None
-        && memory.base().is_gpr64()
+        && width.is_address(memory.base())
         && !matches!(i.memory_segment(), Register::FS | Register::GS)
         && matches!(memory.memory_size().size(), 1..=32)
 }
 
 /// Finds the pins of a block.
-pub(super) fn plan(instructions: &[Instruction], factory: &mut InstructionInfoFactory) -> Plan {
+pub(super) fn plan(instructions: &[Instruction], width: Width, factory: &mut InstructionInfoFactory) -> Plan {
+    let slot = width.bytes() as usize;
     let mut values: [Value; 16] = std::array::from_fn(|version| Value { version: version as u32, delta: 0 });
     let mut versions = values.len() as u32;
     let mut accesses: Vec<Access> = Vec::new();
@@ -114,33 +121,40 @@ pub(super) fn plan(instructions: &[Instruction], factory: &mut InstructionInfoFa
         };
         // What the stack pointer becomes.
         let stack = match i.code() {
-            Code::Push_r64
+            Code::Push_r32
+            | Code::Push_rm32
+            | Code::Pushd_imm8
+            | Code::Pushd_imm32
+            | Code::Call_rel32_32
+            | Code::Call_rm32
+            | Code::Push_r64
             | Code::Push_rm64
             | Code::Pushq_imm8
             | Code::Pushq_imm32
             | Code::Call_rel32_64
             | Code::Call_rm64 => {
-                add(STACK, RSP, -8, 8, true);
-                Some((RSP, -8))
+                add(STACK, RSP, -(slot as i64), slot, true);
+                Some((RSP, -(slot as i64)))
             }
-            Code::Pop_r64 | Code::Retnq => {
-                add(STACK, RSP, 0, 8, false);
-                Some((RSP, 8))
+            Code::Pop_r32 | Code::Pop_r64 | Code::Retnd | Code::Retnq => {
+                add(STACK, RSP, 0, slot, false);
+                Some((RSP, slot as i64))
             }
-            Code::Leaveq => {
-                add(STACK, RBP, 0, 8, false);
-                Some((RBP, 8))
+            Code::Leaved | Code::Leaveq => {
+                add(STACK, RBP, 0, slot, false);
+                Some((RBP, slot as i64))
             }
             _ => None,
         };
         let info = factory.info(i);
         if i.mnemonic() != Mnemonic::Lea && i.op_kinds().any(|kind| kind == OpKind::Memory) && addressable(i) {
-            let of_operand = |memory: &&UsedMemory| memory.base() == i.memory_base() && simple(i, memory);
+            let of_operand = |memory: &&UsedMemory| memory.base() == i.memory_base() && simple(i, width, memory);
             let written = info.used_memory().iter().any(|memory| writes(memory.access()));
             if let Some(memory) = info.used_memory().iter().find(of_operand)
-                && let Some(base) = general(memory.base())
+                && let Some(base) = general(memory.base(), width)
+                && let Some(disp) = displacement(i)
             {
-                add(OPERAND, base, i.memory_displacement64() as i64, memory.memory_size().size(), written);
+                add(OPERAND, base, i64::from(disp), memory.memory_size().size(), written);
             }
         }
         let before = values;
@@ -156,10 +170,11 @@ pub(super) fn plan(instructions: &[Instruction], factory: &mut InstructionInfoFa
         };
         if let Some(stack) = stack {
             // POP RSP is what was popped.
-            if !(i.code() == Code::Pop_r64 && i.op0_register() == Register::RSP) {
+            let into_stack = matches!(i.op0_register(), Register::ESP | Register::RSP);
+            if !(matches!(i.code(), Code::Pop_r32 | Code::Pop_r64) && into_stack) {
                 values[RSP] = moved(stack);
             }
-        } else if let Some((to, base, by)) = sum(i) {
+        } else if let Some((to, base, by)) = sum(i, width) {
             values[to & 15] = moved((base, by));
         }
     }
@@ -205,7 +220,19 @@ mod tests {
 
     fn planned(bytes: &[u8]) -> Plan {
         let instructions: Vec<_> = Decoder::new(64, bytes, DecoderOptions::NONE).iter().collect();
-        plan(&instructions, &mut InstructionInfoFactory::new())
+        plan(&instructions, Width::Long64, &mut InstructionInfoFactory::new())
+    }
+
+    #[test]
+    fn pins_of_32_bit_code() {
+        // push ebx; mov [esp - 4], eax; dec esp; mov al, [esp - 3], as decoded for 32-bit code.
+        let bytes = [0x53, 0x89, 0x44, 0x24, 0xfc, 0x4c, 0x8a, 0x44, 0x24, 0xfd];
+        let instructions: Vec<_> = Decoder::new(32, &bytes, DecoderOptions::NONE).iter().collect();
+        let instructions: Vec<_> = instructions.iter().map(|i| super::super::rewrite::for_long_mode(i).0).collect();
+        let plan = plan(&instructions, Width::Flat32, &mut InstructionInfoFactory::new());
+        assert_eq!(plan.pins, [Pin { span: 8, write: true }]);
+        let at = |offset| Some(Pinned { pin: 0, offset });
+        assert_eq!(plan.uses, [[None, at(4)], [at(0), None], [None, None], [at(0), None]]);
     }
 
     #[test]

@@ -138,7 +138,7 @@ impl Probe {
 
     /// The same for what the host executes instead, with each `step`th pair of values and without the flags `but`.
     fn agree_as(&mut self, bytes: &[u8], host: &[u8], step: usize, but: u64) -> bool {
-        let Some((instructions, ops, _)) = self.code.decode_again(bytes, 0, 1) else { return false };
+        let Some((instructions, ops, _)) = self.code.decode_again(bytes, 0, 1, 2) else { return false };
         if !instructions[0].cpuid_features().iter().all(|feature| self.extensions.contains(feature)) {
             return false;
         }

@@ -4,10 +4,11 @@
 use super::block::{Builder, Site, Source};
 use super::brake::GO;
 use super::enter::{Go, enter, reason};
+use super::rewrite::{Encoding, for_long_mode};
 use super::state::{Blocks, PENDING, State};
-use super::{Translator, block_index};
+use super::{Translator, Width, block_index};
 use crate::cet::CetCode;
-use crate::cpu::{Cpu, Mode, RIP_BASE_REG};
+use crate::cpu::{Cpu, RIP_BASE_REG};
 use crate::decode::cache::{BLOCK_LIMIT, BlockKind, CodeCache};
 use crate::decode::op::Stop;
 use crate::decode::{At, Op};
@@ -20,6 +21,8 @@ use std::sync::atomic::Ordering::SeqCst;
 
 /// Relative branches from pages this near to the end of canonical addresses might go beyond it.
 const EDGE: u64 = (1 << 31) + 2 * PAGE_SIZE;
+/// The last page of 4 GiB.
+const LAST_PAGE: u64 = (1 << 32) - PAGE_SIZE;
 
 /// Status flags to what LAHF and SETO AL leave in AX.
 fn pack(flags: LateFlags) -> u64 {
@@ -73,12 +76,17 @@ impl Cpu {
     fn native_index(&self) -> Option<usize> {
         // Levels 1 and 2 would share a state block with level 0, whose bus locks an operating system does not watch for.
         let alike = !self.watches_locks || matches!(self.cpl, 0 | 3);
-        (self.mode == Mode::Long64 && self.cet == CetCode::Off && alike && !self.tlb.is_slow())
-            .then(|| block_index(self.tlb.context_number(), self.tlb.class()))
+        let width = self.native_width()?;
+        (self.cet == CetCode::Off && alike && !self.tlb.is_slow())
+            .then(|| block_index(self.tlb.context_number(), self.tlb.class(), width))
     }
 
     /// Code at `linear` may be run translated.
     fn native_address(&self, linear: u64) -> bool {
+        if self.native_width() == Some(Width::Flat32) {
+            // In the last page an instruction might reach beyond the limit.
+            return linear < LAST_PAGE;
+        }
         let top = 1u64 << (self.linear_bits() - 1);
         linear < top - EDGE || linear >= top.wrapping_neg() + EDGE
     }
@@ -88,6 +96,7 @@ impl Cpu {
         state.flags = pack(self.flags);
         state.fs = self.segs[FS].base;
         state.gs = self.segs[GS].base;
+        state.refused = [FS, GS].map(|register| u64::from(!self.is_whole(register)));
         let unmasked = unmasked(self.mxcsr);
         state.sse_refused = u64::from(self.sse_blocked != 0 || unmasked);
         state.avx_refused = u64::from(self.avx_blocked != 0 || unmasked);
@@ -205,8 +214,8 @@ impl Cpu {
             return None;
         }
         let offset = self.tlb.find_execute(linear)?;
-        let locks = self.watches_locks;
-        let kind = BlockKind { code_size: 2, single: false, cet: CetCode::Off, locks };
+        let (code_size, locks) = (self.code_size(), self.watches_locks);
+        let kind = BlockKind { code_size, single: false, cet: CetCode::Off, locks };
         if let Some(entry) = code.near_translation(offset, kind) {
             return Some(entry);
         }
@@ -266,8 +275,7 @@ pub(super) extern "C" fn fill(state: *mut State) -> Go {
     // SAFETY: the processor that runs this state block, put there by `run_native`, which waits too.
     let cpu = unsafe { &mut *(cpu as *mut Cpu) };
     let site = Site::from(argument);
-    let index = block_index(cpu.tlb.context_number(), cpu.tlb.class());
-    let filled = cpu.fill_native(index, linear, site);
+    let filled = cpu.native_index().is_some_and(|index| cpu.fill_native(index, linear, site));
     // SAFETY: as before; the tables were changed through another reference, which is gone.
     let block = unsafe { &mut *state };
     if filled {
@@ -425,19 +433,29 @@ impl Translator {
             ram.read(second, &mut bytes[own..length]);
         }
         let bytes = &bytes[..length];
-        let (instructions, ops, ends) = cache.decode_again(bytes, in_page, block.count as usize)?;
-        let locks = block.locks;
+        let width = Width::of_code_size(block.code_size)?;
+        let (decoded, ops, ends) = cache.decode_again(bytes, in_page, block.count as usize, block.code_size)?;
+        let encoded = decoded.iter().map(|instruction| match width {
+            Width::Flat32 => for_long_mode(instruction),
+            Width::Long64 => {
+                let at = (instruction.ip() - in_page) as usize;
+                (*instruction, Encoding::of(&bytes[at..at + instruction.len()]))
+            }
+        });
+        let (instructions, encodings): (Vec<_>, Vec<_>) = encoded.unzip();
+        let (code_size, locks) = (block.code_size, block.locks);
         let page = offset - in_page;
         let known = |target: u64| {
-            let found =
-                cache.find(page + target, BlockKind { code_size: 2, single: false, cet: CetCode::Off, locks })?;
+            let found = cache.find(page + target, BlockKind { code_size, single: false, cet: CetCode::Off, locks })?;
             let block = cache.block(found)?;
             (block.native.entry != 0 && block.second_page.is_none()).then_some(block.native.entry)
         };
         let source = Source {
+            width,
             instructions: &instructions,
+            encodings: &encodings,
             ops: &ops,
-            bytes,
+            bytes: length,
             continues: instructions.len() == BLOCK_LIMIT,
             ends,
             alone: block.alone,

@@ -1,9 +1,10 @@
-//! The state blocks: what translated code reaches through the host's RSP, one for each translation context and access class.
+//! The state blocks: what translated code reaches through the host's RSP, one for each translation context, access class and kind of code.
 //!
 //! Emitted code knows their fields by `offset_of!`; so the blocks are raw memory, reached by pointers.
 #![allow(unsafe_code)]
 
 use super::brake::GO;
+use super::width::{WIDTHS, Width};
 use crate::memory::tlb::{CLASSES, CONTEXTS};
 use memmap2::{MmapMut, MmapOptions};
 use std::io;
@@ -21,7 +22,7 @@ const REMEMBERED: usize = 1024;
 /// Bits that tell which pages may have jump targets.
 const PAGE_BITS: usize = 1024;
 /// State blocks.
-pub(crate) const BLOCKS: usize = CONTEXTS * CLASSES;
+pub(crate) const BLOCKS: usize = CONTEXTS * CLASSES * WIDTHS;
 const _: () = assert!(BLOCKS.is_power_of_two());
 /// Bytes below a block: the return address of a call, and the frame of a signal that comes while RSP points here.
 const STACK: usize = 256 << 10;
@@ -65,6 +66,10 @@ pub(crate) struct State {
     pub gs: u64,
     /// Base of FS.
     pub fs: u64,
+    /// Not zero: memory by FS, by GS, must be left to the interpreter. For 32-bit code only.
+    pub refused: [u64; 2],
+    /// Mask for PEXT: what must be zero of a sum that is within 4 GiB.
+    pub beyond_4g: u64,
     /// For values that outlive a probe.
     pub spill: [u64; 2],
     /// Not zero: SSE instructions cannot be executed here, or the vector registers are not here.
@@ -262,6 +267,7 @@ impl Blocks {
         if !state.made {
             state.page_index = (PAGES as u64 - 1) << 12;
             state.beyond_page = PAGE_MASK;
+            state.beyond_4g = !u64::from(u32::MAX);
             state.beyond_page_16 = PAGE_MASK | 15;
             state.beyond_page_32 = PAGE_MASK | 31;
             *state.sign.get_mut() = GO;
@@ -294,9 +300,11 @@ impl Blocks {
     /// The blocks of `context` that were used and are not stale.
     fn each(&mut self, context: usize, mut act: impl FnMut(&mut State)) {
         for class in 0..CLASSES {
-            let state = self.get(super::block_index(context, class));
-            if state.made && !state.stale {
-                act(state);
+            for width in [Width::Flat32, Width::Long64] {
+                let state = self.get(super::block_index(context, class, width));
+                if state.made && !state.stale {
+                    act(state);
+                }
             }
         }
     }
@@ -346,9 +354,11 @@ impl Blocks {
     /// The software TLB replaces what it has for the page of `address`.
     pub(crate) fn replace_page(&mut self, context: usize, class: usize, address: u64) {
         let (page, slot) = ((address & PAGE_MASK).wrapping_neg(), page_slot(address));
-        let state = self.get(super::block_index(context, class));
-        if state.made && !state.stale && (state.read[slot] == page || state.write[slot] == page) {
-            (state.read[slot], state.write[slot]) = (no_page(slot), no_page(slot));
+        for width in [Width::Flat32, Width::Long64] {
+            let state = self.get(super::block_index(context, class, width));
+            if state.made && !state.stale && (state.read[slot] == page || state.write[slot] == page) {
+                (state.read[slot], state.write[slot]) = (no_page(slot), no_page(slot));
+            }
         }
     }
 

@@ -272,7 +272,7 @@ mod tests {
     /// All flags after shifts of all forms, where they are seen: by an exception, by the interpreter, by LAHF, by whoever comes after the block.
     #[test]
     fn flags_after_shifts_are_the_interpreters() {
-        use super::super::both::{CODE, Case, Random, machine, outcome_after};
+        use super::super::both::{CODE, Case, Mode, Random, machine, outcome_after};
         if !super::super::supported() {
             return;
         }
@@ -286,7 +286,7 @@ mod tests {
             &[0x10, 0xc0, 0x49, 0x8b, 0x00],
             &[0x66, 0x41, 0x8b, 0x10],
         ];
-        let (mut plain, mut translating) = (machine(false), machine(true));
+        let (mut plain, mut translating) = (machine(Mode::Long64, false), machine(Mode::Long64, true));
         let start = plain.cpu.save();
         for _ in 0..4000 {
             let mut shift = |bytes: &mut Vec<u8>| {

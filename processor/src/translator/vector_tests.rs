@@ -1,19 +1,19 @@
 //! Every encoding of every vector instruction, with operands of all kinds, by both engines: they agree to the last bit.
 
-use super::both::{CODE, Case, DATA, Random, machine, outcome};
+use super::both::{CODE, Case, DATA, Mode, Random, machine, outcome};
 use crate::flags::LateFlags;
 use iced_x86::{Code, Decoder, DecoderOptions};
 use std::collections::BTreeMap;
 
 /// Encodings: legacy and VEX, all maps, opcodes and prefixes.
-fn encodings(random: &mut Random) -> Vec<Vec<u8>> {
+fn encodings(random: &mut Random, mode: Mode) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     for map in 1..=3u8 {
         for opcode in 0..=255u8 {
             for form in 0..32u8 {
                 let (pp, wide, long, memory) = (form & 3, form & 4 != 0, form & 8 != 0, form & 16 != 0);
                 for vex in [false, true] {
-                    let rex = random.next() as u8 & 5;
+                    let rex = if mode == Mode::Long64 { random.next() as u8 & 5 } else { 0 };
                     let modrm = random.next() as u8;
                     let modrm = if memory { modrm & 0x38 | 6 } else { modrm | 0xc0 };
                     let rex = if memory { rex & 4 } else { rex };
@@ -26,7 +26,10 @@ fn encodings(random: &mut Random) -> Vec<Vec<u8>> {
                         continue;
                     } else {
                         bytes.extend([None, Some(0x66), Some(0xf3), Some(0xf2)][pp as usize]);
-                        bytes.extend([0x40 | u8::from(wide) << 3 | rex, 0x0f]);
+                        if mode == Mode::Long64 {
+                            bytes.push(0x40 | u8::from(wide) << 3 | rex);
+                        }
+                        bytes.push(0x0f);
                         bytes.extend([None, None, Some(0x38), Some(0x3a)][map as usize]);
                     }
                     bytes.extend([opcode, modrm, random.next() as u8]);
@@ -38,8 +41,8 @@ fn encodings(random: &mut Random) -> Vec<Vec<u8>> {
     all
 }
 
-fn decode(bytes: &[u8]) -> Option<(Code, usize)> {
-    let instruction = Decoder::with_ip(64, bytes, CODE, DecoderOptions::NONE).decode();
+fn decode(bytes: &[u8], mode: Mode) -> Option<(Code, usize)> {
+    let instruction = Decoder::with_ip(mode.bits(), bytes, CODE, DecoderOptions::NONE).decode();
     let vector = (0..instruction.op_count()).any(|operand| {
         let register = instruction.op_register(operand);
         register.is_xmm() || register.is_ymm()
@@ -48,18 +51,18 @@ fn decode(bytes: &[u8]) -> Option<(Code, usize)> {
     (!instruction.is_invalid() && vector).then_some((instruction.code(), instruction.len()))
 }
 
-fn compare(rounds: usize, seed: u64) {
+fn compare(mode: Mode, rounds: usize, seed: u64) {
     if !super::supported() {
         return;
     }
     let mut random = Random(seed);
-    let (mut plain, mut translating) = (machine(false), machine(true));
+    let (mut plain, mut translating) = (machine(mode, false), machine(mode, true));
     let start = plain.cpu.save();
     let (mut emitted, mut left): (BTreeMap<String, u32>, BTreeMap<String, u32>) = Default::default();
     let mut different = BTreeMap::new();
     for round in 0..rounds {
-        for mut bytes in encodings(&mut random) {
-            let Some((code, length)) = decode(&bytes) else { continue };
+        for mut bytes in encodings(&mut random, mode) {
+            let Some((code, length)) = decode(&bytes, mode) else { continue };
             bytes.truncate(length);
             let wide = random.below(2) == 0;
             plain.cpu.restore(&start);
@@ -129,5 +132,6 @@ fn compare(rounds: usize, seed: u64) {
 fn vector_instructions_are_the_same_translated() {
     // More with, say, ROUNDS=100.
     let rounds = std::env::var("ROUNDS").map_or(1, |rounds| rounds.parse().unwrap());
-    compare(rounds, 0x1234_5678_9abc_def1);
+    compare(Mode::Long64, rounds, 0x1234_5678_9abc_def1);
+    compare(Mode::Protected, rounds, 0x1234_5678_9abc_def1);
 }

@@ -1,6 +1,6 @@
 //! Every x87 instruction, with registers of all kinds, by both engines: they agree to the last bit.
 
-use super::both::{CODE, Case, DATA, Random, machine, outcome};
+use super::both::{CODE, Case, DATA, Mode, Random, machine, outcome};
 use crate::flags::LateFlags;
 use crate::x87::X87;
 use iced_x86::{Decoder, DecoderOptions};
@@ -36,13 +36,18 @@ fn state(random: &mut Random) -> X87 {
 
 #[test]
 fn x87_instructions_are_the_same_translated() {
+    compare(Mode::Long64);
+    compare(Mode::Protected);
+}
+
+fn compare(mode: Mode) {
     if !super::supported() {
         return;
     }
     // More with, say, ROUNDS=100.
     let rounds = std::env::var("ROUNDS").map_or(1, |rounds| rounds.parse().unwrap());
     let mut random = Random(0x2545_f491_4f6c_dd1d);
-    let (mut plain, mut translating) = (machine(false), machine(true));
+    let (mut plain, mut translating) = (machine(mode, false), machine(mode, true));
     let start = plain.cpu.save();
     let (mut emitted, mut different) = (BTreeMap::new(), BTreeMap::new());
     for round in 0..rounds {
@@ -51,7 +56,7 @@ fn x87_instructions_are_the_same_translated() {
             let modrm = number as u8;
             let modrm = if modrm < 0xc0 { modrm & 0x38 | 6 } else { modrm };
             let bytes = if number == 8 * 256 { vec![0x9b] } else { vec![0xd8 | (number >> 8) as u8, modrm] };
-            let instruction = Decoder::with_ip(64, &bytes, CODE, DecoderOptions::NONE).decode();
+            let instruction = Decoder::with_ip(mode.bits(), &bytes, CODE, DecoderOptions::NONE).decode();
             if instruction.is_invalid() || instruction.mnemonic() == iced_x86::Mnemonic::Wait && bytes.len() > 1 {
                 continue;
             }
