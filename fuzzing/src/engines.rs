@@ -418,14 +418,21 @@ struct Difference {
     text: String,
 }
 
-/// Both sides. The translator of one kind of pair takes the host to be unlike the interpreter in everything that is undefined.
+/// What the translators of pairs are told of the host: that it is unlike the interpreter in everything that is undefined; that it has no BMI2; both.
+const TUNINGS: [Tuning; 4] = [
+    Tuning { threshold: 2, unlike: false, without_bmi2: false },
+    Tuning { threshold: 1, unlike: true, without_bmi2: false },
+    Tuning { threshold: 1, unlike: false, without_bmi2: true },
+    Tuning { threshold: 2, unlike: true, without_bmi2: true },
+];
+
+/// Both sides.
 struct Pair {
     sides: [Side; 2],
 }
 
 impl Pair {
-    fn new(unlike: bool) -> Self {
-        let tuning = Tuning { threshold: if unlike { 1 } else { 2 }, unlike };
+    fn new(tuning: Tuning) -> Self {
         Self { sides: [Side::new(None), Side::new(Some(tuning))] }
     }
 
@@ -488,7 +495,7 @@ fn describe(block: &Block, setting: Setting) -> String {
 }
 
 thread_local! {
-    static PAIRS: RefCell<[Option<Pair>; 2]> = const { RefCell::new([None, None]) };
+    static PAIRS: RefCell<[Option<Pair>; TUNINGS.len()]> = const { RefCell::new([const { None }; TUNINGS.len()]) };
 }
 
 /// Runs an input; gives the number of blocks.
@@ -496,19 +503,20 @@ thread_local! {
 /// # Panics
 /// When the engines differ.
 pub fn blocks(data: &[u8]) -> usize {
-    let unlike = data.first().is_some_and(|first| first & 1 != 0);
+    let kind = data.first().map_or(0, |&first| usize::from(first) % TUNINGS.len());
+    let tuning = TUNINGS[kind];
     PAIRS.with_borrow_mut(|pairs| {
-        let pair = pairs[usize::from(unlike)].get_or_insert_with(|| Pair::new(unlike));
+        let pair = pairs[kind].get_or_insert_with(|| Pair::new(tuning));
         pair.run(data, false, None).unwrap_or_else(|found| {
             // Once more, to see in which block memory differs first, and after how many instructions of it.
-            let found = Pair::new(unlike).run(data, true, None).err().unwrap_or(found);
+            let found = Pair::new(tuning).run(data, true, None).err().unwrap_or(found);
             let first = (1..0x200).find_map(|most| {
-                let cut = Pair::new(unlike).run(data, true, Some((found.blocks, most))).err();
+                let cut = Pair::new(tuning).run(data, true, Some((found.blocks, most))).err();
                 cut.filter(|cut| cut.blocks == found.blocks).map(|cut| (most, cut.text))
             });
             let first =
                 first.map(|(most, text)| format!("after {most} instructions of it: {text}")).unwrap_or_default();
-            panic!("the engines differ, unlike: {unlike}\nblock {}: {}\n{first}", found.blocks, found.text);
+            panic!("the engines differ, {tuning:?}\nblock {}: {}\n{first}", found.blocks, found.text);
         })
     })
 }

@@ -1,7 +1,7 @@
 //! BT, BTS, BTR and BTC with a bit number in a register and the bits in memory: the number reaches beyond the operand (SDM Vol 2A, BT).
 
 use super::block::{Builder, Done, Site};
-use super::emit::{Opcode, R15, RCX, Rm};
+use super::emit::{Mask, Opcode, R15, RCX, Rm};
 use super::memory::{Access, PROBED, addressable};
 use super::state::State;
 use core::mem::offset_of;
@@ -41,18 +41,15 @@ impl Builder<'_> {
             } else if number != R15 {
                 builder.code.store(Rm::Reg(R15), number);
             }
-            // Which doubleword or quadword: no flag may change yet.
-            builder.code.constant(RCX, shift);
-            builder.code.vex(2, 2, (true, false), R15, Rm::Reg(R15), RCX);
-            builder.code.byte(0xf7); // sarx r15, r15, rcx
-            builder.code.modrm(R15, Rm::Reg(R15));
+            // Which doubleword or quadword.
+            builder.code.shift_right(R15, shift);
         });
         if !known {
             return Done::No;
         }
         self.probe(Access { size: 1 << (shift - 3), write, aligned: false }, site);
         let number = self.value_of(register.number() as u8, RCX);
-        self.code.pext(RCX, number, Rm::state(offset_of!(State, bit_numbers) + if wide { 8 } else { 0 }));
+        self.code.extract(RCX, number, Mask::low(offset_of!(State, bit_numbers) + if wide { 8 } else { 0 }));
         if i.has_lock_prefix() {
             self.code.byte(0xf0);
         }

@@ -3,13 +3,13 @@
 use super::Ops;
 use super::Width;
 use super::buffer::CodeBuffer;
-use super::emit::{Emitter, Fixup, R14, R15, RCX, Reg, Rm};
+use super::emit::{Emitter, Fixup, Mask, Quiet, R14, R15, RCX, Reg, Rm};
 use super::enter::{self, reason};
 use super::host::Features;
 use super::memory::{Access, host_register};
 use super::pins::{self, Plan};
 use super::rewrite::Encoding;
-use super::state::State;
+use super::state::{JUMP_INDEX, State};
 use super::undefined::{self, shows_flags};
 use crate::decode::alone::on_its_own;
 use crate::decode::table::{Place, Table};
@@ -33,9 +33,9 @@ pub(super) struct Stubs {
 
 impl Stubs {
     /// Appends them.
-    pub(super) fn emit(buffer: &mut CodeBuffer) -> Self {
+    pub(super) fn emit(buffer: &mut CodeBuffer, quiet: Quiet) -> Self {
         let to = enter::addresses();
-        let mut code = Emitter::new(buffer.next());
+        let mut code = Emitter::new(buffer.next(), quiet);
         let exit = |code: &mut Emitter, reason: u64| {
             let at = code.here();
             code.op64(0xc7, 0, Rm::state(offset_of!(State, reason)));
@@ -235,7 +235,7 @@ impl<'a> Builder<'a> {
         ops: &'a mut Ops,
     ) -> Self {
         Self {
-            code: Emitter::new(origin),
+            code: Emitter::new(origin, host.quiet()),
             cold: Vec::new(),
             host,
             guarded: [false; 2],
@@ -278,7 +278,7 @@ impl<'a> Builder<'a> {
             self.code.store(Rm::Reg(R15), RCX);
         }
         self.code.lea(RCX, Rm::Base(RCX, count as i32 - 1));
-        self.code.pext(RCX, RCX, Rm::state(offset_of!(State, sign)));
+        self.code.extract(RCX, RCX, Mask::low(offset_of!(State, sign)));
         self.code.jump_back_if_rcx_zero(exit);
         let live = undefined::live(source.instructions, |index| source.ops[index].1, self.host);
         let mut clear_af = vec![false; count];
@@ -497,7 +497,7 @@ impl<'a> Builder<'a> {
     /// The place of the target in R14 into R15, if its translation is known. RCX is used.
     pub(super) fn find_target(&mut self, miss: Miss) {
         let retry = self.code.here();
-        self.code.pext(R15, R14, Rm::state(offset_of!(State, jump_index)));
+        self.code.extract(R15, R14, JUMP_INDEX);
         self.code.load(RCX, Rm::element(offset_of!(State, targets), R15));
         self.code.lea(RCX, Rm::Indexed(RCX, R14, 0, 0));
         let jump = self.code.jump_unless_rcx_zero();

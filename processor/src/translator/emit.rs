@@ -58,15 +58,44 @@ pub(super) struct Opcode<'a> {
     pub bytes: &'a [u8],
 }
 
+/// How bits are taken out of a register, and shifted, while the flags stay as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Quiet {
+    /// By PEXT and SARX, which touch no flag.
+    Bmi2,
+    /// By AND, SHR and SAR, while RAX has the flags; what it had is in memory at this displacement from RSP.
+    Kept(i32),
+}
+
+/// Bits that follow each other: a mask in memory, so far from RSP, and the number of its lowest bit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mask {
+    at: usize,
+    lowest: u8,
+}
+
+impl Mask {
+    /// The mask at displacement `at`, whose lowest bit is number `lowest`.
+    pub(super) const fn from(at: usize, lowest: u8) -> Self {
+        Self { at, lowest }
+    }
+
+    /// A mask of which only matters whether it has bits in common with a value, or whose lowest bit is number 0.
+    pub(super) const fn low(at: usize) -> Self {
+        Self { at, lowest: 0 }
+    }
+}
+
 /// Collects the bytes of code that will be executed at `origin`.
 pub(super) struct Emitter {
     bytes: Vec<u8>,
     origin: u64,
+    quiet: Quiet,
 }
 
 impl Emitter {
-    pub(super) fn new(origin: u64) -> Self {
-        Self { bytes: Vec::with_capacity(512), origin }
+    pub(super) fn new(origin: u64, quiet: Quiet) -> Self {
+        Self { bytes: Vec::with_capacity(512), origin, quiet }
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -181,11 +210,58 @@ impl Emitter {
         self.op64(0x8d, to, at);
     }
 
-    /// `pext to, from, mask`, 64 bits.
-    pub(super) fn pext(&mut self, to: Reg, from: Reg, mask: Rm) {
-        self.vex(2, 2, (true, false), to, mask, from);
-        self.byte(0xf5);
-        self.modrm(to, mask);
+    /// The bits of `from` under `mask` into `to`, which is not RAX: shifted down, and zero if there are none. No flag is touched.
+    pub(super) fn extract(&mut self, to: Reg, from: Reg, mask: Mask) {
+        debug_assert!(to != RAX);
+        let at = Rm::state(mask.at);
+        match self.quiet {
+            Quiet::Bmi2 => {
+                self.vex(2, 2, (true, false), to, at, from); // pext
+                self.byte(0xf5);
+                self.modrm(to, at);
+            }
+            Quiet::Kept(home) => {
+                if to != from {
+                    self.store(Rm::Reg(to), from);
+                }
+                self.keep_flags(home);
+                self.op64(0x23, to, at); // and
+                if mask.lowest != 0 {
+                    self.op64(0xc1, 5, Rm::Reg(to)); // shr
+                    self.byte(mask.lowest);
+                }
+                self.give_flags_back(home);
+            }
+        }
+    }
+
+    /// `register >> by`, with its sign. No flag is touched, RCX is used.
+    pub(super) fn shift_right(&mut self, register: Reg, by: u8) {
+        debug_assert!(register != RAX && register != RCX);
+        match self.quiet {
+            Quiet::Bmi2 => {
+                self.constant(RCX, u64::from(by));
+                self.vex(2, 2, (true, false), register, Rm::Reg(register), RCX); // sarx
+                self.byte(0xf7);
+                self.modrm(register, Rm::Reg(register));
+            }
+            Quiet::Kept(home) => {
+                self.keep_flags(home);
+                self.op64(0xc1, 7, Rm::Reg(register)); // sar
+                self.byte(by);
+                self.give_flags_back(home);
+            }
+        }
+    }
+
+    fn keep_flags(&mut self, home: i32) {
+        self.store(Rm::Base(RSP, home), RAX);
+        self.raw(&[0x9f, 0x0f, 0x90, 0xc0]); // lahf; seto al
+    }
+
+    fn give_flags_back(&mut self, home: i32) {
+        self.raw(&[0x04, 0x7f, 0x9e]); // add al, 0x7f; sahf
+        self.load(RAX, Rm::Base(RSP, home));
     }
 
     /// Loads a constant.

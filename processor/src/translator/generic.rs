@@ -5,7 +5,7 @@
 
 use super::Width;
 use super::block::{Builder, Done, Site};
-use super::emit::{Opcode, R13, R14, R15, RAX, RCX, Reg, Rm};
+use super::emit::{Mask, Opcode, R13, R14, R15, RAX, RCX, Reg, Rm};
 use super::memory::{Access, PROBED, addressable, home, host_register};
 use super::raw::Raw;
 use super::state::State;
@@ -233,7 +233,7 @@ impl Builder<'_> {
         }
         if matches!(undefined, Undefined::ByCount { .. }) {
             let wide = operand_size(i) == 8;
-            self.code.pext(RCX, R13, Rm::state(offset_of!(State, bit_numbers) + 8 * usize::from(wide)));
+            self.code.extract(RCX, R13, Mask::low(offset_of!(State, bit_numbers) + 8 * usize::from(wide)));
             if let (Some(host), 4) = (hosts[0], operand_size(i)) {
                 // The upper half is lost even if the count is zero.
                 self.code.op32(0x8b, host, Rm::Reg(host));

@@ -1,17 +1,40 @@
 //! What the host's processor has.
 
+use super::emit::Quiet;
+use super::state::State;
+use core::mem::offset_of;
 use iced_x86::{CpuidFeature, Mnemonic};
 
 /// Whether this host can run translations.
 pub fn supported() -> bool {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     {
-        std::arch::is_x86_feature_detected!("bmi2")
-            && std::arch::is_x86_feature_detected!("avx")
+        std::arch::is_x86_feature_detected!("avx")
             && std::arch::is_x86_feature_detected!("sse4.2")
             && std::arch::is_x86_feature_detected!("xsave")
     }
     #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    {
+        false
+    }
+}
+
+const KEPT: Quiet = Quiet::Kept(offset_of!(State, rax) as i32);
+
+/// Whether the host has PEXT, and not by microcode, which takes a hundred cycles and more: AMD's processors before Zen 3 (family 19h), and Hygon's.
+fn has_fast_pext() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use core::arch::x86_64::__cpuid;
+        let vendor = __cpuid(0).ebx;
+        let signature = __cpuid(1).eax;
+        let family = (signature >> 8 & 15) + (signature >> 20 & 0xff);
+        // "Auth", "Hygo".
+        let microcode =
+            matches!(vendor.to_le_bytes(), [b'A', b'u', b't', b'h'] | [b'H', b'y', b'g', b'o']) && family < 0x19;
+        std::arch::is_x86_feature_detected!("bmi2") && !microcode
+    }
+    #[cfg(not(target_arch = "x86_64"))]
     {
         false
     }
@@ -24,6 +47,8 @@ pub(super) struct Features {
     have: Vec<CpuidFeature>,
     /// See [`super::probe::alike`].
     alike: Vec<Mnemonic>,
+    /// How code is made that touches no flag.
+    quiet: Quiet,
     /// See [`super::probe::shifts_alike`].
     shifts: Vec<Mnemonic>,
 }
@@ -70,7 +95,19 @@ impl Features {
             have: extensions(),
             alike: super::probe::alike().to_vec(),
             shifts: super::probe::shifts_alike().to_vec(),
+            quiet: if has_fast_pext() { Quiet::Bmi2 } else { KEPT },
         }
+    }
+
+    /// The same without BMI2.
+    pub(super) fn without_bmi2(mut self) -> Self {
+        self.have.retain(|feature| *feature != CpuidFeature::BMI2);
+        Self { quiet: KEPT, ..self }
+    }
+
+    /// How code is made that touches no flag.
+    pub(super) fn quiet(&self) -> Quiet {
+        self.quiet
     }
 
     /// The same, taking the host to do nothing that is undefined as the interpreter does.

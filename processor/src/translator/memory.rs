@@ -2,9 +2,9 @@
 
 use super::Width;
 use super::block::{Builder, Cold, Site};
-use super::emit::{Opcode, R12, R13, R14, R15, RCX, Reg, Rm};
+use super::emit::{Mask, Opcode, R12, R13, R14, R15, RCX, Reg, Rm};
 use super::pins::{OPERAND, Pin, Pinned, STACK};
-use super::state::State;
+use super::state::{PAGE_INDEX, State};
 use crate::cpu::RSP;
 use core::mem::offset_of;
 use iced_x86::{Instruction, Register};
@@ -129,7 +129,7 @@ impl Builder<'_> {
             self.cold.push(Cold::Interpret { jump, site, flags: false });
             // All of it lies below the limit.
             self.code.lea(RCX, Rm::Base(R14, size as i32 - 1));
-            self.code.pext(RCX, RCX, Rm::state(offset_of!(State, beyond_4g)));
+            self.code.extract(RCX, RCX, Mask::low(offset_of!(State, beyond_4g)));
             let jump = self.code.jump_unless_rcx_zero();
             self.cold.push(Cold::Interpret { jump, site, flags: false });
         }
@@ -189,10 +189,10 @@ impl Builder<'_> {
             let base = self.value_of(base, R14);
             self.lea_address(R14, Rm::Base(base, lowest));
             let table = if write { offset_of!(State, write) } else { offset_of!(State, read) };
-            self.code.pext(R15, R14, Rm::state(offset_of!(State, page_index)));
+            self.code.extract(R15, R14, PAGE_INDEX);
             self.code.load(RCX, Rm::element(table, R15));
             self.code.lea(RCX, Rm::Indexed(RCX, R14, 0, span - 1));
-            self.code.pext(RCX, RCX, Rm::state(offset_of!(State, beyond_page)));
+            self.code.extract(RCX, RCX, Mask::low(offset_of!(State, beyond_page)));
             let jump = self.code.jump_unless_rcx_zero();
             self.cold.push(Cold::Alone { jump, index: site.index() as usize });
             self.code.load(R15, Rm::element(offset_of!(State, addend), R15));
@@ -212,10 +212,10 @@ impl Builder<'_> {
             _ => (access.size as i32 - 1, offset_of!(State, beyond_page)),
         };
         let retry = self.code.here();
-        self.code.pext(R15, R14, Rm::state(offset_of!(State, page_index)));
+        self.code.extract(R15, R14, PAGE_INDEX);
         self.code.load(RCX, Rm::element(table, R15));
         self.code.lea(RCX, Rm::Indexed(RCX, R14, 0, reach));
-        self.code.pext(RCX, RCX, Rm::state(beyond));
+        self.code.extract(RCX, RCX, Mask::low(beyond));
         let jump = self.code.jump_unless_rcx_zero();
         let site = site.with(access, self.pins_set != 0);
         self.cold.push(Cold::Fill { jump, retry, site });

@@ -7,7 +7,8 @@
 //! * **Registers.** RAX, RDX, RBX, RBP, RSI, RDI and R8 to R11 are the host's; RSP is in R12, RCX in R13; R12 to R15 are in the state block. R14,
 //!   R15 and RCX are temporaries, and the host's RSP points to the state block ([`state::State`]). Vector registers and MXCSR are the host's, from
 //!   the first instruction on that needs them until translated code is left.
-//! * **Flags** are the host's. Nothing that is emitted between the guest's instructions touches them: LEA, MOV, PEXT, JRCXZ only. So the guest's
+//! * **Flags** are the host's. Nothing that is emitted between the guest's instructions touches them: LEA, MOV, PEXT, JRCXZ only. (Where PEXT is not
+//!   there or slow, AND and SHR, around which the flags are kept and given back: [`emit::Quiet`].) So the guest's
 //!   state is exact at every host instruction, and an instruction that has to be done by the interpreter is simply begun again by it.
 //! * **Memory.** Each translation context and access class has a state block of its own, with a table from pages to host addresses that holds part of
 //!   what the software TLB holds: changing the context changes a pointer. A probe that misses calls [`run::fill`]; what that cannot map (a fault, a
@@ -18,7 +19,7 @@
 //!   instruction as with the interpreter.
 //! * **Code that is written to** loses its translations: their first bytes become a jump to their exit. Nothing has to look for who may jump to them.
 //!
-//! Needs BMI2, AVX and LAHF on the host ([`supported`]), and an operating system that maps the code twice, for writing and for execution.
+//! Needs AVX and LAHF on the host ([`supported`]), and an operating system that maps the code twice, for writing and for execution.
 
 mod bit_string;
 mod block;
@@ -36,6 +37,8 @@ mod integer;
 mod memory;
 mod pins;
 mod probe;
+#[cfg(test)]
+mod quiet_tests;
 mod raw;
 mod rewrite;
 mod run;
@@ -68,12 +71,14 @@ pub struct Tuning {
     pub threshold: u32,
     /// Takes the host to leave nothing that is undefined as the interpreter does.
     pub unlike: bool,
+    /// Takes the host to have no BMI2.
+    pub without_bmi2: bool,
 }
 
 impl Default for Tuning {
     fn default() -> Self {
         // In tests of this crate everything is translated.
-        Self { threshold: if cfg!(test) { 1 } else { 12 }, unlike: false }
+        Self { threshold: if cfg!(test) { 1 } else { 12 }, unlike: false, without_bmi2: false }
     }
 }
 
@@ -105,15 +110,16 @@ impl Translator {
             return None;
         }
         let mut buffer = CodeBuffer::new(BUFFER).ok()?;
-        let stubs = block::Stubs::emit(&mut buffer);
         let host = host::Features::of_host();
         let host = if tuning.unlike { host.unlike() } else { host };
+        let host = if tuning.without_bmi2 { host.without_bmi2() } else { host };
+        let stubs = block::Stubs::emit(&mut buffer, host.quiet());
         Some(Self { buffer, ops: Vec::new(), stubs, flushes: 0, host, threshold: tuning.threshold })
     }
 
     /// The translation at `entry` is void: whoever gets there leaves.
     pub(crate) fn kill(&mut self, entry: u64, exit: u64) {
-        let mut code = emit::Emitter::new(entry);
+        let mut code = emit::Emitter::new(entry, self.host.quiet());
         code.jump_to(exit);
         self.buffer.patch(entry, code.bytes());
     }

@@ -1,7 +1,7 @@
 //! What the host's processor makes of flags that the manual leaves undefined, compared with the interpreter when the first translator is made.
 
 use super::buffer::CodeBuffer;
-use super::emit::Emitter;
+use super::emit::{Emitter, Quiet};
 use super::enter::leave_address;
 use super::host::extensions;
 use super::run::execute;
@@ -145,7 +145,7 @@ impl Probe {
         let ops = Ops::new(vec![ops[0].0], 0);
         self.buffer.reset(self.start);
         let entry = self.start;
-        let mut emitter = Emitter::new(entry);
+        let mut emitter = Emitter::new(entry, Quiet::Bmi2);
         emitter.raw(host);
         emitter.far_jump(leave_address());
         self.buffer.append(emitter.bytes());

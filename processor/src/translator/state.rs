@@ -4,12 +4,18 @@
 #![allow(unsafe_code)]
 
 use super::brake::GO;
+use super::emit::Mask;
 use super::width::{WIDTHS, Width};
 use crate::memory::tlb::{CLASSES, CONTEXTS};
+use core::mem::offset_of;
 use memmap2::{MmapMut, MmapOptions};
 use std::io;
 use std::sync::atomic::AtomicU64;
 
+/// A linear address' place in the tables of pages.
+pub(super) const PAGE_INDEX: Mask = Mask::from(offset_of!(State, page_index), 12);
+/// A jump target's place in its table.
+pub(super) const JUMP_INDEX: Mask = Mask::from(offset_of!(State, jump_index), JUMP_SHIFT as u8);
 /// Pages in a table; a divisor of the software TLB's size, so that what is replaced there can be found here.
 pub(crate) const PAGES: usize = 512;
 const _: () = assert!(PAGES.is_power_of_two() && PAGES <= crate::memory::tlb::SIZE);
@@ -40,7 +46,9 @@ pub(crate) struct State {
     pub high: [u64; 4],
     /// RIP of the running page's first byte.
     pub rip_base: u64,
-    /// Masks for PEXT: a linear address' place in the tables.
+    /// What RAX held, while it keeps the flags.
+    pub rax: u64,
+    /// Masks of what is extracted: a linear address' place in the tables.
     pub page_index: u64,
     /// The same: what must be zero of an offset that is within a page.
     pub beyond_page: u64,
@@ -48,7 +56,7 @@ pub(crate) struct State {
     pub sign: AtomicU64,
     /// Host addresses of the memory that the block pinned.
     pub pins: [u64; super::pins::PINS],
-    /// Masks for PEXT: what must be zero of an offset that is within a page, and aligned to 16 bytes.
+    /// Masks again: what must be zero of an offset that is within a page, and aligned to 16 bytes.
     pub beyond_page_16: u64,
     /// The same: a jump target's place in its table.
     pub jump_index: u64,
@@ -68,7 +76,7 @@ pub(crate) struct State {
     pub fs: u64,
     /// Not zero: memory by FS, by GS, must be left to the interpreter. For 32-bit code only.
     pub refused: [u64; 2],
-    /// Mask for PEXT: what must be zero of a sum that is within 4 GiB.
+    /// The same: what must be zero of a sum that is within 4 GiB.
     pub beyond_4g: u64,
     /// For values that outlive a probe.
     pub spill: [u64; 2],
