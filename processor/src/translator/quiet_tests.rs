@@ -30,7 +30,7 @@ fn flags_outlive_what_is_emitted_without_bmi2() {
     }
     for flags in [0, 1, 4, 0x10, 0x40, 0x80, 0x800, 0x8d5, 0x841, 0x94] {
         for number in [0, 3, 64, u64::MAX] {
-            let mut run = |machine: &mut crate::testing::Machine| {
+            let run = |machine: &mut crate::testing::Machine| {
                 machine.store(DATA, 8, 0);
                 machine.store(DATA + 8, 8, 0xf000_0000_0000_000f);
                 machine.cpu.activity_resumes();
