@@ -167,7 +167,7 @@ impl Setting {
             quad(TABLES + 0x3000 + 8 * page, page << 12 | 3 | user);
         }
         // RSP0, or ESP0 and SS0.
-        quad(TSS + 4, STACK + 0x800 | if self.mode == Mode::Protected { 0x10 << 32 } else { 0 });
+        quad(TSS + 4, (STACK + 0x800) | if self.mode == Mode::Protected { 0x10 << 32 } else { 0 });
         image[TSS as usize + 0x66..][..2].copy_from_slice(&0x68_u16.to_le_bytes());
         image[HANDLERS as usize..][..0x100].fill(0xf4);
         for (index, byte) in image[SUBROUTINES as usize..][..0x1000].iter_mut().enumerate() {
