@@ -1,8 +1,11 @@
 //! The forms for hosts without BMI2: no flag is lost in what is emitted between the guest's instructions.
 
 use super::Tuning;
-use super::both::{CODE, DATA, Mode, machine};
+use super::both::{CODE, Mode, machine};
 use crate::flags::LateFlags;
+
+/// Where bits before it are not code.
+const DATA: u64 = super::both::DATA + 0x100;
 
 #[test]
 fn flags_outlive_what_is_emitted_without_bmi2() {
