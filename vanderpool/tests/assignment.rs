@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{Run, run, temporary};
+use common::{Run, run, serve, temporary};
+use sha2::{Digest, Sha256};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -17,7 +18,7 @@ fn guest(name: &str, command_line: &str, rest: &str) -> String {
 
 /// Runs a machine with these parts of `[machine]`, `[iommu]` and these guests.
 fn machine(name: &str, machine: &str, iommu: &str, guests: &[String], arguments: &[&str]) -> Run {
-    let text = format!("[machine]\nmemory = \"256M\"\n{machine}\n{iommu}\n{}", guests.concat());
+    let text = format!("[machine]\nmemory = \"512M\"\n{machine}\n{iommu}\n{}", guests.concat());
     let file = temporary(&format!("assignment-{name}.toml"), text.as_bytes());
     let mut all = vec!["run", file.to_str().unwrap()];
     all.extend(arguments);
@@ -121,4 +122,36 @@ fn what_cannot_be_isolated_is_refused_in_words() {
         let run = machine(&format!("refused-{n}"), functions, iommu, guests, &[]);
         run.expect_status(12).expect("guest a is refused: ").expect(words);
     }
+}
+
+/// Debian's stock drivers on a disk and a network card of the machine's, beside a guest that has `edu`.
+#[test]
+fn debian_drives_a_disk_and_a_network_card_of_the_machine() {
+    const PAGE: &str = "a page through an assigned card\n";
+    let port = serve(PAGE);
+    let mut contents: Vec<u8> = (0..16u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let disk = temporary("assigned.img", &contents);
+    let debian = format!(
+        "[[vm]]\nname = \"debian\"\nvcpus = 2\nmemory = \"256M\"\nboot = \"linux\"\nimage = \"debian\"\n\
+         command-line = \"quiet\"\nassign = [\"disk\", \"network\"]\n\
+         script = '''\n\
+         echo sum: $(sha256sum < /dev/vda)\n\
+         seq 1 100000 | dd of=/dev/vda bs=64k conv=notrunc,fsync iflag=fullblock 2>/dev/null\n\
+         i=0; while [ $i -lt 20 ]; do wget -q -O - http://10.0.2.2:{port}/ >>/tmp/pages; i=$((i + 1)); done\n\
+         echo pages: $(sort -u /tmp/pages) $(wc -l < /tmp/pages)\n\
+         ping -c 2 10.0.2.2\n\
+         awk '/virtio0-req|virtio1-input/ {{ print \"interrupts: \" ($2 + $3 > 30) }}' /proc/interrupts\n\
+         '''\n"
+    );
+    let guests = [debian, guest("edu", "1000", "assign = [\"edu\"]")];
+    let with = "processors = 2\nnetwork = \"user\"\ndisks = [\"assigned.img\"]\nedu = 1";
+    let run = machine("debian", with, "[iommu]", &guests, &[]);
+    let sum: String = Sha256::digest(&contents).iter().map(|byte| format!("{byte:02x}")).collect();
+    run.expect_status(0).expect(&format!("[debian] sum: {sum}")).expect("[edu] 1000 interrupts taken");
+    run.expect("[debian] pages: a page through an assigned card 20").expect("2 packets received");
+    assert_eq!(run.console.matches("[debian] interrupts: 1").count(), 2, "{}", run.console);
+    assert_eq!((row(&run, "functions assigned"), row(&run, "faults of their DMA")), (vec![2, 1], vec![0, 0]));
+    let numbers: String = (1..=100_000).map(|number| format!("{number}\n")).collect();
+    contents[..numbers.len()].copy_from_slice(numbers.as_bytes());
+    assert!(std::fs::read(&disk).unwrap() == contents, "what the guest wrote is in the disk's file");
 }
