@@ -231,6 +231,11 @@ impl Board {
         self.pci.resume_functions();
     }
 
+    /// A vCPU has gone to another processor, to which interrupts of functions are to follow.
+    pub fn vcpu_moved(&mut self) {
+        self.pci.vcpu_moved();
+    }
+
     /// Releases the assigned functions.
     pub fn release_functions(&mut self) {
         self.pci.release_functions();

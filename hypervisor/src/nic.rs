@@ -143,12 +143,14 @@ impl Nic {
         for half in 0..2 {
             function.write(places.common + common::DEVICE_FEATURE_SELECT, 4, half);
             let offered = function.read(places.common + common::DEVICE_FEATURE, 4);
-            let wanted = (wanted >> (32 * half)) as u32;
-            if offered & wanted != wanted {
+            let part = |features: u64| (features >> (32 * half)) as u32;
+            if offered & part(wanted) != part(wanted) {
                 return Err("it has no address, or is none of version 1");
             }
+            // A remapping unit has its pages where they are: what it says of its accesses can be accepted.
+            let accepted = part(wanted) | offered & part(Feature::ACCESS_PLATFORM);
             function.write(places.common + common::DRIVER_FEATURE_SELECT, 4, half);
-            function.write(places.common + common::DRIVER_FEATURE, 4, wanted);
+            function.write(places.common + common::DRIVER_FEATURE, 4, accepted);
         }
         set |= u32::from(DeviceStatus::FEATURES_OK);
         function.write(status, 1, set);

@@ -131,6 +131,11 @@ impl PciBus {
         self.find_windows();
     }
 
+    /// A vCPU has gone to another processor.
+    pub fn vcpu_moved(&mut self) {
+        self.assigned().for_each(|function| function.vcpu_moved());
+    }
+
     /// Releases the assigned functions.
     pub fn release_functions(&mut self) {
         self.assigned().for_each(Assigned::release);

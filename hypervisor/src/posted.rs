@@ -85,6 +85,12 @@ impl Mailbox {
         self.set_turn(false);
     }
 
+    /// The processor on which the vCPU lives.
+    #[must_use]
+    pub fn processor(&self) -> ProcessorId {
+        self.processor.load(Ordering::SeqCst)
+    }
+
     /// Says that it is the vCPU's turn on its processor, or is not any more. A remapping unit that posts tells a processor whose turn it is by
     /// the vector for posted interrupts; else it calls it as we do, for the vCPU may have to be woken, and another guest that runs there would
     /// take that vector for its own.

@@ -240,6 +240,13 @@ impl Vm {
         self.board.lock().take_functions(&mut ept)
     }
 
+    /// A vCPU has gone to another processor.
+    pub fn vcpu_moved(&self) {
+        if !self.configuration.assign.is_empty() {
+            self.board.lock().vcpu_moved();
+        }
+    }
+
     /// Begins a guest that has waited.
     pub fn begin(&self, host: &dyn Host) {
         if let Err(why) = self.take_functions() {

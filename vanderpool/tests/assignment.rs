@@ -67,6 +67,47 @@ fn what_is_not_posted_exits_and_is_delivered() {
     }
 }
 
+/// Units that can do more or less, one that keeps what is not present, and one for the function alone.
+#[test]
+fn units_of_every_kind_serve() {
+    for (name, properties) in [
+        ("scalable", "scalable = true\ndevice-iotlb = true\npage-requests = true"),
+        ("caching", "caching-mode = true"),
+        ("wide", "aw-bits = 57"),
+        ("own", "scope = [\"2.0\"]"),
+    ] {
+        let run = interrupts(name, 100, &format!("[iommu]\n{properties}"), "icelake-server");
+        run.expect(if name == "own" { "VT-d: 2 remapping units" } else { "VT-d: 1 remapping unit" });
+    }
+}
+
+/// A vCPU goes from one processor to another; interrupts of its function follow.
+#[test]
+fn interrupts_follow_a_vcpu_to_another_processor() {
+    let short = "[[vm]]\nname = \"short\"\nmemory = \"16M\"\nboot = \"multiboot\"\nimage = \"builtin:exits\"\n";
+    // The first and the third are on one processor, until the second has ended and one of them goes to its own.
+    let guests =
+        [guest("a", "500000", "assign = [\"edu\"]"), short.to_owned(), guest("b", "500000", "assign = [\"edu 2\"]")];
+    let run = machine("follow", "processors = 2\nedu = 2", "[iommu]", &guests, &[]);
+    run.expect_status(0).expect("[a] 500000 interrupts taken").expect("[b] 500000 interrupts taken");
+    assert!(row(&run, "moves between processors").iter().sum::<u64>() > 0, "{}", run.console);
+}
+
+/// Random instructions, with accesses to three functions and their configuration space among them.
+#[test]
+fn a_hostile_guest_with_functions_harms_itself_only() {
+    let hostile = "[[vm]]\nname = \"hostile\"\nmemory = \"4M\"\nrestart = true\nwatchdog = 20\n\
+        assign = [\"edu\", \"dma-tester\", \"network\"]\nboot = \"multiboot\"\nimage = \"builtin:hostile\"\n\
+        command-line = \"50\"\n";
+    let neighbour = "[[vm]]\nname = \"neighbour\"\nmemory = \"16M\"\nbackground = true\nboot = \"multiboot\"\n\
+        image = \"builtin:heartbeat\"\n";
+    let with = "processors = 2\nedu = 1\ndma-testers = 1\nnetwork = \"user\"";
+    let run = machine("hostile", with, "[iommu]", &[hostile.into(), neighbour.into()], &[]);
+    run.expect_status(0).expect("[hostile] 50 rounds").expect("guest neighbour: stopped");
+    let beats: Vec<_> = run.console.lines().filter(|line| line.starts_with("[neighbour] beat")).collect();
+    assert!(!beats.is_empty() && beats.iter().all(|line| line.contains("all as it was")), "{}", run.console);
+}
+
 /// The example: a guest directs its function at everybody's memory, crashes, starts again, ends; and the next one has the function.
 #[test]
 fn a_wild_function_harms_only_its_own_domain_and_goes_from_guest_to_guest() {

@@ -83,7 +83,7 @@ impl Random {
 
     /// A number of any magnitude, often one that means something to a device or the processor.
     fn value(&mut self) -> u64 {
-        const NOTABLE: [u64; 20] = [
+        const NOTABLE: [u64; 24] = [
             0xfee0_0000,
             0xfee0_0300,
             0xfee0_00b0,
@@ -93,6 +93,11 @@ impl Random {
             0xe000_0000,
             0xe001_0000,
             0xe001_3000,
+            // Functions of the machine's, if the guest has some, and their configuration space.
+            0xe800_0000,
+            0xe810_0000,
+            0x8000_0800,
+            0x8000_1000,
             0xcf8,
             0xcfc,
             0x3f8,

@@ -79,7 +79,11 @@ pub fn start() -> Result<Arc<Remapping>, String> {
                 Interrupts::Remapped => "interrupts remapped, not posted",
                 Interrupts::Unprotected => "interrupts not remapped",
             };
-            say!("VT-d: {} remapping units, devices kept from memory, {interrupts}", remapping.units());
+            let units = match remapping.units() {
+                1 => "1 remapping unit".into(),
+                count => alloc::format!("{count} remapping units"),
+            };
+            say!("VT-d: {units}, devices kept from memory, {interrupts}");
             Ok(Arc::new(remapping))
         }
         Err((base, why)) => {

@@ -148,6 +148,7 @@ fn arrivals(shared: &Shared, me: ProcessorId, tables: &Tables) -> Vec<(Slot, Acc
         .map(|(_, mut slot, account)| {
             slot.arrive(tables);
             slot.vcpu.mailbox().settle(me, posts);
+            slot.vcpu.vm.vcpu_moved();
             // It may have been here before, and have changed its page tables since.
             let _ = vmx::invept(invept_type::ALL_CONTEXT, [0, 0]);
             (slot, account)
@@ -199,6 +200,7 @@ fn settle(shared: &Shared, me: u32, tables: &Tables) -> Vec<Slot> {
     for vcpu in vcpus {
         let vm = Arc::clone(&vcpu.vm);
         vcpu.mailbox().settle(me, posts);
+        vm.vcpu_moved();
         // VPID 0 is the hypervisor's.
         let vpid = (vm.index * 64 + vcpu.index + 1) as u16;
         let Some(slot) = Slot::new(vcpu, vpid, &shared.capabilities, shared.msr_bitmaps, tables) else {

@@ -160,6 +160,11 @@ impl Assigned {
         Ok(())
     }
 
+    /// A vCPU has gone to another processor.
+    pub fn vcpu_moved(&self) {
+        self.routes.refresh();
+    }
+
     /// The guest loses the function: it reaches nothing any more, and forgets what it has of the guest.
     pub fn release(&mut self) {
         if core::mem::take(&mut self.taken) {

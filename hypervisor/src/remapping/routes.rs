@@ -5,6 +5,7 @@ use super::Remapping;
 use super::unit::Refusal;
 use crate::destinations::Destinations;
 use crate::nic::Message;
+use crate::posted::Mailbox;
 use alloc::sync::Arc;
 use spec::vtd::interrupts::{RemappingEntry, request};
 
@@ -46,11 +47,14 @@ impl Routes {
     }
 
     /// The entry for a message of the guest's: posted where one vCPU is meant and the unit posts, whether its processor reads the descriptor or
-    /// the hypervisor; else the hypervisor delivers it.
+    /// the hypervisor; else the hypervisor delivers it, on that vCPU's processor if there is one.
     fn entry(&self, n: u16, posts: bool, (address, data): Message) -> RemappingEntry {
-        match self.destinations.only(address, data).filter(|_| posts) {
-            Some(mailbox) => RemappingEntry::posted(data as u8, mailbox.interrupts.address(), self.source),
-            None => RemappingEntry::remapped(self.vector + n as u8, 0, self.source),
+        match self.destinations.only(address, data) {
+            Some(mailbox) if posts => RemappingEntry::posted(data as u8, mailbox.interrupts.address(), self.source),
+            only => {
+                let processor = only.map_or(0, Mailbox::processor);
+                RemappingEntry::remapped(self.vector + n as u8, processor as u8, self.source)
+            }
         }
     }
 
@@ -65,6 +69,16 @@ impl Routes {
         let entry = message.map_or(RemappingEntry::ABSENT, |message| self.entry(n, posts, message));
         // A unit that does not invalidate any more delivers at worst what this guest wanted before.
         let _ = unit.set_entry(self.first + n, entry);
+    }
+
+    /// A vCPU has gone to another processor: what the hypervisor delivers to it comes there from now on.
+    pub fn refresh(&self) {
+        for n in 0..self.count {
+            let message = self.remapping.line(self.vector + n as u8).map(|(_, message)| message);
+            if message.is_some() {
+                self.set(n, message);
+            }
+        }
     }
 
     /// Blocks all.
@@ -116,7 +130,9 @@ mod tests {
 
     #[test]
     fn without_posting_every_interrupt_does() {
-        let (_, _, routes) = routes(CAPABILITY & !Capability::POSTED_INTERRUPTS);
-        assert!(!routes.entry(0, false, TO_SECOND).is_posted());
+        let (_, destinations, routes) = routes(CAPABILITY & !Capability::POSTED_INTERRUPTS);
+        destinations.mailboxes[1].settle(3, true);
+        let entry = routes.entry(0, false, TO_SECOND);
+        assert_eq!((entry.is_posted(), entry.destination() >> 8), (false, 3), "to where the vCPU is");
     }
 }
