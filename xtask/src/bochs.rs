@@ -44,7 +44,8 @@ pub fn run(
     read(&console)
 }
 
-/// A display is wanted even where nobody looks; the one for VNC does not wait for a viewer.
+/// A display is wanted even where nobody looks; the one for VNC does not wait for a viewer. Without a sound card its mixer overruns a buffer,
+/// but for the driver that plays to nobody.
 fn bochsrc(machine: &Machine<'_>, disc: &Path, console: &Path, log: &Path) -> String {
     let Machine { model, processors } = machine;
     format!(
@@ -58,6 +59,7 @@ fn bochsrc(machine: &Machine<'_>, disc: &Path, console: &Path, log: &Path) -> St
          ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\n\
          ata0-master: type=cdrom, path={}, status=inserted\n\
          boot: cdrom\n\
+         sound: waveoutdrv=dummy, waveindrv=dummy, midioutdrv=dummy\n\
          com1: enabled=1, mode=file, dev={}\n\
          panic: action=fatal\n\
          error: action=report\n\
