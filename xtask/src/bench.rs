@@ -1,12 +1,14 @@
 //! `cargo xtask bench`: our machine with either engine and QEMU's TCG, in turns, on the same kernel and programs. Times are those that the
 //! host's processors spent on the machine (all its threads) between lines on the guest's console: a guest's idea of time plays no part, and
-//! other work on the host little. With `--threads` it is our parallel mode on one and on two processors, by the time on the wall.
+//! other work on the host little. Where the host can, the compute programs run on it directly too. With `--threads` it is our parallel mode on one and on two processors, by the time on the wall.
 
+mod native;
 mod remapping;
 mod threads;
 
 use crate::program;
 use guests::{images, programs};
+use native::Native;
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -135,7 +137,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
     if arguments.threads {
         return threads::run(arguments, &kernel);
     }
-    let rows: Vec<&Row> = ROWS.iter().filter(wanted).collect();
+    let rows: Vec<&'static Row> = ROWS.iter().filter(wanted).collect();
     let calls: Vec<&Row> = rows.iter().copied().filter(|row| row.program == "getpid").collect();
     let boot = |name: &str, rows: &[&Row], pti: &str| -> Result<Boot, Error> {
         let script: String = rows.iter().map(|row| row.command()).collect();
@@ -176,6 +178,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
     let count = boots.iter().map(|boot| boot.intervals.len()).sum();
     // For each machine and interval, the times.
     let mut results = vec![vec![Vec::new(); count]; machines.len()];
+    let mut native = Native::of(&rows)?;
     for round in 1..=arguments.runs.max(1) {
         let mut first = 0;
         for boot in &boots {
@@ -195,9 +198,13 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
             }
             first += boot.intervals.len();
         }
+        if let Some(native) = &mut native {
+            native.run(Duration::from_secs(arguments.limit))?;
+        }
     }
     let names: Vec<&str> = boots.iter().flat_map(|boot| boot.intervals.iter().map(|one| one.name.as_str())).collect();
-    print!("{}", table(&names, &machines, &results, arguments.runs));
+    let on_host = |name: &str| native.as_ref().and_then(|native| median(native.times(name).to_vec()));
+    print!("{}", table(&names, &machines, &results, on_host, arguments.runs));
     Ok(())
 }
 
@@ -291,11 +298,20 @@ pub fn measure(
         .collect())
 }
 
-/// Medians, and how many times as fast as the last machine the first one is.
-fn table(names: &[&str], machines: &[Machine], results: &[Vec<Vec<f64>>], runs: usize) -> String {
+/// Medians, how many times as fast as the last machine the first one is, and how many times the host's own time it takes.
+fn table(
+    names: &[&str],
+    machines: &[Machine],
+    results: &[Vec<Vec<f64>>],
+    on_host: impl Fn(&str) -> Option<f64>,
+    runs: usize,
+) -> String {
     let columns: Vec<&str> = machines.iter().map(|machine| machine.name()).collect();
-    let mut text = format!("| median of {runs}, seconds | {} | times as fast |\n", columns.join(" | "));
-    text += &format!("| --- {}| ---: |\n", "| ---: ".repeat(machines.len()));
+    let mut text = format!(
+        "| median of {runs}, seconds | {} | times as fast | the host itself | times its time |\n",
+        columns.join(" | ")
+    );
+    text += &format!("| --- {}| ---: | ---: | ---: |\n", "| ---: ".repeat(machines.len()));
     for (index, name) in names.iter().enumerate() {
         let medians: Vec<Option<f64>> = results.iter().map(|times| median(times[index].clone())).collect();
         let cells: Vec<String> = medians.iter().map(|value| value.map_or("-".into(), |v| format!("{v:.3}"))).collect();
@@ -303,7 +319,11 @@ fn table(names: &[&str], machines: &[Machine], results: &[Vec<Vec<f64>>], runs: 
             [Some(first), .., Some(last)] if first > 0.0 => format!("{:.2}", last / first),
             _ => "-".into(),
         };
-        text += &format!("| {name} | {} | {ratio} |\n", cells.join(" | "));
+        let host = match (on_host(name), medians.first()) {
+            (Some(host), Some(&Some(first))) => format!("{host:.3} | {:.2}", first / host),
+            _ => " | ".into(),
+        };
+        text += &format!("| {name} | {} | {ratio} | {host} |\n", cells.join(" | "));
     }
     text
 }
@@ -351,8 +371,10 @@ mod tests {
     #[test]
     fn the_last_machine_over_the_first_is_the_ratio() {
         let results = [vec![vec![1.0, 3.0, 2.0], vec![]], vec![vec![8.0], vec![1.0]]];
-        let text = table(&["a", "b"], &[Machine::Translator, Machine::Qemu], &results, 3);
-        assert!(text.contains("| a | 2.000 | 8.000 | 4.00 |") && text.contains("| b | - | 1.000 | - |"), "{text}");
+        let on_host = |name: &str| (name == "a").then_some(0.5);
+        let text = table(&["a", "b"], &[Machine::Translator, Machine::Qemu], &results, on_host, 3);
+        assert!(text.contains("| a | 2.000 | 8.000 | 4.00 | 0.500 | 4.00 |"), "{text}");
+        assert!(text.contains("| b | - | 1.000 | - |  |  |"), "{text}");
     }
 
     #[test]
