@@ -5,6 +5,7 @@ use super::Width;
 use super::buffer::CodeBuffer;
 use super::emit::{Emitter, Fixup, Mask, Quiet, R14, R15, RCX, Reg, Rm};
 use super::enter::{self, reason};
+use super::hints::{self, Hints};
 use super::host::Features;
 use super::memory::{Access, host_register};
 use super::pins::{self, Plan};
@@ -22,7 +23,7 @@ pub(super) struct Stubs {
     budget: u64,
     link: u64,
     interpret: u64,
-    fill: u64,
+    accesses: hints::Stubs,
     call_interpret: u64,
     call_lookup: u64,
     call_x87: u64,
@@ -49,6 +50,9 @@ impl Stubs {
         let interpret = exit(&mut code, reason::INTERPRET);
         let fill = code.here();
         code.far_jump(to.fill);
+        let sample = code.here();
+        code.far_jump(to.sample);
+        let accesses = hints::Stubs::emit(&mut code, fill, sample);
         let call_interpret = code.here();
         code.far_jump(to.interpret);
         let call_lookup = code.here();
@@ -61,7 +65,7 @@ impl Stubs {
             at
         });
         buffer.append(code.bytes());
-        Self { budget, link, interpret, fill, call_interpret, call_lookup, call_x87, vectors, end: buffer.next() }
+        Self { budget, link, interpret, accesses, call_interpret, call_lookup, call_x87, vectors, end: buffer.next() }
     }
 }
 
@@ -131,8 +135,8 @@ impl Site {
 
 /// Code that is seldom executed, put behind the block.
 pub(super) enum Cold {
-    /// Map a page and try again.
-    Fill { jump: Fixup, retry: u64, site: Site },
+    /// The hint in `slot` is wrong: go on at `found` when the page is found.
+    Fill { jump: Fixup, found: u64, site: Site, access: Access, slot: usize },
     /// Go on in the form without pins, at instruction `index`.
     Alone { jump: Fixup, index: usize },
     /// Leave: the interpreter does the instruction. Flags are first restored from R15 if `flags`.
@@ -224,6 +228,7 @@ pub(super) struct Builder<'a> {
     stubs: &'a Stubs,
     source: &'a Source<'a>,
     ops: &'a mut Ops,
+    pub hints: &'a mut Hints,
 }
 
 impl<'a> Builder<'a> {
@@ -233,6 +238,7 @@ impl<'a> Builder<'a> {
         stubs: &'a Stubs,
         host: &'a Features,
         ops: &'a mut Ops,
+        hints: &'a mut Hints,
     ) -> Self {
         Self {
             code: Emitter::new(origin, host.quiet()),
@@ -255,6 +261,7 @@ impl<'a> Builder<'a> {
             stubs,
             source,
             ops,
+            hints,
         }
     }
 
@@ -350,11 +357,11 @@ impl<'a> Builder<'a> {
 
     fn emit_one_cold(&mut self, cold: Cold) {
         match cold {
-            Cold::Fill { jump, retry, site } => {
+            Cold::Fill { jump, found, site, access, slot } => {
                 self.code.fix(jump);
-                self.code.constant(RCX, u64::from(site.0));
-                self.code.call(self.stubs.fill);
-                self.code.jump_to(retry);
+                self.code.constant(RCX, (slot as u64) << 32 | u64::from(site.0));
+                self.code.call(self.stubs.accesses.of(access));
+                self.code.jump_to(found);
             }
             Cold::Alone { jump, index } => self.to_alone.push((jump, index)),
             Cold::Interpret { jump, site, flags } => {

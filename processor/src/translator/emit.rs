@@ -98,6 +98,11 @@ impl Emitter {
         Self { bytes: Vec::with_capacity(512), origin, quiet }
     }
 
+    /// How bits are taken out of a register.
+    pub(super) fn quiet(&self) -> Quiet {
+        self.quiet
+    }
+
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -198,6 +203,21 @@ impl Emitter {
     /// `mov to, from`, 32 bits.
     pub(super) fn load32(&mut self, to: Reg, from: Rm) {
         self.op32(0x8b, to, from);
+    }
+
+    /// `movzx to, word from`
+    pub(super) fn load16(&mut self, to: Reg, from: Rm) {
+        self.op(Opcode { bytes: &[0x0f, 0xb7], ..Opcode::default() }, to, from);
+    }
+
+    /// `mov word to, from`
+    pub(super) fn store16(&mut self, to: Rm, from: Reg) {
+        self.op(Opcode { prefixes: &[0x66], bytes: &[0x89], ..Opcode::default() }, from, to);
+    }
+
+    /// `pop to`
+    pub(super) fn pop(&mut self, to: Rm) {
+        self.op32(0x8f, 0, to);
     }
 
     /// `mov to, from`

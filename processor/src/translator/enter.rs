@@ -306,6 +306,9 @@ mod native {
         /// Called where a page is not in the table: R14 is the address, RCX the site.
         call_fill, crate::translator::run::fill);
     call_stub!(
+        /// Called for a wrong hint that is to be looked at: R14 is the address, RCX the site and the slot.
+        call_sample, crate::translator::run::sample);
+    call_stub!(
         /// Called for an operation of the interpreter: R14 is its address, RCX the site.
         call_interpret, crate::translator::run::interpret);
 }
@@ -321,13 +324,14 @@ mod native {
     pub(in super::super) unsafe extern "C" fn call_fill() {}
     pub(in super::super) unsafe extern "C" fn call_interpret() {}
     pub(in super::super) unsafe extern "C" fn call_lookup() {}
+    pub(in super::super) unsafe extern "C" fn call_sample() {}
     pub(in super::super) unsafe extern "C" fn call_x87() {}
     pub(in super::super) unsafe extern "C" fn call_sse() {}
     pub(in super::super) unsafe extern "C" fn call_avx() {}
 }
 
 pub(super) use native::enter;
-use native::{call_avx, call_fill, call_interpret, call_lookup, call_sse, call_x87, leave};
+use native::{call_avx, call_fill, call_interpret, call_lookup, call_sample, call_sse, call_x87, leave};
 
 /// Where [`leave`] lies.
 pub(super) fn leave_address() -> u64 {
@@ -340,6 +344,7 @@ pub(super) struct Addresses {
     pub fill: u64,
     pub interpret: u64,
     pub lookup: u64,
+    pub sample: u64,
     pub x87: u64,
     /// Before SSE, and before VEX.
     pub vectors: [u64; 2],
@@ -352,6 +357,7 @@ pub(super) fn addresses() -> Addresses {
         fill: call_fill as *const () as u64,
         interpret: call_interpret as *const () as u64,
         lookup: call_lookup as *const () as u64,
+        sample: call_sample as *const () as u64,
         x87: call_x87 as *const () as u64,
         vectors: [call_sse as *const () as u64, call_avx as *const () as u64],
     }

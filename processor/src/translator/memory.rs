@@ -3,8 +3,9 @@
 use super::Width;
 use super::block::{Builder, Cold, Site};
 use super::emit::{Mask, Opcode, R12, R13, R14, R15, RCX, Reg, Rm};
+use super::hints;
 use super::pins::{OPERAND, Pin, Pinned, STACK};
-use super::state::{PAGE_INDEX, State};
+use super::state::State;
 use crate::cpu::RSP;
 use core::mem::offset_of;
 use iced_x86::{Instruction, Register};
@@ -180,24 +181,21 @@ impl Builder<'_> {
 
     /// Where an access to pinned memory, `disp` from register `base`, lies: what R14 points to.
     fn pin(&mut self, pinned: Pinned, base: u8, disp: i64, site: Site) -> Option<Rm> {
-        let slot = Rm::state(offset_of!(State, pins) + 8 * pinned.pin);
+        let home = Rm::state(offset_of!(State, pins) + 8 * pinned.pin);
         if self.pins_set & 1 << pinned.pin != 0 {
-            self.code.load(R14, slot);
+            self.code.load(R14, home);
         } else {
             let lowest = i32::try_from(disp - i64::from(pinned.offset)).ok()?;
             let Pin { span, write } = self.plan.as_ref()?.pins[pinned.pin];
             let base = self.value_of(base, R14);
             self.lea_address(R14, Rm::Base(base, lowest));
-            let table = if write { offset_of!(State, write) } else { offset_of!(State, read) };
-            self.code.extract(R15, R14, PAGE_INDEX);
-            self.code.load(RCX, Rm::element(table, R15));
-            self.code.lea(RCX, Rm::Indexed(RCX, R14, 0, span - 1));
-            self.code.extract(RCX, RCX, Mask::low(offset_of!(State, beyond_page)));
+            hints::compute(&mut self.code);
+            hints::check_reach(&mut self.code, write, span - 1);
             let jump = self.code.jump_unless_rcx_zero();
             self.cold.push(Cold::Alone { jump, index: site.index() as usize });
             self.code.load(R15, Rm::element(offset_of!(State, addend), R15));
             self.code.lea(R14, Rm::Indexed(R14, R15, 0, 0));
-            self.code.store(slot, R14);
+            self.code.store(home, R14);
             self.pins_set |= 1 << pinned.pin;
         }
         Some(Rm::Base(R14, pinned.offset))
@@ -205,20 +203,10 @@ impl Builder<'_> {
 
     /// From the linear address in R14 to the host's in [`PROBED`]. RCX is used, no flag is touched.
     pub(super) fn probe(&mut self, access: Access, site: Site) {
-        let table = if access.write { offset_of!(State, write) } else { offset_of!(State, read) };
-        let (reach, beyond) = match (access.aligned, access.size) {
-            (true, 16) => (0, offset_of!(State, beyond_page_16)),
-            (true, 32) => (0, offset_of!(State, beyond_page_32)),
-            _ => (access.size as i32 - 1, offset_of!(State, beyond_page)),
-        };
-        let retry = self.code.here();
-        self.code.extract(R15, R14, PAGE_INDEX);
-        self.code.load(RCX, Rm::element(table, R15));
-        self.code.lea(RCX, Rm::Indexed(RCX, R14, 0, reach));
-        self.code.extract(RCX, RCX, Mask::low(beyond));
+        let slot = hints::probe(&mut self.code, access, self.hints);
         let jump = self.code.jump_unless_rcx_zero();
         let site = site.with(access, self.pins_set != 0);
-        self.cold.push(Cold::Fill { jump, retry, site });
+        self.cold.push(Cold::Fill { jump, found: self.code.here(), site, access, slot });
         self.code.load(R15, Rm::element(offset_of!(State, addend), R15));
     }
 

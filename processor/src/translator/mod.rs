@@ -32,6 +32,7 @@ mod enter;
 #[cfg(test)]
 mod flat_tests;
 mod generic;
+mod hints;
 mod host;
 mod integer;
 mod memory;
@@ -91,6 +92,7 @@ pub struct Translator {
     /// Operations that translations hand to the interpreter; their addresses are in the code.
     ops: Ops,
     stubs: block::Stubs,
+    hints: hints::Hints,
     /// Counts how often all translations were dropped.
     pub(crate) flushes: u64,
     host: host::Features,
@@ -114,7 +116,15 @@ impl Translator {
         let host = if tuning.unlike { host.unlike() } else { host };
         let host = if tuning.without_bmi2 { host.without_bmi2() } else { host };
         let stubs = block::Stubs::emit(&mut buffer, host.quiet());
-        Some(Self { buffer, ops: Vec::new(), stubs, flushes: 0, host, threshold: tuning.threshold })
+        Some(Self {
+            buffer,
+            ops: Vec::new(),
+            stubs,
+            hints: hints::Hints::new(),
+            flushes: 0,
+            host,
+            threshold: tuning.threshold,
+        })
     }
 
     /// The translation at `entry` is void: whoever gets there leaves.
@@ -139,6 +149,7 @@ impl Translator {
     pub(crate) fn flush(&mut self) {
         self.buffer.reset(self.stubs.end);
         self.ops.clear();
+        self.hints.forget();
         self.flushes += 1;
     }
 

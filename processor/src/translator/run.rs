@@ -286,6 +286,17 @@ pub(super) extern "C" fn fill(state: *mut State) -> Go {
     Go::leave(state)
 }
 
+/// Called from translated code: looks at a wrong hint. Gives where to go on.
+pub(super) extern "C" fn sample(state: *mut State) -> Go {
+    // SAFETY: as in `fill`; the code cache is put there with the processor.
+    let (block, code) = unsafe { (&mut *state, &mut *((*state).code as *mut CodeCache)) };
+    block.hints_left = super::hints::PERIOD;
+    if let Some(translator) = &mut code.translator {
+        translator.look_at_hint((block.argument >> 32) as usize, block.instructions());
+    }
+    Go::to(block.resume, state)
+}
+
 /// Called from translated code: looks for the translation of a jump target and enters it into the table. Gives where to go on.
 pub(super) extern "C" fn look_up(state: *mut State) -> Go {
     // SAFETY: as in `fill`.
@@ -462,7 +473,7 @@ impl Translator {
             known: &known,
         };
         let origin = self.buffer.next();
-        let made = Builder::new(origin, &source, &self.stubs, &self.host, &mut self.ops).build();
+        let made = Builder::new(origin, &source, &self.stubs, &self.host, &mut self.ops, &mut self.hints).build();
         if made.code.len() > super::LONGEST {
             return None;
         }

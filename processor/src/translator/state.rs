@@ -9,6 +9,7 @@ use super::width::{WIDTHS, Width};
 use crate::memory::tlb::{CLASSES, CONTEXTS};
 use core::mem::offset_of;
 use memmap2::{MmapMut, MmapOptions};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::sync::atomic::AtomicU64;
 
@@ -50,15 +51,13 @@ pub(crate) struct State {
     pub rax: u64,
     /// Masks of what is extracted: a linear address' place in the tables.
     pub page_index: u64,
-    /// The same: what must be zero of an offset that is within a page.
-    pub beyond_page: u64,
+    /// The same: what must be zero of an offset that is within a page, and aligned to 1, 2, 4, 8, 16, 32 bytes.
+    pub beyond: [u64; 6],
     /// The same: the sign, or nothing: then a block is not begun ([`super::brake`]).
     pub sign: AtomicU64,
     /// Host addresses of the memory that the block pinned.
     pub pins: [u64; super::pins::PINS],
-    /// Masks again: what must be zero of an offset that is within a page, and aligned to 16 bytes.
-    pub beyond_page_16: u64,
-    /// The same: a jump target's place in its table.
+    /// Masks again: a jump target's place in its table.
     pub jump_index: u64,
     /// The same: a bit's number in a doubleword, in a quadword.
     pub bit_numbers: [u64; 2],
@@ -90,8 +89,6 @@ pub(crate) struct State {
     pub sse_refused: u64,
     /// The same for VEX.
     pub avx_refused: u64,
-    /// The same: aligned to 32 bytes.
-    pub beyond_page_32: u64,
     /// Status flags as LAHF and SETO AL leave them in AX.
     pub flags: u64,
     /// Why translated code was left.
@@ -102,6 +99,10 @@ pub(crate) struct State {
     pub value: u64,
     /// Where a call goes on.
     pub resume: u64,
+    /// Where an access goes on whose hint was wrong.
+    pub access: u64,
+    /// How many more hints may be wrong before one is looked at.
+    pub hints_left: u64,
     /// RIP after an instruction of the interpreter that set it.
     pub rip: u64,
     /// The host's stack.
@@ -130,6 +131,8 @@ pub(crate) struct State {
     places: [u16; REMEMBERED],
     /// A bit for each page that a jump target was entered of, by the lowest bits of its number.
     jump_pages: [u64; PAGE_BITS / 64],
+    /// Places in the tables below ([`super::hints`]).
+    pub hints: [u16; super::hints::HINTS],
     /// What gives zero to a load within a page when address and size - 1 are added: the negated page address.
     pub read: [u64; PAGES],
     /// The same for stores.
@@ -154,6 +157,8 @@ pub struct Blocks {
     memory: MmapMut,
     /// Host address of guest RAM.
     ram: u64,
+    /// See [`no_page`].
+    none: u64,
 }
 
 impl std::fmt::Debug for Blocks {
@@ -170,9 +175,11 @@ fn jump_slot(address: u64) -> usize {
     (address >> JUMP_SHIFT) as usize & (JUMPS - 1)
 }
 
-/// A negated page that no access finds in `slot`, nor one that begins in the page before.
-fn no_page(slot: usize) -> u64 {
-    (((slot + 2) & (PAGES - 1)) as u64).wrapping_mul(0x1000).wrapping_neg()
+/// A negated page that no access is in, for places that hold none. An access may look into any place ([`super::hints`]), so it must be an address that
+/// no guest uses: one that is not canonical, of which no guest knows. (Were one to hit on it, the host's address would not be canonical either.)
+fn no_page() -> u64 {
+    let secret = RandomState::new().build_hasher().finish();
+    (1 << 62 | secret >> 3 & PAGE_MASK).wrapping_neg()
 }
 
 /// A negated target that no jump finds in `slot`.
@@ -181,10 +188,9 @@ fn no_target(slot: usize) -> u64 {
 }
 
 impl State {
-    fn clear_pages(&mut self) {
+    fn clear_pages(&mut self, none: u64) {
         for slot in 0..PAGES {
-            self.read[slot] = no_page(slot);
-            self.write[slot] = no_page(slot);
+            (self.read[slot], self.write[slot]) = (none, none);
         }
     }
 
@@ -218,11 +224,11 @@ impl State {
         self.jump_pages[word] & bit != 0
     }
 
-    /// Enters a page: its host address, and whether loads and stores may use it.
-    fn enter_page(&mut self, linear: u64, host_page: u64, read: bool, write: bool) {
+    /// Enters a page: its host address, and whether loads and stores may use it; if not, `none`.
+    fn enter_page(&mut self, linear: u64, host_page: u64, (read, write): (bool, bool), none: u64) {
         let (page, slot) = (linear & PAGE_MASK, page_slot(linear));
-        self.read[slot] = if read { page.wrapping_neg() } else { no_page(slot) };
-        self.write[slot] = if write { page.wrapping_neg() } else { no_page(slot) };
+        self.read[slot] = if read { page.wrapping_neg() } else { none };
+        self.write[slot] = if write { page.wrapping_neg() } else { none };
         self.addend[slot] = host_page.wrapping_sub(page);
     }
 
@@ -253,7 +259,8 @@ impl Blocks {
     /// # Errors
     /// When the host refuses.
     pub fn new(ram: u64) -> io::Result<Self> {
-        Ok(Self { memory: MmapOptions::new().len(BLOCKS * STRIDE).no_reserve_swap().map_anon()?, ram })
+        let memory = MmapOptions::new().len(BLOCKS * STRIDE).no_reserve_swap().map_anon()?;
+        Ok(Self { memory, ram, none: no_page() })
     }
 
     /// The block with number `index`.
@@ -271,22 +278,22 @@ impl Blocks {
 
     /// The block, ready for use, with translations of flush count `flushes`.
     pub(crate) fn ready(&mut self, index: usize, flushes: u64) -> &mut State {
+        let none = self.none;
         let state = self.get(index);
         if !state.made {
             state.page_index = (PAGES as u64 - 1) << 12;
-            state.beyond_page = PAGE_MASK;
+            state.beyond = std::array::from_fn(|shift| PAGE_MASK | ((1 << shift) - 1));
             state.beyond_4g = !u64::from(u32::MAX);
-            state.beyond_page_16 = PAGE_MASK | 15;
-            state.beyond_page_32 = PAGE_MASK | 31;
             *state.sign.get_mut() = GO;
             state.bit_numbers = [31, 63];
             state.jump_index = (JUMPS as u64 - 1) << JUMP_SHIFT;
             state.host_mxcsr = 0x1f80;
+            state.hints_left = super::hints::PERIOD;
             (state.made, state.stale) = (true, true);
             state.entered = JUMPS;
         }
         if state.stale {
-            state.clear_pages();
+            state.clear_pages(none);
         }
         if state.stale || state.flushes != flushes {
             state.clear_jumps();
@@ -324,9 +331,9 @@ impl Blocks {
 
     /// The translation of the page of `address` is void.
     pub(crate) fn forget_page(&mut self, context: usize, address: u64) {
-        let slot = page_slot(address);
+        let (slot, none) = (page_slot(address), self.none);
         self.each(context, |state| {
-            (state.read[slot], state.write[slot]) = (no_page(slot), no_page(slot));
+            (state.read[slot], state.write[slot]) = (none, none);
             // An instruction that reaches into the page is entered under an address of the page before.
             let first = (address & PAGE_MASK).wrapping_sub(REACH);
             if !state.has_jumps(first) && !state.has_jumps(address) {
@@ -343,11 +350,12 @@ impl Blocks {
 
     /// The translations of the addresses that are `base` under `mask` are void.
     pub(crate) fn forget_range(&mut self, context: usize, base: u64, mask: u64) {
+        let none = self.none;
         self.each(context, |state| {
             for slot in 0..PAGES {
                 let (read, write) = (state.read[slot].wrapping_neg(), state.write[slot].wrapping_neg());
                 if read & mask == base || write & mask == base {
-                    (state.read[slot], state.write[slot]) = (no_page(slot), no_page(slot));
+                    (state.read[slot], state.write[slot]) = (none, none);
                 }
             }
             for (slot, target) in state.targets.iter_mut().enumerate() {
@@ -361,11 +369,11 @@ impl Blocks {
 
     /// The software TLB replaces what it has for the page of `address`.
     pub(crate) fn replace_page(&mut self, context: usize, class: usize, address: u64) {
-        let (page, slot) = ((address & PAGE_MASK).wrapping_neg(), page_slot(address));
+        let (page, slot, none) = ((address & PAGE_MASK).wrapping_neg(), page_slot(address), self.none);
         for width in [Width::Flat32, Width::Long64] {
             let state = self.get(super::block_index(context, class, width));
             if state.made && !state.stale && (state.read[slot] == page || state.write[slot] == page) {
-                (state.read[slot], state.write[slot]) = (no_page(slot), no_page(slot));
+                (state.read[slot], state.write[slot]) = (none, none);
             }
         }
     }
@@ -373,16 +381,17 @@ impl Blocks {
     /// Enters the page of `linear`, which lies at `offset` in guest RAM, and whether loads and stores may use it.
     pub(crate) fn enter_page(&mut self, index: usize, linear: u64, offset: u64, read: bool, write: bool) {
         let host_page = self.ram + (offset & PAGE_MASK);
-        self.get(index).enter_page(linear, host_page, read, write);
+        let none = self.none;
+        self.get(index).enter_page(linear, host_page, (read, write), none);
     }
 
     /// Stores of `context` to the page at `offset` in guest RAM may no longer go straight to memory.
     pub(crate) fn revoke_stores(&mut self, context: usize, offset: u64) {
-        let host_page = self.ram + (offset & PAGE_MASK);
+        let (host_page, none) = (self.ram + (offset & PAGE_MASK), self.none);
         self.each(context, |state| {
             for slot in 0..PAGES {
                 if state.addend[slot].wrapping_sub(state.write[slot]) == host_page {
-                    state.write[slot] = no_page(slot);
+                    state.write[slot] = none;
                 }
             }
         });

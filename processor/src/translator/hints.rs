@@ -1,0 +1,194 @@
+//! Hints: where in the table of pages an access will probably find its page.
+//!
+//! An address that waits for a load would make the next load wait for two more: the table's tag and what is added to the address. So most accesses
+//! take the place of their page from a slot of their own in the state block, where it was found last time, while the address is still being
+//! computed. If another page is there, [`Stub`] looks where the address says, and notes that. It is only a hint: what counts is the table.
+//!
+//! A place that does not come from the address must have the page of the access' first byte, and the last one's is no other: so with a hint an access
+//! has to be aligned.
+//!
+//! Some instructions go from page to page, or are not aligned. Of the accesses whose hint was wrong one in [`PERIOD`] is looked at; where the same one is seen again too
+//! soon, its translation is changed to compute the place from the address.
+
+use super::Translator;
+use super::emit::{Emitter, Mask, Quiet, R14, R15, RCX, RSP, Rm};
+use super::memory::Access;
+use super::state::{PAGE_INDEX, State};
+use core::mem::offset_of;
+
+/// Slots in a state block.
+pub(super) const HINTS: usize = 16384;
+/// Of so many wrong hints one is looked at.
+pub(super) const PERIOD: u64 = 128;
+/// Instructions between two of the same access, so looked at, that are too few: one wrong hint in a hundred instructions.
+const TOO_SOON: u64 = PERIOD * 100;
+
+/// The access that a slot belongs to, the last one if it is shared.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    /// Where it begins in the code; 0: it is not to be changed.
+    address: u64,
+    access: Access,
+    /// The count of instructions when it was looked at.
+    looked: u64,
+}
+
+const NO_SLOT: Slot = Slot { address: 0, access: Access { size: 1, write: false, aligned: false }, looked: 0 };
+
+/// Which slot belongs to which access.
+#[derive(Debug)]
+pub(super) struct Hints {
+    next: usize,
+    accesses: Vec<Slot>,
+}
+
+impl Hints {
+    pub(super) fn new() -> Self {
+        Self { next: 0, accesses: vec![NO_SLOT; HINTS] }
+    }
+
+    /// A slot for an access that begins at `address`; 0 if it takes no hint. When all are used they are shared.
+    pub(super) fn slot(&mut self, address: u64, access: Access) -> usize {
+        let slot = self.next % HINTS;
+        self.accesses[slot] = Slot { address, access, looked: 0 };
+        self.next += 1;
+        slot
+    }
+
+    /// No address is valid any more.
+    pub(super) fn forget(&mut self) {
+        *self = Self::new();
+    }
+}
+
+/// Where a slot's hint is.
+fn hint(slot: usize) -> Rm {
+    Rm::state(offset_of!(State, hints) + 2 * slot)
+}
+
+/// The hint of `slot` into R15.
+fn take(code: &mut Emitter, slot: usize) {
+    code.load16(R15, hint(slot));
+}
+
+/// The place of the page of the address in R14 into R15.
+pub(super) fn compute(code: &mut Emitter) {
+    code.extract(R15, R14, PAGE_INDEX);
+}
+
+/// The table of pages for loads or stores.
+pub(super) fn table(write: bool) -> usize {
+    if write { offset_of!(State, write) } else { offset_of!(State, read) }
+}
+
+/// The mask of what must be zero of an offset that is within a page, and aligned to `1 << shift` bytes.
+fn beyond(shift: u32) -> Mask {
+    Mask::low(offset_of!(State, beyond) + 8 * shift as usize)
+}
+
+/// RCX is zero if the table has the page of the address in R14 in the place R15, and the access stays in it. R15 was computed from that address:
+/// so the last byte is enough to look at.
+pub(super) fn check_reach(code: &mut Emitter, write: bool, reach: i32) {
+    code.load(RCX, Rm::element(table(write), R15));
+    code.lea(RCX, Rm::Indexed(RCX, R14, 0, reach));
+    code.extract(RCX, RCX, beyond(0));
+}
+
+/// The same of any place in R15, if the address is also aligned to `1 << shift` bytes; or, of one that was computed, of the access' byte number `reach`.
+/// Always as many bytes of code.
+fn check_aligned(code: &mut Emitter, write: bool, reach: u8, shift: u32) {
+    code.load(RCX, Rm::element(table(write), R15));
+    code.raw(&[0x4a, 0x8d, 0x4c, 0x31, reach]); // lea rcx, [rcx + r14 + reach]
+    code.extract(RCX, RCX, beyond(shift));
+}
+
+/// How far a computed place is checked, and which alignment the access must have.
+fn computed(access: Access) -> (u8, u32) {
+    if access.aligned { (0, access.size.trailing_zeros()) } else { (access.size as u8 - 1, 0) }
+}
+
+/// RCX is zero if R15 is the place of the page that the access to the address in R14 stays in. Gives the slot of the hint.
+pub(super) fn probe(code: &mut Emitter, access: Access, hints: &mut Hints) -> usize {
+    // Without BMI2 there are no two forms of one length.
+    let hinted = access.size.is_power_of_two() && code.quiet() == Quiet::Bmi2;
+    let slot = hints.slot(if hinted { code.here() } else { 0 }, access);
+    if hinted {
+        take(code, slot);
+        check_aligned(code, access.write, 0, access.size.trailing_zeros());
+    } else {
+        probe_computed(code, access);
+    }
+    slot
+}
+
+/// The same, whatever the last page was and however the address is aligned.
+fn probe_computed(code: &mut Emitter, access: Access) {
+    compute(code);
+    code.raw(&[0x66, 0x90]);
+    let (reach, shift) = computed(access);
+    check_aligned(code, access.write, reach, shift);
+}
+
+/// The largest access.
+const LARGEST: u32 = 32;
+
+/// For each kind of access, code that is called with the address in R14, and in RCX the site and, in its upper half, the slot: R15 is where the page is.
+pub(super) struct Stubs(Vec<u64>);
+
+impl Stubs {
+    /// Emits them. `fill` maps a page, `sample` looks at a wrong hint.
+    pub(super) fn emit(code: &mut Emitter, fill: u64, sample: u64) -> Self {
+        let mut places = Vec::new();
+        for number in 0..4 * (LARGEST + 1) {
+            let access = Access { size: (number / 4).max(1), write: number & 1 != 0, aligned: number & 2 != 0 };
+            if access.aligned && !matches!(access.size, 16 | 32) {
+                places.push(0);
+                continue;
+            }
+            places.push(code.here());
+            let argument = offset_of!(State, argument);
+            code.pop(Rm::state(offset_of!(State, access)));
+            code.store(Rm::state(argument), RCX);
+            let again = code.here();
+            probe_computed(code, access);
+            let found = code.skip_if_rcx_zero();
+            code.load(RCX, Rm::state(argument));
+            code.call(fill);
+            code.jump_to(again);
+            code.fix_skip(found);
+            code.load32(RCX, Rm::state(argument + 4));
+            code.store16(Rm::Indexed(RSP, RCX, 1, offset_of!(State, hints) as i32), R15);
+            let left = Rm::state(offset_of!(State, hints_left));
+            code.load(RCX, left);
+            code.lea(RCX, Rm::Base(RCX, -1));
+            code.store(left, RCX);
+            let look = code.skip_if_rcx_zero();
+            code.op32(0xff, 4, Rm::state(offset_of!(State, access)));
+            code.fix_skip(look);
+            code.load(RCX, Rm::state(argument));
+            code.call(sample);
+            code.jump_to(again);
+        }
+        Self(places)
+    }
+
+    /// The one for `access`.
+    pub(super) fn of(&self, access: Access) -> u64 {
+        let number = access.size.min(LARGEST) * 4 + u32::from(access.aligned) * 2 + u32::from(access.write);
+        self.0[number as usize]
+    }
+}
+
+impl Translator {
+    /// The hint of `slot` was wrong, `now` instructions having been executed: one of [`PERIOD`].
+    pub(super) fn look_at_hint(&mut self, slot: usize, now: u64) {
+        let slot = &mut self.hints.accesses[slot % HINTS];
+        let last = std::mem::replace(&mut slot.looked, now);
+        if slot.address != 0 && last != 0 && now.wrapping_sub(last) < TOO_SOON {
+            let mut code = Emitter::new(slot.address, Quiet::Bmi2);
+            probe_computed(&mut code, slot.access);
+            self.buffer.patch(slot.address, code.bytes());
+            slot.address = 0;
+        }
+    }
+}
