@@ -108,15 +108,8 @@ pub(super) fn live(instructions: &[Instruction], known: impl Fn(usize) -> bool, 
 
 /// What is to be done about the flags of `i`, of which `live` may be read.
 pub(super) fn undefined(i: &Instruction, live: u32, host: &Features) -> Undefined {
-    use Mnemonic::{Imul, Mul, Rcl, Rcr, Rol, Ror, Shld, Shrd};
+    use Mnemonic::{Imul, Mul, Rcl, Rcr, Rol, Ror};
     let mnemonic = i.mnemonic();
-    if matches!(mnemonic, Shld | Shrd) && operand_size(i) == 2 {
-        // By more than 16, the result is undefined too.
-        let defined = i.op2_kind() == OpKind::Immediate8 && i.immediate8() & 31 <= 16;
-        if !defined {
-            return Undefined::Interpreter;
-        }
-    }
     let shift = is_shift(mnemonic);
     let rotate = matches!(mnemonic, Rol | Ror | Rcl | Rcr);
     let undefined = i.rflags_undefined() | if rotate { RflagsBits::OF } else { 0 };
