@@ -19,6 +19,10 @@ pub struct Machine<'a> {
     pub model: &'a str,
     /// Number of processors.
     pub processors: usize,
+    /// Memory in MiB.
+    pub memory: u32,
+    /// RDMSR of an MSR that is not there gives 0: Linux expects more than Bochs has.
+    pub any_msr: bool,
 }
 
 /// Runs what the GRUB commands `script` start from `files` for at most `limit` seconds; gives what it wrote to the serial port.
@@ -29,32 +33,45 @@ pub fn run(
     machine: &Machine<'_>,
     limit: u64,
 ) -> Result<String, Error> {
+    let console = output_directory()?.join(format!("{name}.bochs-console"));
+    let _ = fs::remove_file(&console);
+    bounded(command(name, script, files, machine, &console)?, limit)?;
+    read(&console)
+}
+
+/// The command that does so, without a limit, and has the serial port write to the file `console`.
+pub fn command(
+    name: &str,
+    script: &str,
+    files: &[IsoFile<'_>],
+    machine: &Machine<'_>,
+    console: &Path,
+) -> Result<Command, Error> {
     let cache = Cache::of_user(|line| eprintln!("xtask: {line}"))?;
     let disc = iso::grub(&cache, name, script, files)?;
     let directory = output_directory()?;
     let file = |extension: &str| directory.join(format!("{name}.bochs-{extension}"));
-    let (console, configuration, commands) = (file("console"), file("rc"), file("commands"));
-    let _ = fs::remove_file(&console);
-    write(&configuration, &bochsrc(machine, &disc, &console, &file("log")))?;
+    let (configuration, commands) = (file("rc"), file("commands"));
+    write(&configuration, &bochsrc(machine, &disc, console, &file("log")))?;
     // Debian's Bochs has its debugger in it, which waits for commands.
     write(&commands, "continue\n")?;
     let mut command = Command::new("bochs");
     command.arg("-q").arg("-f").arg(&configuration).arg("-rc").arg(&commands);
-    bounded(command, limit)?;
-    read(&console)
+    Ok(command)
 }
 
 /// A display is wanted even where nobody looks; the one for VNC does not wait for a viewer. Without a sound card its mixer overruns a buffer,
 /// but for the driver that plays to nobody.
 fn bochsrc(machine: &Machine<'_>, disc: &Path, console: &Path, log: &Path) -> String {
-    let Machine { model, processors } = machine;
+    let Machine { model, processors, memory, any_msr } = machine;
+    let any_msr = u8::from(*any_msr);
     format!(
         "config_interface: textconfig\n\
          display_library: rfb, options=\"timeout=0\"\n\
-         memory: guest=128, host=128\n\
+         memory: guest={memory}, host={memory}\n\
          romimage: file=/usr/share/bochs/BIOS-bochs-latest, options=fastboot\n\
          vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest\n\
-         cpu: model={model}, count={processors}, ips=200000000, reset_on_triple_fault=0, ignore_bad_msrs=0\n\
+         cpu: model={model}, count={processors}, ips=200000000, reset_on_triple_fault=0, ignore_bad_msrs={any_msr}\n\
          clock: sync=none\n\
          ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\n\
          ata0-master: type=cdrom, path={}, status=inserted\n\

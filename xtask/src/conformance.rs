@@ -100,7 +100,13 @@ fn on_our_machine(arguments: &Arguments, image: &Path) -> Result<String, Error> 
 fn in_bochs(arguments: &Arguments, image: &Path) -> Result<String, Error> {
     let files = [IsoFile { path: "conformance", source: image }];
     let model = arguments.cpu.as_deref().unwrap_or(BOCHS_MODEL);
-    bochs::run("conformance", "multiboot /conformance", &files, &Machine { model, processors: 2 }, arguments.limit)
+    bochs::run(
+        "conformance",
+        "multiboot /conformance",
+        &files,
+        &Machine { model, processors: 2, memory: 128, any_msr: false },
+        arguments.limit,
+    )
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
     }
     let (hypervisor, guests) = (directory.join("hypervisor"), directory.join("guests"));
     let files = [IsoFile { path: "hypervisor", source: &hypervisor }, IsoFile { path: "guests", source: &guests }];
-    let machine = Machine { model: &arguments.cpu, processors: arguments.processors };
+    let machine = Machine { model: &arguments.cpu, processors: arguments.processors, memory: 128, any_msr: false };
     let script = "multiboot /hypervisor\nmodule /guests";
     let console = bochs::run("hypervisor", script, &files, &machine, arguments.limit)?;
     println!("{console}");

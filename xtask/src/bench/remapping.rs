@@ -60,7 +60,9 @@ pub(super) fn boots(kernel: &Kernel) -> Result<Vec<Boot>, Error> {
                 initrd: initrd.clone(),
                 append: format!("console=ttyS0 panic=-1 {append}vp.run={}", images::SCRIPT),
                 intervals: ROWS.iter().map(interval).collect(),
-                devices: Box::new(move |machine| devices(machine, remapping, &disks)),
+                devices: Box::new(move |machine| {
+                    (machine != Machine::Bochs).then(|| devices(machine, remapping, &disks))
+                }),
             }
         })
         .collect())
