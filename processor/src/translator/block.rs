@@ -449,6 +449,11 @@ impl<'a> Builder<'a> {
         self.source.width
     }
 
+    /// How many instructions the block has.
+    pub(super) fn count(&self) -> usize {
+        self.source.instructions.len()
+    }
+
     /// Takes `executed` from the budget, which is in RCX afterwards.
     pub(super) fn spend(&mut self, executed: usize) {
         let budget = Rm::state(offset_of!(State, budget));

@@ -50,7 +50,10 @@ impl Builder<'_> {
             {
                 self.ret(i, site, executed)
             }
-            FlowControl::Next => self.generic(i, bytes, site),
+            FlowControl::Next => match self.system(i, site, executed == self.count()) {
+                Done::No => self.generic(i, bytes, site),
+                done => done,
+            },
             _ => Done::No,
         }
     }

@@ -44,6 +44,7 @@ mod raw;
 mod rewrite;
 mod run;
 pub(crate) mod state;
+mod system;
 mod undefined;
 mod vector;
 #[cfg(test)]

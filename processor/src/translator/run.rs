@@ -100,6 +100,9 @@ impl Cpu {
         let unmasked = unmasked(self.mxcsr);
         state.sse_refused = u64::from(self.sse_blocked != 0 || unmasked);
         state.avx_refused = u64::from(self.avx_blocked != 0 || unmasked);
+        state.level_refused = u64::from(self.cpl != 0);
+        state.control_refused = u64::from(self.cpl != 0 || self.vmx.non_root);
+        state.sti_refused = state.control_refused | u64::from(self.apic.pending().is_some());
         let absent = state.live ^ 1;
         state.sse_blocked = state.sse_refused | absent;
         state.avx_blocked = state.avx_refused | absent;

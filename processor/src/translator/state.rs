@@ -77,6 +77,12 @@ pub(crate) struct State {
     pub refused: [u64; 2],
     /// The same: what must be zero of a sum that is within 4 GiB.
     pub beyond_4g: u64,
+    /// Not zero: the privilege level is not 0.
+    pub level_refused: u64,
+    /// Not zero: the privilege level is not 0, or this is VMX non-root operation.
+    pub control_refused: u64,
+    /// Not zero: the same, or an interrupt waits.
+    pub sti_refused: u64,
     /// For values that outlive a probe.
     pub spill: [u64; 2],
     /// Not zero: SSE instructions cannot be executed here, or the vector registers are not here.

@@ -80,7 +80,7 @@ fn hides_flags(instruction: &Instruction, known: bool) -> bool {
 
 /// Whether the flags after it, or those that it reads, must be the guest's to the last: it may end the block, or reads AF.
 pub(super) fn shows_flags(i: &Instruction) -> bool {
-    i.flow_control() != FlowControl::Next || i.mnemonic() == Mnemonic::Lahf
+    i.flow_control() != FlowControl::Next || matches!(i.mnemonic(), Mnemonic::Lahf | Mnemonic::Pushfq)
 }
 
 /// For each instruction of a block, which status flags may be read after it. `known`: the model has the instruction.
