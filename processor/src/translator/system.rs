@@ -141,7 +141,7 @@ impl Builder<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::both::{Case, DATA, Random, machine, outcome_after};
+    use super::super::both::{CODE, Case, DATA, Mode, Random, machine, outcome_after};
     use crate::apic::InterruptMessage;
     use crate::flags;
     use crate::testing::Machine;
@@ -162,12 +162,17 @@ mod tests {
 
     /// Runs `bytes` by both engines at a privilege level, with these flags; both must agree. Gives RFLAGS and RSP at the end.
     fn both(bytes: &[u8], level: u8, rflags: u64, change: impl Fn(&mut Machine)) -> (u64, u64) {
+        both_in(Mode::Long64, bytes, level, rflags, change)
+    }
+
+    fn both_in(mode: Mode, bytes: &[u8], level: u8, rflags: u64, change: impl Fn(&mut Machine)) -> (u64, u64) {
         let outcomes = [false, true].map(|translator| {
-            let mut machine = machine(translator);
+            let mut machine = machine(mode, translator);
             machine.idt(0x41, 8, 0xb000, 0x8e);
             let mut random = Random(0x1234_5678_9abc_def1 ^ rflags);
-            machine.cpu.regs[..16].fill_with(|| random.next());
-            (machine.cpu.regs[4], machine.cpu.rip) = (DATA + 0x800, super::super::both::CODE);
+            machine.cpu.regs[..16]
+                .fill_with(|| if mode == Mode::Long64 { random.next() } else { random.below(1 << 31) });
+            (machine.cpu.regs[4], machine.cpu.rip) = (DATA + 0x800, CODE);
             machine.cpu.segs[crate::segment::GS].base = 0x1234_5000;
             machine.cpu.msrs.kernel_gs_base = 0xffff_8000_0000_1000;
             machine.cpu.cr2 = 0xdead_b000;
@@ -193,6 +198,9 @@ mod tests {
                 for status in [0, 0x8d5, 0x801, 0x54] {
                     for more in [0, flags::IF, flags::IOPL, flags::IF | flags::IOPL, flags::AC | flags::DF] {
                         both(bytes, level, status | more, |_| {});
+                        if [CLI, STI, FENCES].contains(&bytes) {
+                            both_in(Mode::Protected, bytes, level, status | more, |_| {});
+                        }
                     }
                 }
             }
