@@ -12,11 +12,16 @@ use spec::vtd::FaultRecord;
 /// Faults of one guest that are told one by one; the others are counted.
 pub const SAID_FAULTS: u64 = 8;
 
+/// Whose a function is.
+#[must_use]
+pub fn whose(guest: Option<&str>) -> String {
+    guest.map_or("a function that no guest has".into(), |guest| alloc::format!("guest {guest}: its function"))
+}
+
 /// What a remapping unit has stopped, in words. `guest` is whose function it is.
 #[must_use]
 pub fn fault(guest: Option<&str>, record: &FaultRecord) -> String {
-    let whose =
-        guest.map_or("a function that is nobody's".into(), |guest| alloc::format!("guest {guest}: its function"));
+    let whose = whose(guest);
     let place = Place(record.source);
     let FaultRecord { code, address, .. } = *record;
     let what = match record.reason() {
@@ -127,7 +132,7 @@ mod tests {
         record = FaultRecord { code: 0x22, address: 7, ..record };
         assert!(
             fault(None, &record)
-                .starts_with("a function that is nobody's 00:05.0 was kept from interrupting by entry 7")
+                .starts_with("a function that no guest has 00:05.0 was kept from interrupting by entry 7")
         );
         record.code = 0xff;
         assert!(fault(None, &record).ends_with("reason 0xff"));

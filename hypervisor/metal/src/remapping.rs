@@ -6,13 +6,13 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use bare::{acpi, exceptions, vtd};
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use hypervisor::function::Message;
 use hypervisor::host::{Host as _, vector};
 use hypervisor::remapping::dmar::Dmar;
 use hypervisor::remapping::unit::{Hardware, Refusal};
 use hypervisor::remapping::{Interrupts, Remapping};
-use hypervisor::report::{SAID_FAULTS, fault};
+use hypervisor::report::{SAID_FAULTS, fault, whose};
 use hypervisor::vm::Vm;
 use spec::vtd::FaultRecord;
 use spec::vtd::registers::{self as register, GlobalCommand};
@@ -97,6 +97,8 @@ pub fn start() -> Result<Arc<Remapping>, String> {
 static PASSED: [AtomicU32; 256] = [const { AtomicU32::new(0) }; 256];
 /// Fault events that came outside guests and have been seen to.
 static SEEN: AtomicU32 = AtomicU32::new(0);
+/// Faults of functions that no guest has.
+static OTHERS: AtomicU64 = AtomicU64::new(0);
 /// A fault event has ended a guest's turn.
 static FAULTS: AtomicBool = AtomicBool::new(false);
 
@@ -136,11 +138,12 @@ pub fn have_faults_come() -> bool {
 pub fn tell_faults(remapping: &Remapping, vms: &[Arc<Vm>]) {
     for (owner, record) in remapping.take_faults() {
         let vm = owner.and_then(|owner| vms.get(owner));
-        let before = vm.map_or(0, |vm| vm.note_fault());
+        let before = vm.map_or_else(|| OTHERS.fetch_add(1, Ordering::Relaxed), |vm| vm.note_fault());
+        let name = vm.map(|vm| &*vm.configuration.name);
         if before < SAID_FAULTS {
-            say!("{}", fault(vm.map(|vm| &*vm.configuration.name), &record));
+            say!("{}", fault(name, &record));
         } else if before == SAID_FAULTS {
-            say!("{}: more of its faults are counted only", vm.map_or("nobody", |vm| &vm.configuration.name));
+            say!("{}: more faults are only counted", whose(name));
         }
     }
 }

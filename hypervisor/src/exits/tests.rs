@@ -26,6 +26,11 @@ impl Bench {
     }
 
     fn on(msrs: &BTreeMap<u32, u64>, vcpus: u8) -> Self {
+        Self::after(msrs, vcpus, None)
+    }
+
+    /// A guest that waits for the one of this name.
+    fn after(msrs: &BTreeMap<u32, u64>, vcpus: u8, after: Option<&str>) -> Self {
         let boot = Boot::RealMode { image: [0xf4].into() };
         let configuration = VmConfiguration {
             name: "a".into(),
@@ -39,7 +44,7 @@ impl Bench {
             network: true,
             disks: [].into(),
             assign: [].into(),
-            after: None,
+            after: after.map(Into::into),
             virtio_console: false,
             console_to_file: false,
             boot,
@@ -258,4 +263,18 @@ fn no_exit_reason_and_no_qualification_panics() {
             let _ = bench.injected();
         }
     }
+}
+
+#[test]
+fn a_guest_that_waits_for_another_stands_still_until_it_begins() {
+    let mut bench = Bench::after(&everything(), 1, Some("other"));
+    bench.vcpu.attend(bench.host);
+    assert_eq!((bench.vcpu.activity, bench.vcpu.vm.phase()), (Activity::Standing, Phase::Waiting));
+    let vms = [Arc::clone(&bench.vcpu.vm)];
+    // The other is none of those that run: it has been refused, or is gone.
+    assert_eq!(crate::vm::begin_waiting(bench.host, &vms), None);
+    bench.vcpu.attend(bench.host);
+    assert_eq!((bench.vcpu.activity, bench.vcpu.vm.phase()), (Activity::Running, Phase::Running));
+    bench.vcpu.prepare(&mut bench.vmcs, bench.host);
+    assert_eq!(bench.get(field::GUEST_RIP), 0x7c00);
 }
