@@ -87,6 +87,60 @@ static uint64_t orbit(void)
 	return bits;
 }
 
+/* Double precision, many independent results: bodies that attract each other. */
+static uint64_t bodies(void)
+{
+	enum { COUNT = 16 };
+	double x[COUNT], y[COUNT], vx[COUNT], vy[COUNT], sum = 0;
+	uint64_t bits;
+
+	for (int i = 0; i < COUNT; i++) {
+		x[i] = i * 0.5 - 4;
+		y[i] = (i * 7 % COUNT) * 0.25;
+		vx[i] = vy[i] = 0;
+	}
+	for (int step = 0; step < 100; step++) {
+		for (int i = 0; i < COUNT; i++)
+			for (int j = 0; j < COUNT; j++) {
+				double dx = x[j] - x[i], dy = y[j] - y[i], r2 = dx * dx + dy * dy + 0.01;
+				double pull = 1e-3 / (r2 * __builtin_sqrt(r2));
+
+				vx[i] += dx * pull;
+				vy[i] += dy * pull;
+			}
+		for (int i = 0; i < COUNT; i++) {
+			x[i] += vx[i] * 1e-3;
+			y[i] += vy[i] * 1e-3;
+		}
+	}
+	for (int i = 0; i < COUNT; i++)
+		sum += x[i] * y[i];
+	memcpy(&bits, &sum, sizeof bits);
+	return bits;
+}
+
+/* Double precision in memory: heat that spreads over a plane. */
+static uint64_t heat(void)
+{
+	enum { SIZE = 96 };
+	static double plane[2][SIZE][SIZE];
+	uint64_t bits;
+
+	for (int i = 0; i < SIZE; i++)
+		for (int j = 0; j < SIZE; j++)
+			plane[0][i][j] = plane[1][i][j] = (i * 31 + j * 17) % 64;
+	for (int step = 0; step < 20; step++) {
+		double (*from)[SIZE] = plane[step & 1], (*to)[SIZE] = plane[~step & 1];
+
+		for (int i = 1; i < SIZE - 1; i++)
+			for (int j = 1; j < SIZE - 1; j++)
+				to[i][j] = from[i][j] * 0.5 +
+					   (from[i - 1][j] + from[i + 1][j] + from[i][j - 1] + from[i][j + 1]) * 0.125;
+	}
+	memcpy(&bits, &plane[0][SIZE / 2][SIZE / 2], sizeof bits);
+	return bits;
+}
+
 /* Packed single precision: a matrix product, vectorized by the compiler. */
 static uint64_t matrix(void)
 {
@@ -270,6 +324,7 @@ static const struct {
 	uint64_t (*run)(void);
 } kernels[] = {
 	{ "sieve", sieve }, { "crc", crc }, { "sort", sort }, { "hash", hash }, { "vm", vm }, { "sha", sha }, { "orbit", orbit },
+	{ "bodies", bodies }, { "heat", heat },
 	{ "matrix", matrix }, { "avx", avx }, { "x87", x87 }, { "copy", copy }, { "string", string },
 };
 
@@ -290,6 +345,6 @@ int main(int argc, char **argv)
 		fflush(stdout);
 		return 0;
 	}
-	fprintf(stderr, "usage: compute sieve|crc|sort|hash|vm|sha|orbit|matrix|avx|x87|copy|string [rounds]\n");
+	fprintf(stderr, "usage: compute sieve|crc|sort|hash|vm|sha|orbit|bodies|heat|matrix|avx|x87|copy|string [rounds]\n");
 	return 2;
 }

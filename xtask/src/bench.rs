@@ -29,6 +29,8 @@ const ROWS: &[Row] = &[
     row("compute", "vm", 600),
     row("compute", "sha", 300),
     row("compute", "orbit", 400),
+    row("compute", "bodies", 500),
+    row("compute", "heat", 300),
     row("compute", "matrix", 300),
     row("compute", "avx", 400),
     row("compute", "x87", 60),

@@ -192,3 +192,80 @@ impl Translator {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::RAX;
+    use crate::testing::Machine;
+    use crate::translator::buffer::CodeBuffer;
+    use crate::translator::enter::leave_address;
+    use crate::translator::run::execute;
+    use crate::translator::state::Blocks;
+
+    const PAGE: u64 = 0x7654_3000;
+
+    /// Whether an access to `address` hits by the hint, and by the computed place, where only [`PAGE`] is in the table and the hint is its place.
+    fn hits(address: u64, access: Access) -> (bool, bool) {
+        let mut machine = Machine::long();
+        let mut buffer = CodeBuffer::new(1 << 16).unwrap();
+        let mut blocks = Blocks::new(machine.cpu.ram.host_address()).unwrap();
+        blocks.ready(0, 0);
+        blocks.enter_page(0, PAGE, 0, true, true);
+        let mut hints = Hints::new();
+        let mut probed = |emit: &mut dyn FnMut(&mut Emitter)| {
+            let entry = buffer.next();
+            let mut code = Emitter::new(entry, Quiet::Bmi2);
+            code.constant(R14, address);
+            emit(&mut code);
+            code.store(Rm::Reg(0), RCX);
+            code.far_jump(leave_address());
+            buffer.append(code.bytes());
+            execute(&mut blocks, entry, &mut machine.cpu);
+            machine.cpu.regs[RAX] == 0
+        };
+        let mut lengths = Vec::new();
+        let by_hint = probed(&mut |code| {
+            // MOV WORD [hint 0], place: what the last access left.
+            code.op(super::super::emit::Opcode { prefixes: &[0x66], bytes: &[0xc7], ..Default::default() }, 0, hint(0));
+            code.raw(&((PAGE >> 12) as u16 & (super::super::state::PAGES as u16 - 1)).to_le_bytes());
+            let start = code.here();
+            assert_eq!(probe(code, access, &mut hints), 0);
+            lengths.push(code.here() - start);
+        });
+        let computed = probed(&mut |code| {
+            let start = code.here();
+            probe_computed(code, access);
+            lengths.push(code.here() - start);
+        });
+        assert_eq!(lengths[0], lengths[1], "one is put in the place of the other");
+        (by_hint, computed)
+    }
+
+    /// Above all an access that only ends in the page of the hint must not hit.
+    #[test]
+    fn an_access_hits_if_all_of_it_is_in_the_page() {
+        if !super::super::supported() {
+            return;
+        }
+        for size in [1, 2, 4, 8, 16, 32] {
+            for write in [false, true] {
+                let access = Access { size, write, aligned: false };
+                let size = u64::from(size);
+                for address in [PAGE - size, PAGE, PAGE + 0x1000 - size] {
+                    let inside = address & !0xfff == PAGE;
+                    assert_eq!(hits(address, access), (inside, inside), "{address:x} {size}");
+                }
+                if size > 1 {
+                    assert_eq!(hits(PAGE - 1, access), (false, false));
+                    assert_eq!(hits(PAGE + 1, access), (false, true), "by the computed place alone if not aligned");
+                    assert_eq!(hits(PAGE + 0x1001 - size, access), (false, false));
+                }
+            }
+        }
+        for size in [16, 32] {
+            let access = Access { size, write: false, aligned: true };
+            assert_eq!((hits(PAGE + 8, access), hits(PAGE + 64, access)), ((false, false), (true, true)));
+        }
+    }
+}
