@@ -7,6 +7,7 @@ use devices::network::NetworkBackend;
 use devices::ports::{Discard, Output};
 use devices::storage::Storage;
 use processor::models::Model;
+use processor::translator::Tuning;
 
 /// How the machine starts.
 pub enum Boot {
@@ -116,6 +117,8 @@ pub struct Config {
     pub memory: u64,
     /// What executes instructions.
     pub engine: Engine,
+    /// How translations are made: tests want other forms than their host's.
+    pub tuning: Tuning,
     /// Each processor has a thread of its own, and virtual time is the host's: no two runs are the same.
     pub threads: bool,
     /// The processor model.
@@ -161,6 +164,7 @@ impl Config {
             processors: 1,
             memory: 1 << 30,
             engine: Engine::default(),
+            tuning: Tuning::default(),
             threads: false,
             model: Model::default_model(),
             boot,

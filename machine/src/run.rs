@@ -175,7 +175,7 @@ impl Machine {
         let map = Arc::new(lock(&board).memory_map());
         let new_cache = || {
             let mut code = CodeCache::new(|feature| processor::decode::announced::announces(&model, feature));
-            let translates = config.engine == Engine::Translator && code.use_translator();
+            let translates = config.engine == Engine::Translator && code.use_tuned_translator(config.tuning);
             (code, translates)
         };
         let parallel = config.threads.then(|| Parallel::new((0..config.processors).map(|_| new_cache().0).collect()));

@@ -386,7 +386,7 @@ impl Engine {
             None => Ok(machine::Engine::default()),
             Some(Self::Interpreter) => Ok(machine::Engine::Interpreter),
             Some(Self::Translator) if !processor::translator::supported() => Err(Error::new(
-                "--engine translator needs an x86-64 host with BMI2 and AVX: leave --engine out for the interpreter",
+                "--engine translator needs an x86-64 host with AVX: leave --engine out for the interpreter",
             )),
             Some(Self::Translator) => Ok(machine::Engine::Translator),
         }

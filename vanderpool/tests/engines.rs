@@ -7,6 +7,7 @@ use devices::ports::Output;
 use guests::{bare, images};
 use machine::{Boot, Config, Engine, Machine, NoHost, Outcome, TestDevices};
 use processor::models::Model;
+use processor::translator::Tuning;
 use std::fs;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -75,7 +76,7 @@ impl Output for Console {
 #[test]
 fn the_conformance_tests_run_alike() {
     let kernel = fs::read(bare::build("conformance").unwrap()).unwrap();
-    let of = |model: &Model, engine: Engine| {
+    let of = |model: &Model, engine: Engine, tuning: Tuning| {
         let console = Console::default();
         let mut config = Config::new(Boot::Direct {
             name: "conformance".into(),
@@ -88,7 +89,7 @@ fn the_conformance_tests_run_alike() {
         config.memory = 64 << 20;
         config.test_devices = TestDevices::ALL;
         config.reboot = false;
-        config.engine = engine;
+        (config.engine, config.tuning) = (engine, tuning);
         config.serial = vec![Box::new(console.clone())];
         let mut machine = Machine::new(config).unwrap();
         let outcome = machine.run(&mut NoHost, Some(400_000_000));
@@ -96,10 +97,39 @@ fn the_conformance_tests_run_alike() {
         (outcome, machine.instructions(), machine.digest(), text)
     };
     for model in Model::ALL.iter().filter(|model| model.has(spec::x86::cpuid::Feature::VMX)) {
-        let ours = of(model, Engine::Interpreter);
+        let ours = of(model, Engine::Interpreter, Tuning::default());
         assert_eq!(ours.0, Outcome::DebugExit(1), "{}", ours.3);
-        assert_eq!(ours, of(model, Engine::Translator), "{}", model.name);
+        assert_eq!(ours, of(model, Engine::Translator, Tuning::default()), "{}", model.name);
     }
+    let full = Model::named("full").unwrap();
+    assert_eq!(of(&full, Engine::Interpreter, Tuning::default()), of(&full, Engine::Translator, WITHOUT_BMI2));
+}
+
+/// The form for hosts without BMI2.
+const WITHOUT_BMI2: Tuning = Tuning { threshold: 2, unlike: false, without_bmi2: true };
+
+/// The first 600 million instructions of Debian's boot: the kernel's decompression, and its first second.
+#[test]
+fn debian_boots_alike_without_bmi2() {
+    let kernel = kernel();
+    let of = |engine: Engine| {
+        let console = Console::default();
+        let mut config = Config::new(Boot::Direct {
+            name: "kernel".into(),
+            kernel: fs::read(&kernel.image).unwrap(),
+            initrd: None,
+            initrd_name: String::new(),
+            command_line: "console=ttyS0 earlyprintk=ttyS0".into(),
+        });
+        (config.engine, config.tuning) = (engine, WITHOUT_BMI2);
+        config.memory = 256 << 20;
+        config.serial = vec![Box::new(console.clone())];
+        let mut machine = Machine::new(config).unwrap();
+        let outcome = machine.run(&mut NoHost, Some(600_000_000));
+        let text = String::from_utf8_lossy(&console.0.lock().unwrap()).into_owned();
+        (outcome, machine.instructions(), machine.digest(), text)
+    };
+    assert_eq!(of(Engine::Interpreter), of(Engine::Translator));
 }
 
 /// No memory of the process can be both written and executed while translations run.
