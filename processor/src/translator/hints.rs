@@ -7,8 +7,8 @@
 //! A place that does not come from the address must have the page of the access' first byte, and the last one's is no other: so with a hint an access
 //! has to be aligned.
 //!
-//! Some instructions go from page to page, or are not aligned. Of the accesses whose hint was wrong one in [`PERIOD`] is looked at; where the same one is seen again too
-//! soon, its translation is changed to compute the place from the address.
+//! Some instructions go from page to page, or are not aligned. Of the accesses whose hint was wrong one in [`PERIOD`] is looked at; where the same
+//! one is seen again too soon, its translation is changed to compute the place from the address.
 
 use super::Translator;
 use super::emit::{Emitter, Mask, Quiet, R14, R15, RCX, RSP, Rm};

@@ -159,14 +159,15 @@ fn forms(raw: &Raw<'_>) -> (&'static [u8], &'static [u8], &'static [u8]) {
 impl Builder<'_> {
     /// What is known of AF after `i`, which was emitted.
     pub(super) fn note_af(&mut self, i: &Instruction) {
-        use Mnemonic::{Div, Idiv};
+        use Mnemonic::{Div, Idiv, Mov};
         if is_shift(i.mnemonic()) {
             if i.op1_kind() == OpKind::Immediate8 {
                 self.clear_af |= immediate_count(i) != 0 && !self.host.alike(i.mnemonic());
             }
         } else if i.rflags_modified() & RflagsBits::AF != 0
             && !keeps(i.mnemonic())
-            && !matches!(i.mnemonic(), Div | Idiv)
+            // Of MOV, those of control registers, after which the manual has all flags undefined.
+            && !matches!(i.mnemonic(), Div | Idiv | Mov)
         {
             self.clear_af = false;
         }
@@ -270,14 +271,15 @@ mod tests {
             return;
         }
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
-        // MOV RAX, [R8], not canonical; CPUID; LAHF; JMP; ADC AL, AL and the first again; MOV DX, [R8].
-        let seen: [&[u8]; 6] = [
+        // MOV RAX, [R8], not canonical; CPUID; LAHF; JMP; ADC AL, AL and the first again; MOV DX, [R8]; MOV RAX, CR3.
+        let seen: [&[u8]; 7] = [
             &[0x49, 0x8b, 0x00],
             &[0x0f, 0xa2],
             &[0x9f],
             &[0xeb, 0],
             &[0x10, 0xc0, 0x49, 0x8b, 0x00],
             &[0x66, 0x41, 0x8b, 0x10],
+            &[0x0f, 0x20, 0xd8],
         ];
         let (mut plain, mut translating) = (machine(Mode::Long64, false), machine(Mode::Long64, true));
         let start = plain.cpu.save();
@@ -294,7 +296,7 @@ mod tests {
             let mut bytes = Vec::new();
             shift(&mut bytes);
             shift(&mut bytes);
-            bytes.extend(seen[random.below(6) as usize]);
+            bytes.extend(seen[random.below(7) as usize]);
             plain.cpu.restore(&start);
             let cpu = &mut plain.cpu;
             cpu.rip = CODE;
