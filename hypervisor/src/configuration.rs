@@ -106,23 +106,7 @@ mod tests {
 
     #[test]
     fn a_module_unpacks_to_what_was_packed_and_garbage_is_refused() {
-        let vm = VmConfiguration {
-            name: "a".into(),
-            vcpus: 2,
-            memory: 16,
-            weight: 1,
-            cap: 100,
-            restart: false,
-            watchdog: 0,
-            background: false,
-            network: false,
-            disks: [].into(),
-            assign: [].into(),
-            after: None,
-            virtio_console: false,
-            console_to_file: false,
-            boot: Boot::RealMode { image: [0xf4].into() },
-        };
+        let vm = VmConfiguration { vcpus: 2, memory: 16, ..crate::testing::guest("a") };
         let configuration = Configuration { vms: [vm].into() };
         let packed = configuration.pack().unwrap();
         assert_eq!(Configuration::unpack(&packed), Ok(configuration));

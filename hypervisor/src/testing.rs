@@ -1,5 +1,6 @@
 //! Processor and memory for tests.
 
+use crate::configuration::{Boot, VmConfiguration};
 use crate::destinations::Destinations;
 use crate::host::{Host, Nanoseconds, ProcessorId};
 use crate::memory::{GuestMemory, OutsideMemory, Page, Pages, RegisterPage};
@@ -11,6 +12,27 @@ use spec::vmx::VmcsField;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::vec::Vec;
+
+/// A guest of one vCPU that halts at once, with nothing besides.
+pub fn guest(name: &str) -> VmConfiguration {
+    VmConfiguration {
+        name: name.into(),
+        vcpus: 1,
+        memory: 2,
+        weight: 1,
+        cap: 100,
+        restart: false,
+        watchdog: 0,
+        background: false,
+        network: false,
+        disks: [].into(),
+        assign: [].into(),
+        after: None,
+        virtio_console: false,
+        console_to_file: false,
+        boot: Boot::RealMode { image: [0xf4].into() },
+    }
+}
 
 /// A VMCS that has every field.
 #[derive(Debug, Default)]

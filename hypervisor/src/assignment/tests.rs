@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::assignment::layout::IDLE;
-use crate::configuration::{Boot, Configuration};
+use crate::configuration::Configuration;
 use crate::ept::Ept;
 use crate::function::Message;
 use crate::remapping::tests::with;
@@ -170,21 +170,9 @@ impl Bus for Machine {
 
 fn guest(name: &str, assign: &[&str], after: Option<&str>) -> VmConfiguration {
     VmConfiguration {
-        name: name.into(),
-        vcpus: 1,
-        memory: 2,
-        weight: 1,
-        cap: 100,
-        restart: false,
-        watchdog: 0,
-        background: false,
-        network: false,
-        disks: [].into(),
         assign: assign.iter().map(|text| (*text).into()).collect(),
         after: after.map(Into::into),
-        virtio_console: false,
-        console_to_file: false,
-        boot: Boot::RealMode { image: [0xf4].into() },
+        ..crate::testing::guest(name)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::capabilities::tests::{detect, everything};
-use crate::configuration::{Boot, VmConfiguration};
+use crate::configuration::VmConfiguration;
 use crate::testing::{TestHost, TestPages, TestVmcs};
 use crate::vcpu::Activity;
 use crate::vm::{End, Phase, Vm};
@@ -31,24 +31,8 @@ impl Bench {
 
     /// A guest that waits for the one of this name.
     fn after(msrs: &BTreeMap<u32, u64>, vcpus: u8, after: Option<&str>) -> Self {
-        let boot = Boot::RealMode { image: [0xf4].into() };
-        let configuration = VmConfiguration {
-            name: "a".into(),
-            vcpus,
-            memory: 2,
-            weight: 1,
-            cap: 100,
-            restart: false,
-            watchdog: 0,
-            background: false,
-            network: true,
-            disks: [].into(),
-            assign: [].into(),
-            after: after.map(Into::into),
-            virtio_console: false,
-            console_to_file: false,
-            boot,
-        };
+        let after = after.map(Into::into);
+        let configuration = VmConfiguration { vcpus, network: true, after, ..crate::testing::guest("a") };
         let has = detect(msrs).unwrap();
         let host: &'static TestHost = Box::leak(Box::default());
         let switch = crate::network::Switch::new(host);

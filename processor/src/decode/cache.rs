@@ -528,8 +528,8 @@ impl CodeCache {
         })
     }
 
-    /// The `count` instructions in `bytes`, of `code_size`, again, with the operations that stand for each alone and whether the model has it; and whether the last
-    /// ends the block.
+    /// The `count` instructions in `bytes`, of `code_size`, again, with the operations that stand for each alone and whether the model has it; and
+    /// whether the last ends the block.
     pub(crate) fn decode_again(&self, bytes: &[u8], at: u64, count: usize, code_size: u8) -> Option<Again> {
         let mut decoder = Decoder::with_ip(bitness(code_size), bytes, at, DecoderOptions::NONE);
         let (mut instructions, mut ops) = (Vec::with_capacity(count), Vec::with_capacity(count));

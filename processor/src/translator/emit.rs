@@ -274,12 +274,14 @@ impl Emitter {
         }
     }
 
-    fn keep_flags(&mut self, home: i32) {
+    /// RAX into memory at `home` from RSP, and the status flags, as LAHF and SETO AL give them, into AX.
+    pub(super) fn keep_flags(&mut self, home: i32) {
         self.store(Rm::Base(RSP, home), RAX);
         self.raw(&[0x9f, 0x0f, 0x90, 0xc0]); // lahf; seto al
     }
 
-    fn give_flags_back(&mut self, home: i32) {
+    /// The other way round.
+    pub(super) fn give_flags_back(&mut self, home: i32) {
         self.raw(&[0x04, 0x7f, 0x9e]); // add al, 0x7f; sahf
         self.load(RAX, Rm::Base(RSP, home));
     }

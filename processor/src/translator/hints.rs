@@ -2,7 +2,7 @@
 //!
 //! An address that waits for a load would make the next load wait for two more: the table's tag and what is added to the address. So most accesses
 //! take the place of their page from a slot of their own in the state block, where it was found last time, while the address is still being
-//! computed. If another page is there, [`Stub`] looks where the address says, and notes that. It is only a hint: what counts is the table.
+//! computed. If another page is there, one of [`Stubs`] looks where the address says, and notes that. It is only a hint: what counts is the table.
 //!
 //! A place that does not come from the address must have the page of the access' first byte, and the last one's is no other: so with a hint an access
 //! has to be aligned.
@@ -47,7 +47,7 @@ impl Hints {
         Self { next: 0, accesses: vec![NO_SLOT; HINTS] }
     }
 
-    /// A slot for an access that begins at `address`; 0 if it takes no hint. When all are used they are shared.
+    /// A slot for an access that begins at `address`, which is 0 if it takes no hint. When all are used they are shared.
     pub(super) fn slot(&mut self, address: u64, access: Access) -> usize {
         let slot = self.next % HINTS;
         self.accesses[slot] = Slot { address, access, looked: 0 };

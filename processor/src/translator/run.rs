@@ -315,10 +315,8 @@ pub(super) extern "C" fn look_up(state: *mut State) -> Go {
     let next = next && cpu.attention == 0 && !cpu.is_kicked() && cpu.native_address(target);
     if next {
         let index = cpu.native_index();
-        if cpu.place_code(target).is_err() {
-            // The run loop will find that once more.
-            cpu.non_canonical = false;
-        }
+        // If it cannot be, the run loop will find that once more.
+        let _ = cpu.place_code(target);
         if let (Some(index), Some(blocks)) = (index, &mut cpu.tlb.native) {
             // Too many pages of code make room for others.
             blocks.ready(index, flushes);

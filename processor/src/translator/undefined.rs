@@ -182,12 +182,10 @@ impl Builder<'_> {
 
     /// Clears AF and keeps the other status flags.
     fn make_af_clear(&mut self) {
-        let scratch = Rm::state(offset_of!(State, spill));
-        self.code.store(scratch, RAX);
-        self.code.raw(&[0x9f, 0x0f, 0x90, 0xc0]); // lahf; seto al
+        let home = offset_of!(State, spill) as i32;
+        self.code.keep_flags(home);
         self.code.raw(&[0x80, 0xe4, 0xef]); // and ah, !AF
-        self.code.raw(&[0x04, 0x7f, 0x9e]); // add al, 0x7f; sahf
-        self.code.load(RAX, scratch);
+        self.code.give_flags_back(home);
     }
 
     /// Emits a shift or rotate by `number` as two, each by `emit`.
