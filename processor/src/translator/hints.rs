@@ -129,6 +129,12 @@ fn probe_computed(code: &mut Emitter, access: Access) {
     check_aligned(code, access.write, reach, shift);
 }
 
+/// The place in R15 is the hint of the slot in the argument's upper half. RCX is used.
+fn note(code: &mut Emitter) {
+    code.load32(RCX, Rm::state(offset_of!(State, argument) + 4));
+    code.store16(Rm::Indexed(RSP, RCX, 1, offset_of!(State, hints) as i32), R15);
+}
+
 /// The largest access.
 const LARGEST: u32 = 32;
 
@@ -154,10 +160,12 @@ impl Stubs {
             let found = code.skip_if_rcx_zero();
             code.load(RCX, Rm::state(argument));
             code.call(fill);
-            code.jump_to(again);
+            // Not the hint was wrong: two pages may want the same place in turns.
+            compute(code);
+            note(code);
+            code.op32(0xff, 4, Rm::state(offset_of!(State, access)));
             code.fix_skip(found);
-            code.load32(RCX, Rm::state(argument + 4));
-            code.store16(Rm::Indexed(RSP, RCX, 1, offset_of!(State, hints) as i32), R15);
+            note(code);
             let left = Rm::state(offset_of!(State, hints_left));
             code.load(RCX, left);
             code.lea(RCX, Rm::Base(RCX, -1));
