@@ -392,7 +392,7 @@ impl Cpu {
                 },
                 Trap::VmExit => return self.vm_exit_pending(),
                 Trap::Shutdown => return self.shut_down(),
-                Trap::RetryExact | Trap::Continue => return,
+                Trap::RetryExact | Trap::RetryOnce | Trap::Continue => return,
             }
         }
         self.events.retried = Some((event, vectoring));

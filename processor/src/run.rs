@@ -470,7 +470,7 @@ impl Cpu {
     fn left(&mut self, place: At) -> Option<Op> {
         let op = *place.op();
         self.instructions += u64::from(op.number) - 1;
-        if self.trap == Trap::RetryExact && !self.exact {
+        if self.trap.is_retry() && !self.exact {
             self.rip = self.rip_of(&op);
             return Some(op);
         }
@@ -478,11 +478,14 @@ impl Cpu {
         None
     }
 
-    /// Runs `op` again, on its own, whose first byte lies in the page at RAM offset `page`; the next time it is so from the start.
+    /// Runs `op` again, on its own, whose first byte lies in the page at RAM offset `page`; the next time it is so from the start, unless it was for
+    /// this once.
     #[cold]
     #[inline(never)]
     fn run_alone(&mut self, code: &mut CodeCache, page: u64, op: &Op) {
-        code.set_alone(page | u64::from(op.offset), op);
+        if self.trap == Trap::RetryExact {
+            code.set_alone(page | u64::from(op.offset), op);
+        }
         self.step(code);
     }
 
@@ -558,7 +561,9 @@ impl Cpu {
                 }
                 self.vm_exit_pending();
             }
-            Trap::RetryExact => debug_assert!(false, "an instruction on its own asked to be alone"),
+            Trap::RetryExact | Trap::RetryOnce => {
+                debug_assert!(false, "an instruction on its own asked to be alone");
+            }
             Trap::Continue => {}
             Trap::Shutdown => {
                 self.activity = Activity::Shutdown;

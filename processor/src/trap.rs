@@ -26,14 +26,23 @@ pub enum Trap {
         /// The error code pushed, for vectors that have one.
         error: Option<u32>,
     },
-    /// The instruction needs the exact instruction count or ends the block early (MMIO, time, a store to code): it is run again on its own.
+    /// The instruction needs the exact instruction count (MMIO, time): it is run again on its own, and from then on always.
     RetryExact,
+    /// The same, this once: it does what it seldom does (a store to code, which ends the block, or across pages).
+    RetryOnce,
     /// A VM exit is due; its reason and qualification are in `Cpu::vmx`.
     VmExit,
     /// The instruction completed by other means (an interrupt was delivered, RIP is already set): go on there.
     Continue,
     /// Triple fault.
     Shutdown,
+}
+
+impl Trap {
+    /// The instruction is to be run again, on its own.
+    pub(crate) fn is_retry(self) -> bool {
+        matches!(self, Self::RetryExact | Self::RetryOnce)
+    }
 }
 
 impl Cpu {
@@ -86,5 +95,10 @@ impl Cpu {
     #[inline(always)]
     pub fn require_exact(&mut self) -> Exec {
         if self.exact { Ok(()) } else { Err(self.trapped(Trap::RetryExact)) }
+    }
+
+    /// For what an instruction seldom does: fails with [`Trap::RetryOnce`] unless the instruction runs on its own.
+    pub(crate) fn require_exact_once(&mut self) -> Exec {
+        if self.exact { Ok(()) } else { Err(self.trapped(Trap::RetryOnce)) }
     }
 }

@@ -147,4 +147,20 @@ mod tests {
         assert!(block.is_none_or(|block| !block.alone));
         assert_eq!(machine.cpu.regs[1], 0);
     }
+
+    #[test]
+    fn what_stores_to_code_once_stays_in_its_block() {
+        // mov [rdi], al; inc dword [r8]; nop; hlt. The first stores to code, the second across pages.
+        let mut machine = machine(&[0x88, 0x07, 0x41, 0xff, 0x00, 0x90, 0xf4]);
+        machine.write(0x9000, &[0xf4]);
+        for start in [0x9000, CODE] {
+            machine.cpu.activity_resumes();
+            (machine.cpu.rip, machine.cpu.regs[0], machine.cpu.regs[7]) = (start, 0x90, 0x9000);
+            machine.cpu.regs[8] = 0xaffe;
+            machine.run_to_halt(100);
+        }
+        assert_eq!((machine.load(0x9000, 1), machine.load(0xaffe, 4)), (0x90, 1));
+        let block = machine.code.find(CODE, IN_BLOCKS).and_then(|index| machine.code.block(index));
+        assert!(block.is_some_and(|block| block.count == 4 && !block.alone));
+    }
 }

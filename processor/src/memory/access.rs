@@ -215,8 +215,10 @@ impl Cpu {
         let mut at = linear;
         let end = linear.wrapping_add(size as u64 - 1);
         loop {
-            if let Place::Device(_) | Place::Code(_) = self.place(self.wrap_linear(at), Kind::Write, class)? {
-                self.require_exact()?;
+            match self.place(self.wrap_linear(at), Kind::Write, class)? {
+                Place::Device(_) => self.require_exact()?,
+                Place::Code(_) => self.require_exact_once()?,
+                Place::Ram(_) => {}
             }
             if at & !0xfff == end & !0xfff {
                 return Ok(());
@@ -240,7 +242,7 @@ impl Cpu {
             Some(spot) => Ok(Slot { spot: Some(spot), linear }),
             None => {
                 // MMIO, code, or across pages: the two halves go the slow way, on their own.
-                self.require_exact()?;
+                self.require_exact_once()?;
                 Ok(Slot { spot: None, linear })
             }
         }
@@ -474,7 +476,7 @@ impl Cpu {
 
     /// A store to a page with decoded code ends the block: what follows may be the bytes just written.
     fn require_code_stores(&mut self) -> Exec {
-        if self.code_stores { Ok(()) } else { self.require_exact() }
+        if self.code_stores { Ok(()) } else { self.require_exact_once() }
     }
 
     fn store_part(&mut self, place: Place, size: usize, value: u64) -> Exec {

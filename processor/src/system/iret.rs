@@ -188,7 +188,7 @@ impl Cpu {
     fn iret_ended(&mut self, completed: bool, was_blocked: bool) {
         if completed {
             self.vmx.iret_unblocked_nmi = false;
-        } else if self.trap == crate::trap::Trap::RetryExact {
+        } else if self.trap.is_retry() {
             self.vmx.iret_unblocked_nmi = false;
             self.vmx_reblock_nmi(was_blocked);
         }

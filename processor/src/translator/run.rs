@@ -16,7 +16,6 @@ use crate::flags::LateFlags;
 use crate::memory::paging::Kind;
 use crate::memory::ram::{GuestRam, PAGE_SIZE};
 use crate::segment::{FS, GS};
-use crate::trap::Trap;
 use std::sync::atomic::Ordering::SeqCst;
 
 /// Relative branches from pages this near to the end of canonical addresses might go beyond it.
@@ -177,7 +176,7 @@ impl Cpu {
                 self.regs[RIP_BASE_REG as usize] = base;
                 // SAFETY: the address of an operation, which the translator keeps.
                 let op = unsafe { *(block.value as *const Op) };
-                if self.trap == Trap::RetryExact {
+                if self.trap.is_retry() {
                     self.rip = base + site.offset();
                     return Some(Left::Step);
                 }

@@ -235,7 +235,7 @@ impl Cpu {
                 }
             }
             Trap::VmExit => self.vm_exit_pending(),
-            Trap::Shutdown | Trap::RetryExact | Trap::Continue => {}
+            Trap::Shutdown | Trap::RetryExact | Trap::RetryOnce | Trap::Continue => {}
         }
     }
 }
