@@ -53,9 +53,11 @@ mod native {
     const REGS: usize = offset_of!(Cpu, regs);
     const MXCSR: usize = offset_of!(Cpu, mxcsr);
 
-    /// `op ymmN, [rcx + …]` for all sixteen, or the other way round.
+    /// `op ymmN, [rcx + …]` for all sixteen, or the other way round; and the upper halves in memory, ORed to XMM0's.
     macro_rules! vectors {
-        (load) => { vectors!(@ "vmovdqu ymm", ", [rcx + {ymm} + 32 * ", "]") };
+        (load ymm) => { vectors!(@ "vmovdqu ymm", ", [rcx + {ymm} + 32 * ", "]") };
+        (load xmm) => { vectors!(@ "vmovdqu xmm", ", [rcx + {ymm} + 32 * ", "]") };
+        (or) => { vectors!(@ "vpor xmm0, xmm0, [rcx + {ymm} + 16 * ", " + 16 * ", " + 16]") };
         (store) => { vectors!(@ "vmovdqu [rcx + {ymm} + 32 * ", "], ymm", "") };
         (@ $a:literal, $b:literal, $c:literal) => {
             concat!(
@@ -63,6 +65,34 @@ mod native {
                 $a, "4", $b, "4", $c, "\n", $a, "5", $b, "5", $c, "\n", $a, "6", $b, "6", $c, "\n", $a, "7", $b, "7", $c, "\n",
                 $a, "8", $b, "8", $c, "\n", $a, "9", $b, "9", $c, "\n", $a, "10", $b, "10", $c, "\n", $a, "11", $b, "11", $c, "\n",
                 $a, "12", $b, "12", $c, "\n", $a, "13", $b, "13", $c, "\n", $a, "14", $b, "14", $c, "\n", $a, "15", $b, "15", $c, "\n"
+            )
+        };
+    }
+
+    /// The vector registers from the processor, which RCX points to, and MXCSR. R14 is used, no flag is touched.
+    ///
+    /// Where a register's upper half was loaded, the host's SSE instructions wait for what they leave of their destination, until VZEROUPPER says that
+    /// there is nothing: independent divisions then come one after the other. So what is zero is not loaded.
+    macro_rules! bring_vectors {
+        () => {
+            concat!(
+                "ldmxcsr [rcx + {mxcsr}]\n",
+                "mov r14, rcx\n",
+                "vpxor xmm0, xmm0, xmm0\n",
+                vectors!(or),
+                "vpsrldq xmm1, xmm0, 8\n",
+                "vpor xmm0, xmm0, xmm1\n",
+                "vmovq rcx, xmm0\n",
+                "jrcxz 8f\n",
+                "mov rcx, r14\n",
+                "jmp 28f\n",
+                "8: mov rcx, r14\n",
+                "vzeroupper\n",
+                vectors!(load xmm),
+                "jmp 29f\n",
+                "28:\n",
+                vectors!(load ymm),
+                "29:\n",
             )
         };
     }
@@ -120,8 +150,7 @@ mod native {
                 "mov rcx, [rsp + {cpu}]\n",
                 "cmp qword ptr [rsp + {live}], 0\n",
                 "je 4f\n",
-                "ldmxcsr [rcx + {mxcsr}]\n",
-                vectors!(load),
+                bring_vectors!(),
                 "4:\n",
                 "cmp qword ptr [rsp + {x87_live}], 0\n",
                 "je 7f\n",
@@ -264,8 +293,7 @@ mod native {
                     "mov qword ptr [rsp + {reason}], {interpret}",
                     "jmp {leave}",
                     "5: mov rcx, [rsp + {cpu}]",
-                    "ldmxcsr [rcx + {mxcsr}]",
-                    vectors!(load),
+                    bring_vectors!(),
                     "mov qword ptr [rsp + {live}], 1",
                     "mov rcx, [rsp + {sse_refused}]",
                     "mov [rsp + {sse_blocked}], rcx",

@@ -135,3 +135,28 @@ fn vector_instructions_are_the_same_translated() {
     compare(Mode::Long64, rounds, 0x1234_5678_9abc_def1);
     compare(Mode::Protected, rounds, 0x1234_5678_9abc_def1);
 }
+
+/// The upper halves are loaded where one of them is not zero, and zero where none is, whatever the host's were.
+#[test]
+fn upper_halves_come_and_are_kept() {
+    if !super::supported() {
+        return;
+    }
+    let (mut plain, mut translating) = (machine(Mode::Long64, false), machine(Mode::Long64, true));
+    let only = |register: usize, quadword: usize| {
+        let mut ymm = [[0; 4]; 16];
+        ymm[register][quadword] = 1 << (quadword * 20);
+        ymm
+    };
+    let each = (0..16).flat_map(|register| [2, 3].map(|quadword| only(register, quadword)));
+    for ymm in [[[7; 4]; 16]].into_iter().chain(each).chain([[[7; 4]; 16], [[0; 4]; 16]]) {
+        // addpd xmm0, xmm1; vaddpd ymm2, ymm3, ymm4
+        for bytes in [&[0x66, 0x0f, 0x58, 0xc1][..], &[0xc5, 0xe5, 0x58, 0xd4]] {
+            (plain.cpu.rip, plain.cpu.ymm) = (CODE, ymm);
+            let case = Case { bytes: bytes.to_vec(), state: plain.cpu.save(), data: Vec::new() };
+            let wanted = outcome(&mut plain, &case);
+            assert!(wanted == outcome(&mut translating, &case), "{ymm:x?}");
+            assert!(plain.cpu.ymm[5..] == ymm[5..]);
+        }
+    }
+}
