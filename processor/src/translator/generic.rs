@@ -271,9 +271,14 @@ impl Builder<'_> {
             }
         }
         self.hold(&plan, &hosts, direct, undefined);
-        if let Undefined::Product(size) = undefined {
+        match undefined {
             // With one operand the low half is in RAX.
-            self.product_flags(if i.op_count() == 1 { RAX } else { hosts[0].unwrap_or(RAX) }, size);
+            Undefined::Product(size) => {
+                self.product_flags(if i.op_count() == 1 { RAX } else { hosts[0].unwrap_or(RAX) }, size);
+            }
+            Undefined::Scan => self.scan_flags(hosts[0].unwrap_or(RAX)),
+            Undefined::Cleared(kept) => self.clear_flags(kept),
+            _ => {}
         }
         Done::Yes
     }
@@ -328,7 +333,9 @@ impl Builder<'_> {
 
     /// Notes which temporary holds a guest's register that is in memory, for the next instruction.
     fn hold(&mut self, plan: &Plan, hosts: &[Option<Reg>; 4], direct: Option<Direct>, undefined: Undefined) {
-        if matches!(undefined, Undefined::Product(_)) || plan.gprs.iter().flatten().any(|gpr| gpr.high) {
+        if matches!(undefined, Undefined::Product(_) | Undefined::Scan)
+            || plan.gprs.iter().flatten().any(|gpr| gpr.high)
+        {
             return;
         }
         let pairs = || plan.gprs.iter().zip(hosts).filter_map(|(gpr, host)| Some(((*gpr)?, (*host)?)));

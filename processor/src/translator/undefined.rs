@@ -3,7 +3,8 @@
 //!
 //! One rule, whatever the host: an instruction is emitted as it is if the flags that it leaves undefined are overwritten before anything can read
 //! them, or if [`super::probe`] has seen the host agree with the interpreter. Else shifts and rotates are emitted as two, the second by one,
-//! for which OF is defined, and products get their flags computed; all others go to the interpreter.
+//! for which OF is defined, products and bit scans get their flags computed, and what counts or cuts bits has them cleared; all others go to the
+//! interpreter.
 //!
 //! AF is clear after a shift, but AMD's processors set it. Only what shows all flags can tell: so the translation remembers that AF is clear, whatever
 //! the host's is ([`Builder::clear_af`]), says so where it leaves within the block ([`super::block::Site::clear_af`]), and clears it at the end.
@@ -38,6 +39,10 @@ pub(super) enum Undefined {
     },
     /// The flags of the product of so many bytes are to be computed.
     Product(usize),
+    /// Those that it leaves undefined are to be cleared: others than these, in iced's bits.
+    Cleared(u32),
+    /// The same, but for ZF, and PF is to be the result's.
+    Scan,
     /// Not at all.
     Interpreter,
 }
@@ -108,7 +113,7 @@ pub(super) fn live(instructions: &[Instruction], known: impl Fn(usize) -> bool, 
 
 /// What is to be done about the flags of `i`, of which `live` may be read.
 pub(super) fn undefined(i: &Instruction, live: u32, host: &Features) -> Undefined {
-    use Mnemonic::{Imul, Mul, Rcl, Rcr, Rol, Ror};
+    use Mnemonic::{Andn, Bextr, Blsi, Blsmsk, Blsr, Bsf, Bsr, Bzhi, Imul, Lzcnt, Mul, Rcl, Rcr, Rol, Ror, Tzcnt};
     let mnemonic = i.mnemonic();
     let shift = is_shift(mnemonic);
     let rotate = matches!(mnemonic, Rol | Ror | Rcl | Rcr);
@@ -146,6 +151,8 @@ pub(super) fn undefined(i: &Instruction, live: u32, host: &Features) -> Undefine
     }
     match mnemonic {
         Mul | Imul => Undefined::Product(operand_size(i)),
+        Tzcnt | Lzcnt | Andn | Blsr | Blsmsk | Blsi | Bextr | Bzhi => Undefined::Cleared(STATUS & !undefined),
+        Bsf | Bsr => Undefined::Scan,
         _ => Undefined::Interpreter,
     }
 }
@@ -220,6 +227,43 @@ impl Builder<'_> {
         self.code.fix_skip(skip);
     }
 
+    /// Clears the status flags but for `kept`, in iced's bits.
+    pub(super) fn clear_flags(&mut self, kept: u32) {
+        const PLACES: [(u32, u8); 5] = [
+            (RflagsBits::SF, 0x80),
+            (RflagsBits::ZF, 0x40),
+            (RflagsBits::AF, 0x10),
+            (RflagsBits::PF, 4),
+            (RflagsBits::CF, 1),
+        ];
+        let mask: u8 = PLACES.iter().filter(|(flag, _)| kept & flag != 0).map(|(_, bit)| bit).sum();
+        let home = offset_of!(State, spill) as i32;
+        self.code.keep_flags(home);
+        self.code.raw(&[0x80, 0xe4, mask]); // and ah, mask
+        if kept & RflagsBits::OF == 0 {
+            self.code.raw(&[0xb0, 0]); // mov al, 0
+        }
+        self.code.give_flags_back(home);
+    }
+
+    /// Computes the flags of a bit scan from ZF and its result in `result`: of a source that is zero PF is set, else it is the result's. All others
+    /// are clear.
+    pub(super) fn scan_flags(&mut self, result: Reg) {
+        let code = &mut self.code;
+        code.store(Rm::Reg(R15), result);
+        code.raw(&[0x0f, 0x94, 0xc1]); // sete cl
+        code.store(Rm::Reg(R14), RAX);
+        code.raw(&[0x45, 0x84, 0xff]); // test r15b, r15b
+        code.raw(&[0x9f]); // lahf
+        code.raw(&[0x80, 0xe4, 4]); // and ah, PF
+        code.raw(&[0xf6, 0xd9]); // neg cl
+        code.raw(&[0x80, 0xe1, 0x44]); // and cl, ZF | PF
+        code.raw(&[0x08, 0xcc]); // or ah, cl
+        code.raw(&[0xb0, 0]); // mov al, 0
+        code.raw(&[0x04, 0x7f, 0x9e]); // add al, 0x7f; sahf
+        code.store(Rm::Reg(RAX), R14);
+    }
+
     /// Computes the flags of a product from CF and its low half in `low`: SF and PF are those of the low half, ZF and AF are clear.
     pub(super) fn product_flags(&mut self, low: Reg, size: usize) {
         let code = &mut self.code;
@@ -261,9 +305,10 @@ mod tests {
         }
     }
 
-    /// All flags after shifts of all forms, where they are seen: by an exception, by the interpreter, by LAHF, by whoever comes after the block.
+    /// All flags after shifts of all forms and what scans, counts and cuts bits, where they are seen: by an exception, by the interpreter, by LAHF,
+    /// by whoever comes after the block.
     #[test]
-    fn flags_after_shifts_are_the_interpreters() {
+    fn undefined_flags_are_the_interpreters() {
         use super::super::both::{CODE, Case, Mode, Random, machine, outcome_after};
         if !super::super::supported() {
             return;
@@ -281,19 +326,32 @@ mod tests {
         ];
         let (mut plain, mut translating) = (machine(Mode::Long64, false), machine(Mode::Long64, true));
         let start = plain.cpu.save();
-        for _ in 0..4000 {
-            let mut shift = |bytes: &mut Vec<u8>| {
-                bytes.extend([&[][..], &[0x66], &[0x48], &[0x4d]][random.below(4) as usize]);
+        for _ in 0..8000 {
+            let mut one = |bytes: &mut Vec<u8>| {
                 let modrm = 0xc0 | (random.next() as u8 & 0x3f);
-                match random.below(3) {
+                let kind = random.below(5);
+                if kind == 4 {
+                    // BLSR, BLSMSK, BLSI, ANDN, BEXTR, BZHI.
+                    let (opcode, reg) =
+                        [(0xf3, 1), (0xf3, 2), (0xf3, 3), (0xf2, 0), (0xf7, 0), (0xf5, 0)][random.below(6) as usize];
+                    let modrm = if opcode == 0xf3 { modrm & !0x38 | reg << 3 } else { modrm };
+                    let (high, third) = (random.next() as u8 & 0xa0 | 0x42, random.next() as u8 & 0xf8);
+                    return bytes.extend([0xc4, high, third, opcode, modrm]);
+                }
+                if kind == 3 && random.below(2) == 0 {
+                    bytes.push(0xf3);
+                }
+                bytes.extend([&[][..], &[0x66], &[0x48], &[0x4d]][random.below(4) as usize]);
+                match kind {
+                    3 => bytes.extend([0x0f, 0xbc | (random.next() as u8 & 1), modrm]),
                     0 => bytes.extend([0xc0 | (random.next() as u8 & 1), modrm, random.next() as u8]),
                     1 => bytes.extend([0xd0 | (random.next() as u8 & 1), modrm]),
                     _ => bytes.extend([0xd2 | (random.next() as u8 & 1), modrm]),
                 }
             };
             let mut bytes = Vec::new();
-            shift(&mut bytes);
-            shift(&mut bytes);
+            one(&mut bytes);
+            one(&mut bytes);
             bytes.extend(seen[random.below(7) as usize]);
             plain.cpu.restore(&start);
             let cpu = &mut plain.cpu;
