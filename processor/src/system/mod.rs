@@ -56,7 +56,7 @@ impl Cpu {
         self.tsc_at(self.now())
     }
 
-    fn tsc_at(&self, now: u64) -> u64 {
+    pub(crate) fn tsc_at(&self, now: u64) -> u64 {
         now.wrapping_mul(TSC_TICKS_PER_NS).wrapping_add(self.msrs.tsc_adjust)
     }
 

@@ -11,6 +11,7 @@ use super::memory::{Access, host_register};
 use super::pins::{self, Plan};
 use super::rewrite::Encoding;
 use super::state::{JUMP_INDEX, State};
+use super::system;
 use super::undefined::{self, shows_flags};
 use crate::decode::alone::on_its_own;
 use crate::decode::table::{Place, Table};
@@ -75,6 +76,8 @@ pub(super) struct Site(u32);
 
 /// Of a site: see [`Miss::Certain`].
 const CERTAIN: u32 = 1 << 30;
+/// Of a site: see [`Site::with_link`].
+const LINKS: u32 = 1 << 31;
 
 impl Site {
     /// The instruction at `offset` in its page, number `index` of its block.
@@ -127,6 +130,17 @@ impl Site {
         self.0 >> 28 & 1 != 0
     }
 
+    /// Of a call for an instruction that ends its block: what follows is linked, for when the instruction behind it comes next and nothing changed
+    /// that decides what is there.
+    pub(super) fn with_link(self) -> Self {
+        Self(self.0 | LINKS)
+    }
+
+    /// See [`Site::with_link`].
+    pub(super) fn links(self) -> bool {
+        self.0 & LINKS != 0
+    }
+
     /// AF is clear, whatever the host's is.
     pub(super) fn clear_af(self) -> bool {
         self.0 >> 29 & 1 != 0
@@ -141,6 +155,8 @@ pub(super) enum Cold {
     Alone { jump: Fixup, index: usize },
     /// Leave: the interpreter does the instruction. Flags are first restored from R15 if `flags`.
     Interpret { jump: Fixup, site: Site, flags: bool },
+    /// Call the interpreter's operation, and go on at `back`.
+    Call { jump: Fixup, back: u64, site: Site, operation: u64 },
     /// Look for the translation of the target in R14, which is not in the table; leave if there is none.
     Lookup { jump: Fixup, retry: u64, miss: Miss },
     /// Bring the vector registers and try again.
@@ -176,8 +192,6 @@ pub(super) struct Source<'a> {
     pub ops: &'a [(Op, bool)],
     /// Bytes of all.
     pub bytes: usize,
-    /// The block ends in the page because it is long enough, so the next instruction may be jumped to.
-    pub continues: bool,
     /// The last instruction ends the block: RIP is set by it.
     pub ends: bool,
     /// The only instruction runs on its own, with exact time.
@@ -318,9 +332,12 @@ impl<'a> Builder<'a> {
                 self.settle_af();
             }
             let site = Site::new(instruction.ip(), index).with_clear_af(self.clear_af);
-            let known = source.ops[index].1 && (is_hint(instruction) || self.host.have(instruction.cpuid_features()));
+            let supported = is_hint(instruction)
+                || system::is_of_state(instruction)
+                || self.host.have(instruction.cpuid_features());
             // A branch that does not end its block is no operation of the interpreter's here.
-            let known = known && !(source.alone && instruction.flow_control() == FlowControl::Next);
+            let own_time = !source.alone || instruction.flow_control() != FlowControl::Next;
+            let known = source.ops[index].1 && supported && (own_time || system::has_time(instruction));
             left = match if known { self.translate(instruction, bytes, site, index + 1) } else { Done::No } {
                 Done::Yes => {
                     self.note_af(instruction);
@@ -333,15 +350,11 @@ impl<'a> Builder<'a> {
                     index + 1 == count && source.ends
                 }
             };
-            if !left && index + 1 == count && source.ends {
-                // Nothing that ends a block and is known does not leave it.
-                left = true;
-            }
         }
         if !left {
             self.settle_af();
             let next = source.instructions[count - 1].next_ip();
-            if source.continues && next < 0x1000 { self.jump(next, count) } else { self.jump_far(next, count) }
+            if next < 0x1000 { self.jump(next, count) } else { self.jump_far(next, count) }
         }
         self.emit_cold();
     }
@@ -371,6 +384,11 @@ impl<'a> Builder<'a> {
                 }
                 self.code.constant(RCX, u64::from(site.0));
                 self.code.jump_to(self.stubs.interpret);
+            }
+            Cold::Call { jump, back, site, operation } => {
+                self.code.fix(jump);
+                self.call_interpreter(site, operation);
+                self.code.jump_to(back);
             }
             Cold::Lookup { jump, retry, miss } => {
                 self.code.fix(jump);
@@ -410,14 +428,9 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// The interpreter does instruction `index`.
-    fn interpret(&mut self, index: usize, site: Site) {
+    /// The address of the interpreter's operation for instruction `index`, made to be called alone.
+    fn operation(&mut self, index: usize) -> u64 {
         let mut op = self.source.ops[index].0;
-        if Table::shared().get(op.code()).condition.is_some() {
-            // Taken, it leaves the block in its middle.
-            self.code.constant(RCX, u64::from(site.0));
-            return self.code.jump_to(self.stubs.interpret);
-        }
         // As in the interpreter's block: from it follows how many instructions had completed.
         op.number = index as u8 + 1;
         let last = index + 1 == self.source.instructions.len();
@@ -432,12 +445,44 @@ impl<'a> Builder<'a> {
         let ops = decode::Ops::new(ops, 0);
         let address = ops.first().address();
         self.ops.push(ops);
+        address as u64
+    }
+
+    /// Calls the interpreter's operation at `address`.
+    fn call_interpreter(&mut self, site: Site, address: u64) {
+        self.code.constant(RCX, u64::from(site.0));
+        self.code.constant(R14, address);
+        self.code.call(self.stubs.call_interpret);
+    }
+
+    /// The interpreter is called for the instruction instead of what `emit` emits, unless the field of the state block at `offset` is zero. RCX is used.
+    pub(super) fn call_unless(&mut self, offset: usize, site: Site, emit: impl FnOnce(&mut Self)) {
+        let operation = self.operation(site.index() as usize);
+        self.code.load(RCX, Rm::state(offset));
+        let jump = self.code.jump_unless_rcx_zero();
+        emit(self);
+        self.cold.push(Cold::Call { jump, back: self.code.here(), site, operation });
+    }
+
+    /// The interpreter does instruction `index`.
+    fn interpret(&mut self, index: usize, site: Site) {
+        let last = index + 1 == self.source.instructions.len();
+        if Table::shared().get(self.source.ops[index].0.code()).condition.is_some() {
+            // Taken, it leaves the block in its middle.
+            self.code.constant(RCX, u64::from(site.0));
+            return self.code.jump_to(self.stubs.interpret);
+        }
+        let address = self.operation(index);
         (self.guarded, self.guarded_x87, self.noted_page) = ([false; 2], false, false);
         (self.pins_set, self.kept_budget) = (0, false);
-        self.code.constant(RCX, u64::from(site.0));
-        self.code.constant(R14, address as u64);
-        self.code.call(self.stubs.call_interpret);
-        if index + 1 == self.source.instructions.len() && self.source.ends {
+        let ends = last && self.source.ends;
+        let next = self.source.instructions[index].next_ip();
+        let links = ends && self.source.instructions[index].flow_control() == FlowControl::Next && next < 0x1000;
+        let site = if links { site.with_link() } else { site };
+        self.call_interpreter(site, address);
+        if links {
+            self.jump(next, index + 1);
+        } else if ends {
             self.spend(index + 1);
             self.code.load(R14, Rm::state(offset_of!(State, rip)));
             self.look_up(0, Miss::Lookup, |_| {});
@@ -447,6 +492,11 @@ impl<'a> Builder<'a> {
     /// The kind of code.
     pub(super) fn width(&self) -> Width {
         self.source.width
+    }
+
+    /// The only instruction runs on its own, with exact time.
+    pub(super) fn source_is_alone(&self) -> bool {
+        self.source.alone
     }
 
     /// How many instructions the block has.

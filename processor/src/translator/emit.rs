@@ -210,6 +210,11 @@ impl Emitter {
         self.op(Opcode { bytes: &[0x0f, 0xb7], ..Opcode::default() }, to, from);
     }
 
+    /// `mov to, word from`: the rest stays.
+    pub(super) fn load_low16(&mut self, to: Reg, from: Rm) {
+        self.op(Opcode { prefixes: &[0x66], bytes: &[0x8b], ..Opcode::default() }, to, from);
+    }
+
     /// `mov word to, from`
     pub(super) fn store16(&mut self, to: Rm, from: Reg) {
         self.op(Opcode { prefixes: &[0x66], bytes: &[0x89], ..Opcode::default() }, from, to);

@@ -5,6 +5,7 @@ use super::block::{Builder, Cold, Done, Miss, Site, is_hint};
 use super::emit::{Opcode, R12, R13, R14, R15, RAX, RCX, RDX, Rm};
 use super::memory::{Access, addressable, home, host_register};
 use super::state::State;
+use super::system::is_of_state;
 use super::x87::is_x87;
 use core::mem::offset_of;
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
@@ -51,7 +52,7 @@ impl Builder<'_> {
                 self.ret(i, site, executed)
             }
             FlowControl::Next => match self.system(i, site, executed == self.count()) {
-                Done::No => self.generic(i, bytes, site),
+                Done::No if !is_of_state(i) => self.generic(i, bytes, site),
                 done => done,
             },
             _ => Done::No,

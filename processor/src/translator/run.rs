@@ -8,14 +8,16 @@ use super::rewrite::{Encoding, for_long_mode};
 use super::state::{Blocks, PENDING, State};
 use super::{Translator, Width, block_index};
 use crate::cet::CetCode;
-use crate::cpu::{Cpu, RIP_BASE_REG};
-use crate::decode::cache::{BLOCK_LIMIT, BlockKind, CodeCache};
+use crate::cpu::{Cpu, Mode, RIP_BASE_REG};
+use crate::decode::cache::{BlockKind, CodeCache};
 use crate::decode::op::Stop;
 use crate::decode::{At, Op};
-use crate::flags::LateFlags;
+use crate::flags::{AC, LateFlags};
 use crate::memory::paging::Kind;
 use crate::memory::ram::{GuestRam, PAGE_SIZE};
+use crate::models::frequency::TSC_TICKS_PER_NS;
 use crate::segment::{FS, GS};
+use spec::x86::control_registers::Cr4;
 use std::sync::atomic::Ordering::SeqCst;
 
 /// Relative branches from pages this near to the end of canonical addresses might go beyond it.
@@ -93,18 +95,30 @@ impl Cpu {
     /// Copies what translated code reads from the state block.
     fn refresh_native(&self, state: &mut State) {
         state.flags = pack(self.flags);
+        state.refused = [FS, GS].map(|register| u64::from(!self.is_whole(register)));
+        state.level_refused = u64::from(self.cpl != 0);
+        state.control_refused = u64::from(self.cpl != 0 || self.vmx.non_root);
+        let cleared = self.rflags & AC == 0;
+        state.clac_refused = u64::from(self.cpl != 0 || !cleared);
+        state.stac_refused = u64::from(self.cpl != 0 || cleared);
+        state.bases_refused = u64::from(self.cr4 & Cr4::FSGSBASE == 0);
+        self.refresh_registers(state);
+    }
+
+    /// The same of what an instruction may change without a change of [`crate::memory::tlb::Tlb::changes`], but for the flags, and in 64-bit code.
+    fn refresh_registers(&self, state: &mut State) {
         state.fs = self.segs[FS].base;
         state.gs = self.segs[GS].base;
-        state.refused = [FS, GS].map(|register| u64::from(!self.is_whole(register)));
         let unmasked = unmasked(self.mxcsr);
         state.sse_refused = u64::from(self.sse_blocked != 0 || unmasked);
         state.avx_refused = u64::from(self.avx_blocked != 0 || unmasked);
-        state.level_refused = u64::from(self.cpl != 0);
-        state.control_refused = u64::from(self.cpl != 0 || self.vmx.non_root);
         state.sti_refused = state.control_refused | u64::from(self.apic.pending().is_some());
         let absent = state.live ^ 1;
         state.sse_blocked = state.sse_refused | absent;
         state.avx_blocked = state.avx_refused | absent;
+        let first = self.tsc_without_instructions();
+        state.tsc_refused = u64::from(first.is_none());
+        state.tsc_base = first.unwrap_or(0).wrapping_add(state.last.wrapping_mul(TSC_TICKS_PER_NS));
     }
 
     /// From here on other threads stop this one at the beginning of a block with `state`.
@@ -232,8 +246,8 @@ impl Cpu {
         Some(entry)
     }
 
-    /// Goes on at RIP with state block `index` instead of `old`, if the translation there is known.
-    fn change_block(&mut self, code: &mut CodeCache, old: &State, index: usize) -> Option<Go> {
+    /// Goes on at RIP with state block `index`, `old` being the one that ran, if the translation there is known.
+    fn change_block(&mut self, code: &mut CodeCache, old: *const State, index: usize) -> Option<Go> {
         let (rip, flushes) = (self.rip, code.translator.as_ref()?.flushes);
         if !self.native_address(rip) {
             return None;
@@ -247,11 +261,16 @@ impl Cpu {
             }
         };
         let state = self.tlb.native.as_mut()?.pointer(index);
-        // SAFETY: `ready` made the block; it is not the old one, and nothing else refers to it here.
+        // SAFETY: the state block that ran, which waits; it may be the other one.
+        let (budget, last, host_rsp, own, cache) =
+            unsafe { ((*old).budget, (*old).last, (*old).host_rsp, (*old).cpu, (*old).code) };
+        // SAFETY: `ready` made the block; nothing else refers to it here.
         let block = unsafe { &mut *state };
-        (block.budget, block.pending, block.rip_base) = (old.budget, false, rip & !0xfff);
-        (block.live, block.x87_live, block.x87_blocked) = (0, 0, 1);
-        (block.cpu, block.code, block.host_rsp, block.last) = (old.cpu, old.code, old.host_rsp, old.last);
+        (block.budget, block.pending, block.rip_base) = (budget, false, rip & !0xfff);
+        if !std::ptr::eq(state, old) {
+            (block.live, block.x87_live, block.x87_blocked) = (0, 0, 1);
+        }
+        (block.cpu, block.code, block.host_rsp, block.last) = (own, cache, host_rsp, last);
         self.refresh_native(block);
         self.fit_brake(block);
         Some(Go::to(entry, state))
@@ -343,49 +362,82 @@ pub(super) extern "C" fn bring_x87(state: *mut State) -> Go {
     Go::leave(state)
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How often [`interpret`] was called.
+    static CALLS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// How often this thread's translations have called the interpreter.
+#[cfg(test)]
+pub(super) fn calls() -> usize {
+    CALLS.get()
+}
+
 /// Called from translated code: does one operation. Gives where to go on.
 pub(super) extern "C" fn interpret(state: *mut State) -> Go {
-    // SAFETY: as in `fill`.
-    let (flags, address, cpu, base) = unsafe { ((*state).flags, (*state).value, (*state).cpu, (*state).rip_base) };
-    // SAFETY: as in `fill`.
-    let cpu = unsafe { &mut *(cpu as *mut Cpu) };
-    // SAFETY: the address of an operation, which the translator keeps.
-    let op = unsafe { At::from_address(address as usize) };
-    let before = cpu.native_index();
+    #[cfg(test)]
+    CALLS.set(CALLS.get() + 1);
     // SAFETY: as in `fill`.
     let block = unsafe { &mut *state };
+    // SAFETY: as in `fill`.
+    let cpu = unsafe { &mut *(block.cpu as *mut Cpu) };
+    // SAFETY: the address of an operation, which the translator keeps.
+    let op = unsafe { At::from_address(block.value as usize) };
+    let (site, base) = (Site::from(block.argument), block.rip_base);
     block.take_x87(cpu);
     cpu.instructions = block.instructions();
-    cpu.flags = unpack_at(flags, Site::from(block.argument));
+    let flags = unpack_at(block.flags, site);
+    cpu.flags = flags;
     cpu.regs[RIP_BASE_REG as usize] = base;
+    let changes = cpu.tlb.changes;
     let stop = op.run(cpu);
-    let after = cpu.native_index();
-    if let (Some(index), Some(blocks)) = (before, &mut cpu.tlb.native) {
-        // What the operation made void must not be used by the rest of the block.
-        let flushes = blocks.get(index).flushes;
-        blocks.ready(index, flushes);
-    }
     // SAFETY: as in `fill`; the tables may have been changed through other references, which are gone.
     let block = unsafe { &mut *state };
-    cpu.refresh_native(block);
+    if cpu.flags != flags || site.clear_af() {
+        block.flags = pack(cpu.flags);
+    }
     if stop == Stop::Trapped {
         block.reason = reason::TRAPPED;
         return Go::leave(state);
     }
     block.rip = cpu.rip;
     block.look_at_events(cpu);
-    if after != before {
-        // Only an instruction that ends its block changes this.
-        block.budget += Site::from(block.argument).index() as i64 + 1;
-        block.reason = reason::GO;
-        if let (Some(index), false) = (after, block.pending) {
-            // SAFETY: the code cache is put there with the processor.
-            let code = unsafe { &mut *(block.code as *mut CodeCache) };
-            return cpu.change_block(code, block, index).unwrap_or(Go::leave(state));
-        }
-        return Go::leave(state);
+    // Outside 64-bit mode segments count too.
+    let same = cpu.tlb.changes == changes && cpu.cet == CetCode::Off && cpu.mode == Mode::Long64;
+    let next = base + u64::from(op.op().offset) + u64::from(op.op().length);
+    if same && (!site.links() || cpu.rip == next) {
+        cpu.refresh_registers(block);
+        return Go::to(block.resume, state);
     }
-    Go::to(block.resume, state)
+    after_change(cpu, state, site)
+}
+
+/// Goes on after an operation that may have changed what there is to translated code, or is not followed by the next one.
+fn after_change(cpu: &mut Cpu, state: *mut State, site: Site) -> Go {
+    // SAFETY: as in `fill`.
+    let block = unsafe { &mut *state };
+    let (index, flushes) = (block.index, block.flushes);
+    let after = cpu.native_index();
+    if after == Some(index) && !site.links() {
+        if let Some(blocks) = &mut cpu.tlb.native {
+            // What the operation made void must not be used by the rest of the block.
+            blocks.ready(index, flushes);
+        }
+        // SAFETY: as in `fill`; the tables may have been changed through another reference, which is gone.
+        let block = unsafe { &mut *state };
+        cpu.refresh_native(block);
+        return Go::to(block.resume, state);
+    }
+    // Only an instruction that ends its block comes here.
+    block.budget += site.index() as i64 + 1;
+    block.reason = reason::GO;
+    if let (Some(after), false) = (after, block.pending) {
+        // SAFETY: the code cache is put there with the processor.
+        let code = unsafe { &mut *(block.code as *mut CodeCache) };
+        return cpu.change_block(code, state, after).unwrap_or(Go::leave(state));
+    }
+    Go::leave(state)
 }
 
 impl State {
@@ -467,7 +519,6 @@ impl Translator {
             encodings: &encodings,
             ops: &ops,
             bytes: length,
-            continues: instructions.len() == BLOCK_LIMIT,
             ends,
             alone: block.alone,
             known: &known,

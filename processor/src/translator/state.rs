@@ -83,6 +83,16 @@ pub(crate) struct State {
     pub control_refused: u64,
     /// Not zero: the same, or an interrupt waits.
     pub sti_refused: u64,
+    /// Not zero: CLAC has something to do, or is not allowed.
+    pub clac_refused: u64,
+    /// The same for STAC.
+    pub stac_refused: u64,
+    /// Not zero: RDFSBASE and its kin are not allowed.
+    pub bases_refused: u64,
+    /// Not zero: RDTSC must be left to the interpreter.
+    pub tsc_refused: u64,
+    /// What RDTSC gives when the budget is used up.
+    pub tsc_base: u64,
     /// For values that outlive a probe.
     pub spill: [u64; 2],
     /// Not zero: SSE instructions cannot be executed here, or the vector registers are not here.
@@ -123,6 +133,8 @@ pub(crate) struct State {
     pub host_mxcsr: u64,
     /// Where the x87's state is while the host's registers are not the guest's.
     pub x87_area: super::x87::Area,
+    /// The block's own number.
+    pub index: usize,
     /// The budget has [`PENDING`] taken from it.
     pub pending: bool,
     /// The tables must be emptied before they are used.
@@ -295,6 +307,7 @@ impl Blocks {
             state.jump_index = (JUMPS as u64 - 1) << JUMP_SHIFT;
             state.host_mxcsr = 0x1f80;
             state.hints_left = super::hints::PERIOD;
+            state.index = index;
             (state.made, state.stale) = (true, true);
             state.entered = JUMPS;
         }

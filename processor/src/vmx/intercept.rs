@@ -16,6 +16,7 @@ use crate::trap::Exec;
 use spec::vmx::qualification::{cr_access, dr_access, instruction_info as layout, io, task_switch};
 use spec::vmx::{ExitReason, PrimaryControls as Primary, SecondaryControls as Secondary, VmcsField};
 use spec::x86::Cr0;
+use spec::x86::control_registers::Cr4;
 
 impl Cpu {
     /// Makes the VM exit that `what` causes, if it causes one; #UD where a control makes the instruction undefined. `op` is the
@@ -319,7 +320,19 @@ impl Cpu {
     /// The TSC that RDTSC, RDTSCP and RDMSR show (SDM Vol. 3C, 26.3).
     #[inline]
     pub(crate) fn visible_tsc(&self) -> u64 {
-        let tsc = self.tsc();
+        self.visible_tsc_of(self.tsc())
+    }
+
+    /// What RDTSC would give had no instruction been retired, where it gives that plus the ticks of those that were; `None` where it does not, or may not
+    /// be executed.
+    pub(crate) fn tsc_without_instructions(&self) -> Option<u64> {
+        let may = self.clock.is_none() && (self.cpl == 0 || self.cr4 & Cr4::TSD == 0);
+        let exits = self.vmx.controls.primary.has(Primary::RDTSC_EXITING);
+        let scales = self.vmx.controls.secondary.has(Secondary::USE_TSC_SCALING);
+        (may && !exits && !scales).then(|| self.visible_tsc_of(self.tsc_at(self.idle_time)))
+    }
+
+    fn visible_tsc_of(&self, tsc: u64) -> u64 {
         if !self.vmx.controls.primary.has(Primary::USE_TSC_OFFSETTING) {
             return tsc;
         }
