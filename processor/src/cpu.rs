@@ -352,7 +352,7 @@ impl Cpu {
         if (old ^ self.rflags) & flags::VM != 0 {
             self.mode_changed();
         } else if (old ^ self.rflags) & flags::AC != 0 {
-            self.mmu_mode_changed();
+            self.privilege_changed();
         }
         if self.rflags & (flags::TF | flags::RF) != 0 {
             self.recheck_events();

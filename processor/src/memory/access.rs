@@ -158,6 +158,9 @@ impl Cpu {
     /// Fills `bytes` from memory.
     #[inline(never)]
     pub fn load_slice(&mut self, linear: u64, bytes: &mut [u8]) -> Exec {
+        if self.tlb.load_slice(linear, bytes) {
+            return Ok(());
+        }
         let class = self.tlb.class();
         let mut done = 0;
         while done < bytes.len() {
@@ -181,8 +184,14 @@ impl Cpu {
     /// Stores `bytes`; the pages' rights are all checked first.
     #[inline(never)]
     pub fn store_slice(&mut self, linear: u64, bytes: &[u8]) -> Exec {
+        if self.tlb.store_slice(linear, bytes) {
+            return Ok(());
+        }
         let class = self.tlb.class();
         self.probe_write(linear, bytes.len())?;
+        if self.tlb.store_slice(linear, bytes) {
+            return Ok(());
+        }
         let mut done = 0;
         while done < bytes.len() {
             let left = bytes.len() - done;

@@ -5,6 +5,7 @@ use crate::cet::CetCode;
 use crate::cpu::{Cpu, Mode};
 use crate::flags;
 use crate::trap::{Exec, Trapped};
+use spec::x86::debug::Dr7;
 use spec::x86::exceptions::PageFaultCode;
 use spec::x86::msr::MiscEnable;
 
@@ -173,12 +174,17 @@ impl Cpu {
 
     /// To be called after CPL, RFLAGS.AC, CR0, CR3's PCID, CR4, the VPID or EPTP changed: chooses the TLB context and access class.
     pub fn mmu_mode_changed(&mut self) {
-        let key = self.context_key();
-        self.watches_locks = self.watched_by(key.bus_locks);
+        self.tlb.select_context(self.context_key());
+        self.privilege_changed();
+    }
+
+    /// To be called after CPL or RFLAGS.AC alone changed: chooses the access class.
+    pub(crate) fn privilege_changed(&mut self) {
+        self.watches_locks = self.watched_by(self.tlb.key().bus_locks);
         let class = self.access_class();
         let slow =
             self.cpl == 3 && self.rflags & flags::AC != 0 && self.cr0 & CR0_AM != 0 || self.data_breakpoints_enabled();
-        self.tlb.select(key, class, slow);
+        self.tlb.select_class(class, slow);
         self.counters_see_cpl();
         if self.cr4 & CR4_CET != 0 || self.cet != CetCode::Off {
             self.cet_changed();
@@ -205,7 +211,7 @@ impl Cpu {
     /// DR7 enables a data or I/O breakpoint.
     pub fn data_breakpoints_enabled(&self) -> bool {
         let dr7 = self.dr[7];
-        (0..4).any(|i| dr7 >> (2 * i) & 3 != 0 && dr7 >> (16 + 4 * i) & 3 != 0)
+        dr7 & Dr7::ENABLES != 0 && (0..4).any(|i| dr7 >> (2 * i) & 3 != 0 && dr7 >> (16 + 4 * i) & 3 != 0)
     }
 
     /// Loads a paging-structure entry of `size` bytes at guest-physical `address`, all ones if there is no memory; and whether the page in

@@ -114,6 +114,8 @@ struct Near {
     write: [u64; 256],
     /// As [`Entry::addend`].
     addend: [u64; 256],
+    /// Something was entered since all was forgotten.
+    used: bool,
 }
 
 /// No page.
@@ -121,12 +123,14 @@ const NOWHERE: u64 = 0xfff;
 
 impl Near {
     fn new() -> Self {
-        Self { read: [NOWHERE; 256], write: [NOWHERE; 256], addend: [0; 256] }
+        Self { read: [NOWHERE; 256], write: [NOWHERE; 256], addend: [0; 256], used: false }
     }
 
     fn forget(&mut self) {
-        self.read[..BASES].fill(NOWHERE);
-        self.write[..BASES].fill(NOWHERE);
+        if std::mem::take(&mut self.used) {
+            self.read[..BASES].fill(NOWHERE);
+            self.write[..BASES].fill(NOWHERE);
+        }
     }
 }
 
@@ -242,10 +246,22 @@ impl Tlb {
         self.generation = if self.slow { NEVER } else { self.contexts[self.current].generation };
     }
 
-    /// Makes `key` the current context and `class` the access class; `slow` sends every access to the slow path.
-    pub fn select(&mut self, key: ContextKey, class: usize, slow: bool) {
+    /// Makes `key` the current context and `class` the access class.
+    #[cfg(test)]
+    fn select(&mut self, key: ContextKey, class: usize, slow: bool) {
+        self.select_context(key);
+        self.select_class(class, slow);
+    }
+
+    /// Makes `class` the access class of the current context; `slow` sends every access to the slow path.
+    pub(super) fn select_class(&mut self, class: usize, slow: bool) {
         self.class = class;
         self.slow = slow;
+        self.refresh();
+    }
+
+    /// Makes `key` the current context. [`Tlb::select_class`] has to follow.
+    pub(super) fn select_context(&mut self, key: ContextKey) {
         if self.contexts[self.current].key != key {
             self.clock += 1;
             let found = if self.contexts[self.previous].key == key {
@@ -257,7 +273,6 @@ impl Tlb {
             self.current = found.unwrap_or_else(|| self.replace(key));
             self.contexts[self.current].used = self.clock;
         }
-        self.refresh();
     }
 
     fn replace(&mut self, key: ContextKey) -> usize {
@@ -428,6 +443,7 @@ impl Tlb {
             self.near.read[base] = page(entry.read);
             self.near.write[base] = page(entry.write);
             self.near.addend[base] = entry.addend;
+            self.near.used = true;
         }
     }
 
@@ -510,6 +526,30 @@ impl Tlb {
         let Some(place) = self.hit_write(address, N) else { return false };
         // SAFETY: as in `load`.
         unsafe { place.cast::<[u8; N]>().write_unaligned(value) };
+        true
+    }
+
+    /// As [`Tlb::load`], of any number of bytes that lie in one page. False if they do not, or it is not cached.
+    pub(super) fn load_slice(&self, address: u64, bytes: &mut [u8]) -> bool {
+        let entry = Self::entry_in(self.table, address);
+        let within = (address & !PAGE_MASK) as usize + bytes.len() <= 0x1000;
+        if !within || entry.read != self.tag(address, 1) {
+            return false;
+        }
+        // SAFETY: the entry hit is of a page of guest RAM, and the access does not leave it; `bytes` is no guest RAM, to which there are no references.
+        unsafe { Self::host(address, entry.addend).copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };
+        true
+    }
+
+    /// As [`Tlb::store`], of any number of bytes that lie in one page. False if they do not, or it is not cached.
+    pub(super) fn store_slice(&self, address: u64, bytes: &[u8]) -> bool {
+        let entry = Self::entry_in(self.table, address);
+        let within = (address & !PAGE_MASK) as usize + bytes.len() <= 0x1000;
+        if !within || entry.write != self.tag(address, 1) {
+            return false;
+        }
+        // SAFETY: as in `load_slice`.
+        unsafe { Self::host(address, entry.addend).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
         true
     }
 
@@ -730,6 +770,24 @@ mod tests {
         assert_eq!(near(&tlb), (false, false));
         tlb.bring_near(BASE, 0x7000);
         assert_eq!(near(&tlb), (false, false), "not cached in this context");
+    }
+
+    #[test]
+    fn bytes_in_one_page_that_is_cached_are_copied_at_once() {
+        let ram = Arc::new(GuestRam::new(1 << 20));
+        let mut tlb = Tlb::new(0, ram.clone());
+        let rights = Rights { read: true, write: true, execute: false };
+        tlb.insert(SUPERVISOR, 0x7000, 0x9000, rights);
+        let bytes: [u8; 100] = std::array::from_fn(|index| index as u8 + 1);
+        let mut loaded = [0; 100];
+        assert!(tlb.store_slice(0x7f9c, &bytes) && tlb.load_slice(0x7f9c, &mut loaded));
+        assert_eq!((loaded, ram.load::<1>(0x9f9c), ram.load::<1>(0x9fff)), (bytes, 1, 100));
+        assert!(!tlb.store_slice(0x7f9d, &bytes) && !tlb.load_slice(0x7f9d, &mut loaded), "beyond the page");
+        assert!(!tlb.load_slice(0x6000, &mut loaded), "not cached");
+        tlb.revoke_stores(0x9000, tlb.writer());
+        assert!(!tlb.store_slice(0x7000, &bytes) && tlb.load_slice(0x7000, &mut loaded), "code was found in it");
+        tlb.select(ContextKey::default(), SUPERVISOR, true);
+        assert!(!tlb.load_slice(0x7000, &mut loaded), "every access takes the slow path");
     }
 
     #[test]

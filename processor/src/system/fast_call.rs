@@ -45,7 +45,7 @@ impl Cpu {
         self.cpl = cpl;
         if self.mode == Mode::Long64 && code == CODE_64 {
             // The mode stays; only the privilege level matters.
-            self.mmu_mode_changed();
+            self.privilege_changed();
         } else {
             self.mode_changed();
         }

@@ -161,7 +161,7 @@ fn set_ac(cpu: &mut Cpu, value: bool) -> Exec {
         return Err(cpu.undefined_opcode());
     }
     cpu.rflags = if value { cpu.rflags | flags::AC } else { cpu.rflags & !flags::AC };
-    cpu.mmu_mode_changed();
+    cpu.privilege_changed();
     Ok(())
 }
 

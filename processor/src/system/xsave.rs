@@ -64,9 +64,7 @@ impl Cpu {
     }
 
     fn set_xmm_bytes(&mut self, register: usize, bytes: &[u8]) {
-        for (half, chunk) in bytes.chunks_exact(8).enumerate() {
-            self.ymm[register][half] = chunk.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
-        }
+        (self.ymm[register][0], self.ymm[register][1]) = (quad(bytes), quad(&bytes[8..]));
     }
 
     /// The linear address of a save area, aligned to `alignment` bytes or #GP(0).
@@ -99,12 +97,13 @@ fn put_xmm(cpu: &Cpu, image: &mut Legacy) {
     }
 }
 
+/// The first bytes; there are as many.
 fn word(bytes: &[u8]) -> u32 {
-    bytes.iter().take(4).rev().fold(0, |value, byte| value << 8 | u32::from(*byte))
+    bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }
 
 fn quad(bytes: &[u8]) -> u64 {
-    bytes.iter().take(8).rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
+    bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 fn get_x87(cpu: &mut Cpu, image: &Legacy, wide: bool) {

@@ -178,7 +178,7 @@ impl X87 {
     /// Loads what [`X87::save_legacy`] writes; any image is taken.
     pub fn restore_legacy(&mut self, area: &[u8; LEGACY_X87_SIZE], wide: bool) {
         let half = |at: usize| u16::from_le_bytes([area[at], area[at + 1]]);
-        let quad = |at: usize| area[at..at + 8].iter().rev().fold(0u64, |value, byte| value << 8 | u64::from(*byte));
+        let quad = |at: usize| area[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
         self.fcw = half(0) & FCW_BITS | 0x40;
         self.set_status(half(2));
         self.valid = area[4];
