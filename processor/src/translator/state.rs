@@ -17,9 +17,11 @@ use std::sync::atomic::AtomicU64;
 pub(super) const PAGE_INDEX: Mask = Mask::from(offset_of!(State, page_index), 12);
 /// A jump target's place in its table.
 pub(super) const JUMP_INDEX: Mask = Mask::from(offset_of!(State, jump_index), JUMP_SHIFT as u8);
-/// Pages in a table; a divisor of the software TLB's size, so that what is replaced there can be found here.
-pub(crate) const PAGES: usize = 512;
-const _: () = assert!(PAGES.is_power_of_two() && PAGES <= crate::memory::tlb::SIZE);
+/// Pages in a table: with few, pages that share a place drive each other out, which cost a twentieth of a boot.
+pub(crate) const PAGES: usize = 4096;
+const _: () = assert!(PAGES.is_power_of_two() && PAGES <= 1 << 16);
+/// Places of pages that are emptied together: a bit of [`State::touched`].
+const GROUP: usize = PAGES / u64::BITS as usize;
 /// Entries of the table of jump targets.
 pub(crate) const JUMPS: usize = 8192;
 /// Bits of a target that do not count for its place: no two targets are in so few bytes.
@@ -149,6 +151,8 @@ pub(crate) struct State {
     places: [u16; REMEMBERED],
     /// A bit for each page that a jump target was entered of, by the lowest bits of its number.
     jump_pages: [u64; PAGE_BITS / 64],
+    /// A bit for each [`GROUP`] of places that a page was entered into.
+    touched: u64,
     /// Places in the tables below ([`super::hints`]).
     pub hints: [u16; super::hints::HINTS],
     /// What gives zero to a load within a page when address and size - 1 are added: the negated page address.
@@ -207,8 +211,17 @@ fn no_target(slot: usize) -> u64 {
 
 impl State {
     fn clear_pages(&mut self, none: u64) {
-        for slot in 0..PAGES {
-            (self.read[slot], self.write[slot]) = (none, none);
+        self.each_page(|state, slot| (state.read[slot], state.write[slot]) = (none, none));
+        self.touched = 0;
+    }
+
+    /// Calls `act` with each place that may have a page.
+    fn each_page(&mut self, mut act: impl FnMut(&mut Self, usize)) {
+        let mut groups = self.touched;
+        while groups != 0 {
+            let first = groups.trailing_zeros() as usize * GROUP;
+            (first..first + GROUP).for_each(|slot| act(self, slot));
+            groups &= groups - 1;
         }
     }
 
@@ -248,6 +261,7 @@ impl State {
         self.read[slot] = if read { page.wrapping_neg() } else { none };
         self.write[slot] = if write { page.wrapping_neg() } else { none };
         self.addend[slot] = host_page.wrapping_sub(page);
+        self.touched |= 1 << (slot / GROUP);
     }
 
     /// The translation of a jump target, if it is in the table.
@@ -309,6 +323,7 @@ impl Blocks {
             state.hints_left = super::hints::PERIOD;
             state.index = index;
             (state.made, state.stale) = (true, true);
+            state.touched = u64::MAX;
             state.entered = JUMPS;
         }
         if state.stale {
@@ -371,12 +386,12 @@ impl Blocks {
     pub(crate) fn forget_range(&mut self, context: usize, base: u64, mask: u64) {
         let none = self.none;
         self.each(context, |state| {
-            for slot in 0..PAGES {
+            state.each_page(|state, slot| {
                 let (read, write) = (state.read[slot].wrapping_neg(), state.write[slot].wrapping_neg());
                 if read & mask == base || write & mask == base {
                     (state.read[slot], state.write[slot]) = (none, none);
                 }
-            }
+            });
             for (slot, target) in state.targets.iter_mut().enumerate() {
                 let first = target.wrapping_neg();
                 if first & mask == base || first.wrapping_add(REACH) & mask == base {
@@ -408,11 +423,11 @@ impl Blocks {
     pub(crate) fn revoke_stores(&mut self, context: usize, offset: u64) {
         let (host_page, none) = (self.ram + (offset & PAGE_MASK), self.none);
         self.each(context, |state| {
-            for slot in 0..PAGES {
+            state.each_page(|state, slot| {
                 if state.addend[slot].wrapping_sub(state.write[slot]) == host_page {
                     state.write[slot] = none;
                 }
-            }
+            });
         });
     }
 }
