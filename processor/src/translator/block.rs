@@ -203,6 +203,8 @@ pub(super) struct Source<'a> {
 /// A translation that was made.
 pub(super) struct Translation {
     pub code: Vec<u8>,
+    /// What is seldom executed.
+    pub cold: Vec<u8>,
     /// Where it begins.
     pub entry: u64,
     /// Where its exit for lack of budget is.
@@ -247,7 +249,7 @@ pub(super) struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     pub(super) fn new(
-        origin: u64,
+        origins: [u64; 2],
         source: &'a Source<'a>,
         stubs: &'a Stubs,
         host: &'a Features,
@@ -255,7 +257,7 @@ impl<'a> Builder<'a> {
         hints: &'a mut Hints,
     ) -> Self {
         Self {
-            code: Emitter::new(origin, host.quiet()),
+            code: Emitter::in_two_parts(origins, host.quiet()),
             cold: Vec::new(),
             host,
             guarded: [false; 2],
@@ -304,17 +306,21 @@ impl<'a> Builder<'a> {
         let live = undefined::live(source.instructions, |index| source.ops[index].1, self.host);
         let mut clear_af = vec![false; count];
         self.emit_from(0, &live, &mut |builder, index| clear_af[index] = builder.clear_af);
+        self.code.second_part();
+        self.emit_cold();
         if let Some(first) = self.to_alone.iter().map(|(_, index)| *index).min() {
             (self.plan, self.pins_set, self.alone) = (None, 0, true);
             (self.guarded, self.guarded_x87, self.noted_page) = ([false; 2], false, false);
             let mut places = vec![0; count];
             self.clear_af = clear_af[first];
             self.emit_from(first, &live, &mut |builder, index| places[index] = builder.code.here());
+            self.emit_cold();
             for (jump, index) in std::mem::take(&mut self.to_alone) {
                 self.code.fix_at(jump, places[index]);
             }
         }
-        Translation { code: self.code.bytes().to_vec(), entry: self.entry, exit }
+        let [code, cold] = self.code.into_parts();
+        Translation { code, cold, entry: self.entry, exit }
     }
 
     /// Emits the block from instruction `first` on. `note` is called before each, with its number.
@@ -356,7 +362,13 @@ impl<'a> Builder<'a> {
             let next = source.instructions[count - 1].next_ip();
             if next < 0x1000 { self.jump(next, count) } else { self.jump_far(next, count) }
         }
-        self.emit_cold();
+        // Branches are taken often enough.
+        let cold = std::mem::take(&mut self.cold).into_iter();
+        let (taken, cold): (Vec<_>, Vec<_>) = cold.partition(|cold| matches!(cold, Cold::Taken { .. }));
+        self.cold = cold;
+        for branch in taken {
+            self.emit_one_cold(branch);
+        }
     }
 
     fn emit_cold(&mut self) {

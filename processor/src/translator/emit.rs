@@ -86,16 +86,53 @@ impl Mask {
     }
 }
 
-/// Collects the bytes of code that will be executed at `origin`.
-pub(super) struct Emitter {
+/// Bytes that will be executed at `origin`.
+#[derive(Default)]
+struct Part {
     bytes: Vec<u8>,
     origin: u64,
+}
+
+impl Part {
+    fn new(origin: u64) -> Self {
+        Self { bytes: Vec::with_capacity(512), origin }
+    }
+
+    /// Where `address`, or the end of the code, is in the bytes.
+    fn place(&self, address: u64) -> Option<usize> {
+        let at = address.wrapping_sub(self.origin) as usize;
+        (at <= self.bytes.len()).then_some(at)
+    }
+}
+
+/// Collects the bytes of code in two parts, which will be executed at two places.
+pub(super) struct Emitter {
+    /// What is emitted.
+    part: Part,
+    /// What was emitted, or will be.
+    other: Part,
     quiet: Quiet,
 }
 
 impl Emitter {
+    /// Of one part only.
     pub(super) fn new(origin: u64, quiet: Quiet) -> Self {
-        Self { bytes: Vec::with_capacity(512), origin, quiet }
+        Self { part: Part::new(origin), other: Part::default(), quiet }
+    }
+
+    /// With a second part at `second`, for [`Emitter::second_part`].
+    pub(super) fn in_two_parts([origin, second]: [u64; 2], quiet: Quiet) -> Self {
+        Self { other: Part::new(second), ..Self::new(origin, quiet) }
+    }
+
+    /// Goes on in the second part. The code up to here must not go on behind itself.
+    pub(super) fn second_part(&mut self) {
+        std::mem::swap(&mut self.part, &mut self.other);
+    }
+
+    /// What both parts have become, the one that is emitted last.
+    pub(super) fn into_parts(self) -> [Vec<u8>; 2] {
+        [self.other.bytes, self.part.bytes]
     }
 
     /// How bits are taken out of a register.
@@ -104,30 +141,32 @@ impl Emitter {
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.part.bytes
     }
 
     /// Address of the next byte.
     pub(super) fn here(&self) -> u64 {
-        self.origin + self.bytes.len() as u64
+        self.part.origin + self.part.bytes.len() as u64
     }
 
     /// The bytes from the address `start` on.
     pub(super) fn from(&self, start: u64) -> &[u8] {
-        self.bytes.get((start - self.origin) as usize..).unwrap_or_default()
+        self.part.place(start).and_then(|at| self.part.bytes.get(at..)).unwrap_or_default()
     }
 
     /// Forgets them.
     pub(super) fn back_to(&mut self, start: u64) {
-        self.bytes.truncate((start - self.origin) as usize);
+        if let Some(at) = self.part.place(start) {
+            self.part.bytes.truncate(at);
+        }
     }
 
     pub(super) fn byte(&mut self, byte: u8) {
-        self.bytes.push(byte);
+        self.part.bytes.push(byte);
     }
 
     pub(super) fn raw(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+        self.part.bytes.extend_from_slice(bytes);
     }
 
     pub(super) fn dword(&mut self, value: u32) {
@@ -328,13 +367,13 @@ impl Emitter {
     /// `jmp` to where [`Emitter::fix`] will say.
     pub(super) fn jump(&mut self) -> Fixup {
         self.raw(&[0xe9, 0, 0, 0, 0]);
-        Fixup(self.bytes.len())
+        Fixup(self.here())
     }
 
     /// `jcc` to where [`Emitter::fix`] will say.
     pub(super) fn jump_if(&mut self, condition: u8) -> Fixup {
         self.raw(&[0x0f, 0x80 | condition & 15, 0, 0, 0, 0]);
-        Fixup(self.bytes.len())
+        Fixup(self.here())
     }
 
     /// `jrcxz` over a long jump: that is taken when RCX is not zero.
@@ -352,12 +391,15 @@ impl Emitter {
     /// `jrcxz` to where [`Emitter::fix_skip`] will say, less than 128 bytes away.
     pub(super) fn skip_if_rcx_zero(&mut self) -> Fixup {
         self.raw(&[0xe3, 0]);
-        Fixup(self.bytes.len())
+        Fixup(self.here())
     }
 
     /// The short jump goes to the next byte.
     pub(super) fn fix_skip(&mut self, fixup: Fixup) {
-        self.bytes[fixup.0 - 1] = (self.bytes.len() - fixup.0) as u8;
+        let distance = self.here().wrapping_sub(fixup.0) as u8;
+        if let Some(end) = self.part.place(fixup.0) {
+            self.part.bytes[end - 1] = distance;
+        }
     }
 
     /// `jmp` to an address that a displacement may not reach.
@@ -366,28 +408,28 @@ impl Emitter {
         self.raw(&target.to_le_bytes());
     }
 
-    /// The jump goes to the next byte.
+    /// The jump, of either part, goes to the next byte.
     pub(super) fn fix(&mut self, fixup: Fixup) {
-        let to = self.bytes.len();
-        self.fix_to(fixup, to);
+        let here = self.here();
+        self.fix_at(fixup, here);
     }
 
     /// The jump goes to an address in this code.
     pub(super) fn fix_at(&mut self, fixup: Fixup, target: u64) {
-        self.fix_to(fixup, (target - self.origin) as usize);
-    }
-
-    fn fix_to(&mut self, fixup: Fixup, to: usize) {
-        let distance = to.wrapping_sub(fixup.0) as u32;
-        self.bytes[fixup.0 - 4..fixup.0].copy_from_slice(&distance.to_le_bytes());
+        let distance = target.wrapping_sub(fixup.0) as u32;
+        for part in [&mut self.part, &mut self.other] {
+            if let Some(end) = part.place(fixup.0).filter(|&end| end >= 4) {
+                part.bytes[end - 4..end].copy_from_slice(&distance.to_le_bytes());
+            }
+        }
     }
 
     /// The address of a jump's end.
     pub(super) fn end_of(&self, fixup: &Fixup) -> u64 {
-        self.origin + fixup.0 as u64
+        fixup.0
     }
 }
 
-/// A jump whose target is not known yet.
+/// A jump whose target is not known yet: where it ends.
 #[derive(Debug)]
-pub(super) struct Fixup(usize);
+pub(super) struct Fixup(u64);

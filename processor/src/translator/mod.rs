@@ -143,7 +143,7 @@ impl Translator {
 
     /// Whether there may be no room for another translation.
     pub(crate) fn full(&self) -> bool {
-        self.buffer.left() < LONGEST
+        !self.buffer.has_left(LONGEST)
     }
 
     /// Drops all translations. The caller forgets every address of one.

@@ -523,12 +523,13 @@ impl Translator {
             alone: block.alone,
             known: &known,
         };
-        let origin = self.buffer.next();
-        let made = Builder::new(origin, &source, &self.stubs, &self.host, &mut self.ops, &mut self.hints).build();
-        if made.code.len() > super::LONGEST {
+        let origins = [self.buffer.next(), self.buffer.next_cold()];
+        let made = Builder::new(origins, &source, &self.stubs, &self.host, &mut self.ops, &mut self.hints).build();
+        if made.code.len().max(made.cold.len()) > super::LONGEST {
             return None;
         }
         self.buffer.append(&made.code);
+        self.buffer.append_cold(&made.cold);
         Some((made.entry, made.exit))
     }
 }
