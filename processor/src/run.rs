@@ -268,7 +268,7 @@ impl Cpu {
                             translator.link(site, entry);
                         }
                     }
-                    Left::Target | Left::Link(_) => self.enter_jump(entry, now),
+                    Left::Target | Left::Link(_) => self.enter_jump(code, index, entry),
                     _ => {}
                 }
             }
@@ -279,7 +279,7 @@ impl Cpu {
                 }
                 return;
             }
-            reached = match native.and_then(|entry| self.run_native(code, entry, flushes, last)) {
+            reached = match native.and_then(|entry| self.run_native(code, entry, last)) {
                 Some(Left::Step) => {
                     self.run_one(code);
                     Left::Target
@@ -370,12 +370,6 @@ impl Cpu {
     fn lookup_jump(&self, linear: u64, tag: u64) -> Option<u32> {
         let jump = &self.jumps.entries[jump_slot(linear)];
         (jump.linear == linear && jump.tag == tag).then_some(jump.block)
-    }
-
-    /// The number of the block at `linear`, if it is in the jump cache.
-    pub(crate) fn known_block(&mut self, code: &CodeCache, linear: u64) -> Option<u32> {
-        self.refresh_jump_tag(code);
-        self.lookup_jump(linear, self.jumps.tag)
     }
 
     /// Linear address of RIP.

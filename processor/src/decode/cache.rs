@@ -221,11 +221,6 @@ impl CodeCache {
         }
     }
 
-    /// Block `index` is there and reaches into no other page.
-    pub(crate) fn is_in_one_page(&self, index: u32) -> bool {
-        self.block(index).is_some_and(|block| block.second_page.is_none())
-    }
-
     /// The block with number `index`.
     #[inline(always)]
     pub fn block(&self, index: u32) -> Option<&Block> {

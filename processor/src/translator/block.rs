@@ -7,6 +7,7 @@ use super::emit::{Emitter, Fixup, Mask, Quiet, R14, R15, RCX, Reg, Rm};
 use super::enter::{self, reason};
 use super::hints::{self, Hints};
 use super::host::Features;
+use super::jumps;
 use super::memory::{Access, host_register};
 use super::pins::{self, Plan};
 use super::rewrite::Encoding;
@@ -157,8 +158,11 @@ pub(super) enum Cold {
     Interpret { jump: Fixup, site: Site, flags: bool },
     /// Call the interpreter's operation, and go on at `back`.
     Call { jump: Fixup, back: u64, site: Site, operation: u64 },
-    /// Look for the translation of the target in R14, which is not in the table; leave if there is none.
-    Lookup { jump: Fixup, retry: u64, miss: Miss },
+    /// The target in R14 is not in its first place, to which R15 points: look into the second one, and go on at `found`. Else look for its translation;
+    /// leave if there is none.
+    Lookup { jump: Fixup, retry: u64, miss: Miss, found: u64 },
+    /// The same for a target to whose place R15 points, and whose page is not known.
+    Unfetched { jump: Fixup, retry: u64, miss: Miss },
     /// Bring the vector registers and try again.
     Vectors { jump: Fixup, retry: u64, site: Site, avx: bool },
     /// Bring the x87's state and try again.
@@ -402,17 +406,22 @@ impl<'a> Builder<'a> {
                 self.call_interpreter(site, operation);
                 self.code.jump_to(back);
             }
-            Cold::Lookup { jump, retry, miss } => {
+            Cold::Lookup { jump, retry, miss, found } => {
                 self.code.fix(jump);
-                // Without a site: its number is never so large.
-                let site = match miss {
-                    Miss::Interpret(site) => u64::from(site.0),
-                    Miss::Certain(site) => u64::from(site.0 | CERTAIN),
-                    Miss::Lookup => u64::from(u32::MAX),
-                };
-                self.code.constant(RCX, site);
-                self.code.call(self.stubs.call_lookup);
-                self.code.jump_to(retry);
+                self.code.lea(R15, Rm::Base(R15, jumps::SECOND));
+                self.code.load(RCX, Rm::Base(R15, jumps::TARGET));
+                self.code.lea(RCX, Rm::Indexed(RCX, R14, 0, 0));
+                let neither = self.code.jump_unless_rcx_zero();
+                self.code.jump_to(found);
+                self.code.fix(neither);
+                self.call_lookup(miss, retry);
+            }
+            Cold::Unfetched { jump, retry, miss } => {
+                self.code.fix(jump);
+                self.code.load(R14, Rm::Base(R15, jumps::TARGET));
+                self.code.op64(0xf7, 2, Rm::Reg(R14)); // not
+                self.code.lea(R14, Rm::Base(R14, 1));
+                self.call_lookup(miss, retry);
             }
             Cold::Vectors { jump, retry, site, avx } => {
                 self.code.fix(jump);
@@ -568,27 +577,50 @@ impl<'a> Builder<'a> {
         self.go(executed);
     }
 
-    /// The place of the target in R14 into R15, if its translation is known. RCX is used.
+    /// Looks for the translation of the target in R14, and goes on at `retry`.
+    fn call_lookup(&mut self, miss: Miss, retry: u64) {
+        // Without a site: its number is never so large.
+        let site = match miss {
+            Miss::Interpret(site) => u64::from(site.0),
+            Miss::Certain(site) => u64::from(site.0 | CERTAIN),
+            Miss::Lookup => u64::from(u32::MAX),
+        };
+        self.code.constant(RCX, site);
+        self.code.call(self.stubs.call_lookup);
+        self.code.jump_to(retry);
+    }
+
+    /// The entry of the target in R14 into R15, if its translation is known. RCX and R14 are used.
     pub(super) fn find_target(&mut self, miss: Miss) {
         let retry = self.code.here();
         self.code.extract(R15, R14, JUMP_INDEX);
-        self.code.load(RCX, Rm::element(offset_of!(State, targets), R15));
+        self.code.lea(R15, Rm::Scaled(R15, jumps::SIZE_SHIFT as u8 - 3, 0));
+        self.code.load(RCX, Rm::state(offset_of!(State, jumps)));
+        self.code.lea(R15, Rm::Indexed(RCX, R15, 3, 0));
+        self.code.load(RCX, Rm::Base(R15, jumps::TARGET));
         self.code.lea(RCX, Rm::Indexed(RCX, R14, 0, 0));
         let jump = self.code.jump_unless_rcx_zero();
-        self.cold.push(Cold::Lookup { jump, retry, miss });
+        let found = self.code.here();
+        self.cold.push(Cold::Lookup { jump, retry, miss, found });
+        self.code.load16(RCX, Rm::Base(R15, jumps::PAGE));
+        self.code.load(RCX, Rm::element(offset_of!(State, fetched), RCX));
+        self.code.load(R14, Rm::Base(R15, jumps::PAGE));
+        self.code.lea(RCX, Rm::Indexed(RCX, R14, 0, 0));
+        let jump = self.code.jump_unless_rcx_zero();
+        self.cold.push(Cold::Unfetched { jump, retry, miss });
     }
 
-    /// Goes to the target whose place is in R15, taking `executed` from the budget.
+    /// Goes to the target whose entry R15 points to, taking `executed` from the budget.
     pub(super) fn go(&mut self, executed: usize) {
-        self.code.load(RCX, Rm::element(offset_of!(State, bases), R15));
+        self.code.load(RCX, Rm::Base(R15, jumps::BASE));
         self.code.store(Rm::state(offset_of!(State, rip_base)), RCX);
         if executed != 0 {
             self.spend(executed);
         } else {
             self.code.load(RCX, Rm::state(offset_of!(State, budget)));
         }
-        // jmp [entries + r15 * 8]
-        self.code.op32(0xff, 4, Rm::element(offset_of!(State, entries), R15));
+        // jmp [r15 + entry]
+        self.code.op32(0xff, 4, Rm::Base(R15, jumps::ENTRY));
     }
 
     /// Brings the vector registers, or leaves if vector instructions (with VEX: `avx`) are not to be executed here.

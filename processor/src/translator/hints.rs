@@ -218,7 +218,7 @@ mod tests {
         let mut machine = Machine::long();
         let mut buffer = CodeBuffer::new(1 << 16).unwrap();
         let mut blocks = Blocks::new(machine.cpu.ram.host_address()).unwrap();
-        blocks.ready(0, 0);
+        blocks.ready(0);
         blocks.enter_page(0, PAGE, 0, true, true);
         let mut hints = Hints::new();
         let mut probed = |emit: &mut dyn FnMut(&mut Emitter)| {

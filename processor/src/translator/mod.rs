@@ -13,8 +13,8 @@
 //! * **Memory.** Each translation context and access class has a state block of its own, with a table from pages to host addresses that holds part of
 //!   what the software TLB holds: changing the context changes a pointer. A probe that misses calls [`run::fill`]; what that cannot map (a fault, a
 //!   device, a page with code, two pages) leaves the translation, and the interpreter does the instruction.
-//! * **Jumps** within a page are linked: the host's jump is patched. Others go through a table of targets in the state block, so translations hold
-//!   for a physical page, wherever and in whichever context it is mapped.
+//! * **Jumps** within a page are linked: the host's jump is patched. Others go through a table of targets ([`jumps`]), which counts for the pages
+//!   that the context has fetched from, so translations hold for a physical page, wherever and in whichever context it is mapped.
 //! * **Counting.** A block begins by comparing the budget with its length, and each exit subtracts what was executed: events come at exactly the same
 //!   instruction as with the interpreter.
 //! * **Code that is written to** loses its translations: their first bytes become a jump to their exit. Nothing has to look for who may jump to them.
@@ -35,6 +35,7 @@ mod generic;
 mod hints;
 mod host;
 mod integer;
+mod jumps;
 mod memory;
 mod pins;
 mod probe;
@@ -94,6 +95,7 @@ pub struct Translator {
     ops: Ops,
     stubs: block::Stubs,
     hints: hints::Hints,
+    jumps: jumps::Jumps,
     /// Counts how often all translations were dropped.
     pub(crate) flushes: u64,
     host: host::Features,
@@ -122,6 +124,7 @@ impl Translator {
             ops: Vec::new(),
             stubs,
             hints: hints::Hints::new(),
+            jumps: jumps::Jumps::new().ok()?,
             flushes: 0,
             host,
             threshold: tuning.threshold,
@@ -151,6 +154,7 @@ impl Translator {
         self.buffer.reset(self.stubs.end);
         self.ops.clear();
         self.hints.forget();
+        self.jumps.forget();
         self.flushes += 1;
     }
 

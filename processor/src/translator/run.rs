@@ -4,6 +4,7 @@
 use super::block::{Builder, Site, Source};
 use super::brake::GO;
 use super::enter::{Go, enter, reason};
+use super::jumps::{self, CodePage};
 use super::rewrite::{Encoding, for_long_mode};
 use super::state::{Blocks, PENDING, State};
 use super::{Translator, Width, block_index};
@@ -15,6 +16,7 @@ use crate::decode::{At, Op};
 use crate::flags::{AC, LateFlags};
 use crate::memory::paging::Kind;
 use crate::memory::ram::{GuestRam, PAGE_SIZE};
+use crate::memory::tlb::USER;
 use crate::models::frequency::TSC_TICKS_PER_NS;
 use crate::segment::{FS, GS};
 use spec::x86::control_registers::Cr4;
@@ -60,9 +62,19 @@ pub(crate) enum Left {
     Trapped(Op),
 }
 
+/// Code that has a translation.
+#[derive(Clone, Copy)]
+struct Target {
+    entry: u64,
+    /// Where its first byte is in RAM.
+    offset: u64,
+    /// Where the linear page after it is, if it reaches into that.
+    second: Option<u64>,
+}
+
 /// Runs the instructions at `entry`, which end in [`super::enter::leave`], with the registers and flags of `cpu`.
 pub(super) fn execute(blocks: &mut Blocks, entry: u64, cpu: &mut Cpu) {
-    blocks.ready(0, 0).flags = pack(cpu.flags);
+    blocks.ready(0).flags = pack(cpu.flags);
     let state = blocks.pointer(0);
     // SAFETY: the state block is ready; nothing else refers to it. What is executed touches general registers and flags only, and leaves.
     unsafe {
@@ -133,14 +145,14 @@ impl Cpu {
     }
 
     /// Runs the translation at `entry` of the block at RIP, with `last` instructions as the limit. `None`: it cannot be run now.
-    pub(crate) fn run_native(&mut self, code: &mut CodeCache, entry: u64, flushes: u64, last: u64) -> Option<Left> {
+    pub(crate) fn run_native(&mut self, code: &mut CodeCache, entry: u64, last: u64) -> Option<Left> {
         let linear = self.rip;
         let index = self.native_index()?;
         if !self.native_address(linear) {
             return None;
         }
         let blocks = self.tlb.native.as_mut()?;
-        blocks.ready(index, flushes);
+        blocks.ready(index);
         let state = blocks.pointer(index);
         // SAFETY: `ready` made the block; nothing else refers to it here.
         let block = unsafe { &mut *state };
@@ -148,12 +160,13 @@ impl Cpu {
         block.last = last;
         block.pending = false;
         block.rip_base = linear & !0xfff;
+        block.jumps = self.jump_table(code)?;
         (block.live, block.x87_live, block.x87_blocked) = (0, 0, 1);
         self.refresh_native(block);
         block.cpu = &raw mut *self as u64;
         block.code = &raw mut *code as u64;
         self.fit_brake(block);
-        // SAFETY: the state block is ready and `entry` is the entry of a translation of this flush count; its processor is `self`, which
+        // SAFETY: the state block is ready and `entry` is the entry of a translation that holds; its processor is `self`, which
         // is touched by nothing else until `enter` returns, nor is `code`; but for the brake, of which nothing else is known to be the value.
         let state = unsafe { enter(state, entry) };
         if let Some(peers) = &self.peers {
@@ -223,43 +236,79 @@ impl Cpu {
         true
     }
 
+    /// The kind of the code that is executed.
+    fn block_kind(&self) -> BlockKind {
+        BlockKind { code_size: self.code_size(), single: false, cet: CetCode::Off, locks: self.watches_locks }
+    }
+
+    /// Where the table of jump targets for what the processor now does is.
+    fn jump_table(&self, code: &mut CodeCache) -> Option<u64> {
+        let user = self.tlb.class() == USER;
+        Some(code.translator.as_mut()?.jumps.table(user, self.vmx.non_root) as u64)
+    }
+
     /// The translation of the code at `linear`, if it is found without another walk through the page tables.
-    fn known_translation(&mut self, code: &mut CodeCache, linear: u64) -> Option<u64> {
+    fn known_translation(&mut self, code: &mut CodeCache, linear: u64) -> Option<Target> {
         // No translation may be dropped now: translated code waits.
         if !self.native_address(linear) || code.translator.as_ref()?.full() {
             return None;
         }
         let offset = self.tlb.find_execute(linear)?;
-        let (code_size, locks) = (self.code_size(), self.watches_locks);
-        let kind = BlockKind { code_size, single: false, cet: CetCode::Off, locks };
+        let kind = self.block_kind();
         if let Some(entry) = code.near_translation(offset, kind) {
-            return Some(entry);
+            return Some(Target { entry, offset, second: None });
         }
-        let index = match self.known_block(code, linear) {
-            Some(index) => index,
-            None => code.find(offset, kind).filter(|&index| code.is_in_one_page(index))?,
-        };
+        let index = code.find(offset, kind)?;
+        let second = code.block(index)?.second_page;
+        if second.is_some() && self.tlb.find_execute((linear & !0xfff).wrapping_add(0x1000)) != second {
+            return None;
+        }
         let entry = code.native(index, &self.ram)?;
-        if code.is_in_one_page(index) {
+        if second.is_none() {
             code.bring_near(offset, kind, entry);
         }
-        Some(entry)
+        Some(Target { entry, offset, second })
+    }
+
+    /// Enters the translation of the code at `linear` into the table of jump targets of state block `index`, which is ready: its pages were
+    /// fetched from.
+    fn enter_target(&mut self, code: &mut CodeCache, index: usize, linear: u64, target: Target) {
+        let BlockKind { code_size, locks, .. } = self.block_kind();
+        let page = |address: u64| address & !(PAGE_SIZE - 1);
+        let (offset, second) = (page(target.offset), target.second.map(page));
+        let (Some(table), Some(translator)) = (self.jump_table(code), &mut code.translator) else { return };
+        let number = translator.jumps.number(CodePage { linear: page(linear), offset, second, code_size, locks });
+        // SAFETY: a table of the translator's.
+        unsafe { jumps::enter(table as *mut _, linear, target.entry, number) };
+        if let Some(blocks) = &mut self.tlb.native {
+            blocks.get(index).enter_fetched(linear, number);
+        }
+    }
+
+    /// The translation of the code at `linear` according to the table of jump targets, for state block `index`, which is ready.
+    fn known_jump(&mut self, code: &mut CodeCache, index: usize, linear: u64) -> Option<u64> {
+        let table = self.jump_table(code)?;
+        // SAFETY: a table of the translator's.
+        let (entry, number) = unsafe { jumps::find(table as *mut _, linear) }?;
+        self.tlb.native.as_mut()?.get(index).has_fetched(number).then_some(entry)
     }
 
     /// Goes on at RIP with state block `index`, `old` being the one that ran, if the translation there is known.
     fn change_block(&mut self, code: &mut CodeCache, old: *const State, index: usize) -> Option<Go> {
-        let (rip, flushes) = (self.rip, code.translator.as_ref()?.flushes);
+        let rip = self.rip;
         if !self.native_address(rip) {
             return None;
         }
-        let entry = match self.tlb.native.as_mut()?.ready(index, flushes).known_jump(rip) {
+        self.tlb.native.as_mut()?.ready(index);
+        let entry = match self.known_jump(code, index, rip) {
             Some(entry) => entry,
             None => {
-                let entry = self.known_translation(code, rip)?;
-                self.tlb.native.as_mut()?.get(index).enter_jump(rip, rip & !0xfff, entry);
-                entry
+                let target = self.known_translation(code, rip)?;
+                self.enter_target(code, index, rip, target);
+                target.entry
             }
         };
+        let table = self.jump_table(code)?;
         let state = self.tlb.native.as_mut()?.pointer(index);
         // SAFETY: the state block that ran, which waits; it may be the other one.
         let (budget, last, host_rsp, own, cache) =
@@ -271,20 +320,20 @@ impl Cpu {
             (block.live, block.x87_live, block.x87_blocked) = (0, 0, 1);
         }
         (block.cpu, block.code, block.host_rsp, block.last) = (own, cache, host_rsp, last);
+        block.jumps = table;
         self.refresh_native(block);
         self.fit_brake(block);
         Some(Go::to(entry, state))
     }
 
-    /// Enters the translation at `entry` of the code at RIP into the table of jump targets.
-    pub(crate) fn enter_jump(&mut self, entry: u64, flushes: u64) {
-        if let Some(index) = self.native_index()
-            && self.native_address(self.rip)
-        {
-            let rip = self.rip;
-            if let Some(blocks) = self.tlb.native.as_mut() {
-                blocks.ready(index, flushes).enter_jump(rip, rip & !0xfff, entry);
-            }
+    /// Enters the translation at `entry` of block `number`, which is at RIP, into the table of jump targets.
+    pub(crate) fn enter_jump(&mut self, code: &mut CodeCache, number: u32, entry: u64) {
+        let Some(block) = code.block(number) else { return };
+        let target = Target { entry, offset: block.native.offset, second: block.second_page };
+        let Some(index) = self.native_index().filter(|_| self.native_address(self.rip)) else { return };
+        if let Some(blocks) = &mut self.tlb.native {
+            blocks.ready(index);
+            self.enter_target(code, index, self.rip, target);
         }
     }
 }
@@ -325,28 +374,29 @@ pub(super) extern "C" fn look_up(state: *mut State) -> Go {
     // SAFETY: as in `fill`; the code cache is put there with the processor.
     let (cpu, code) = unsafe { (&mut *(cpu as *mut Cpu), &mut *(code as *mut CodeCache)) };
     // SAFETY: as in `fill`.
-    let (budget, flushes) = unsafe { ((*state).budget, (*state).flushes) };
+    let budget = unsafe { (*state).budget };
     let site = Site::from(argument);
     let left = argument == u64::from(u32::MAX);
     // If that comes next, whatever else there is, its page may be walked to, as it would be by the run loop.
     let next = left && budget < 0 || site.certain() && budget + site.index() as i64 + 1 < 0;
     let next = next && cpu.attention == 0 && !cpu.is_kicked() && cpu.native_address(target);
+    let index = cpu.native_index();
     if next {
-        let index = cpu.native_index();
         // If it cannot be, the run loop will find that once more.
         let _ = cpu.place_code(target);
         if let (Some(index), Some(blocks)) = (index, &mut cpu.tlb.native) {
             // Too many pages of code make room for others.
-            blocks.ready(index, flushes);
+            blocks.ready(index);
         }
     }
-    let entry = cpu.known_translation(code, target);
-    // SAFETY: as in `fill`.
-    let block = unsafe { &mut *state };
-    if let Some(entry) = entry {
-        block.enter_jump(target, target & !0xfff, entry);
-        return Go::to(block.resume, state);
+    let known = cpu.known_translation(code, target);
+    if let (Some(known), Some(index)) = (known, index) {
+        cpu.enter_target(code, index, target, known);
+        // SAFETY: as in `fill`.
+        return Go::to(unsafe { (*state).resume }, state);
     }
+    // SAFETY: as in `fill`; the tables were changed through other references, which are gone.
+    let block = unsafe { &mut *state };
     block.reason = if left { reason::LOOKUP } else { reason::INTERPRET };
     Go::leave(state)
 }
@@ -417,12 +467,12 @@ pub(super) extern "C" fn interpret(state: *mut State) -> Go {
 fn after_change(cpu: &mut Cpu, state: *mut State, site: Site) -> Go {
     // SAFETY: as in `fill`.
     let block = unsafe { &mut *state };
-    let (index, flushes) = (block.index, block.flushes);
+    let index = block.index;
     let after = cpu.native_index();
     if after == Some(index) && !site.links() {
         if let Some(blocks) = &mut cpu.tlb.native {
             // What the operation made void must not be used by the rest of the block.
-            blocks.ready(index, flushes);
+            blocks.ready(index);
         }
         // SAFETY: as in `fill`; the tables may have been changed through another reference, which is gone.
         let block = unsafe { &mut *state };

@@ -5,6 +5,7 @@
 
 use super::brake::GO;
 use super::emit::Mask;
+use super::jumps::{self, JUMPS};
 use super::width::{WIDTHS, Width};
 use crate::memory::tlb::{CLASSES, CONTEXTS};
 use core::mem::offset_of;
@@ -16,20 +17,12 @@ use std::sync::atomic::AtomicU64;
 /// A linear address' place in the tables of pages.
 pub(super) const PAGE_INDEX: Mask = Mask::from(offset_of!(State, page_index), 12);
 /// A jump target's place in its table.
-pub(super) const JUMP_INDEX: Mask = Mask::from(offset_of!(State, jump_index), JUMP_SHIFT as u8);
+pub(super) const JUMP_INDEX: Mask = Mask::from(offset_of!(State, jump_index), jumps::SHIFT as u8);
 /// Pages in a table: with few, pages that share a place drive each other out, which cost a twentieth of a boot.
 pub(crate) const PAGES: usize = 4096;
 const _: () = assert!(PAGES.is_power_of_two() && PAGES <= 1 << 16);
 /// Places of pages that are emptied together: a bit of [`State::touched`].
 const GROUP: usize = PAGES / u64::BITS as usize;
-/// Entries of the table of jump targets.
-pub(crate) const JUMPS: usize = 8192;
-/// Bits of a target that do not count for its place: no two targets are in so few bytes.
-const JUMP_SHIFT: u32 = 2;
-/// Entries of that table remembered to empty it; with more, all are emptied.
-const REMEMBERED: usize = 1024;
-/// Bits that tell which pages may have jump targets.
-const PAGE_BITS: usize = 1024;
 /// State blocks.
 pub(crate) const BLOCKS: usize = CONTEXTS * CLASSES * WIDTHS;
 const _: () = assert!(BLOCKS.is_power_of_two());
@@ -37,8 +30,8 @@ const _: () = assert!(BLOCKS.is_power_of_two());
 const STACK: usize = 256 << 10;
 
 const PAGE_MASK: u64 = !0xfff;
-/// No instruction reaches farther beyond its first byte; a multiple of the bytes that share a jump target's place.
-const REACH: u64 = 16;
+/// What [`State::fetched`] has where there is no page: it is the negation of no number.
+const NOT_FETCHED: u64 = 1;
 
 /// What RSP points to. The first fields are reached by short displacements.
 #[repr(C)]
@@ -139,18 +132,14 @@ pub(crate) struct State {
     pub index: usize,
     /// The budget has [`PENDING`] taken from it.
     pub pending: bool,
-    /// The tables must be emptied before they are used.
-    pub stale: bool,
     /// The constants are set.
-    pub made: bool,
-    /// The [`super::Translator::flushes`] that the jump targets belong to.
-    pub flushes: u64,
-    /// How many jump targets were entered.
-    entered: usize,
-    /// The first of their places.
-    places: [u16; REMEMBERED],
-    /// A bit for each page that a jump target was entered of, by the lowest bits of its number.
-    jump_pages: [u64; PAGE_BITS / 64],
+    made: bool,
+    /// The table of jump targets ([`jumps`]).
+    pub jumps: u64,
+    /// Negated numbers of the pages that code was fetched from.
+    pub fetched: [u64; jumps::PLACES],
+    /// Their linear addresses.
+    fetched_at: [u64; jumps::PLACES],
     /// A bit for each [`GROUP`] of places that a page was entered into.
     touched: u64,
     /// Places in the tables below ([`super::hints`]).
@@ -161,12 +150,6 @@ pub(crate) struct State {
     pub write: [u64; PAGES],
     /// Host address minus linear address.
     pub addend: [u64; PAGES],
-    /// Negated jump targets.
-    pub targets: [u64; JUMPS],
-    /// Their translations.
-    pub entries: [u64; JUMPS],
-    /// RIP of the first byte of their pages.
-    pub bases: [u64; JUMPS],
 }
 
 /// Added to the negated budget when events must be looked at: the next block then leaves.
@@ -177,6 +160,8 @@ const STRIDE: usize = STACK + size_of::<State>().next_multiple_of(4096);
 /// The state blocks of one processor.
 pub struct Blocks {
     memory: MmapMut,
+    /// For each context, a bit for each of its blocks whose tables are not void.
+    used: [u8; CONTEXTS],
     /// Host address of guest RAM.
     ram: u64,
     /// See [`no_page`].
@@ -193,20 +178,11 @@ fn page_slot(address: u64) -> usize {
     (address >> 12) as usize & (PAGES - 1)
 }
 
-fn jump_slot(address: u64) -> usize {
-    (address >> JUMP_SHIFT) as usize & (JUMPS - 1)
-}
-
 /// A negated page that no access is in, for places that hold none. An access may look into any place ([`super::hints`]), so it must be an address that
 /// no guest uses: one that is not canonical, of which no guest knows. (Were one to hit on it, the host's address would not be canonical either.)
 fn no_page() -> u64 {
     let secret = RandomState::new().build_hasher().finish();
     (1 << 62 | secret >> 3 & PAGE_MASK).wrapping_neg()
-}
-
-/// A negated target that no jump finds in `slot`.
-fn no_target(slot: usize) -> u64 {
-    (((slot + 1) & (JUMPS - 1)) as u64).wrapping_mul(1 << JUMP_SHIFT).wrapping_neg()
 }
 
 impl State {
@@ -225,36 +201,6 @@ impl State {
         }
     }
 
-    fn clear_jumps(&mut self) {
-        match self.places.get(..self.entered) {
-            Some(places) => {
-                for place in places {
-                    let slot = usize::from(*place) & (JUMPS - 1);
-                    self.targets[slot] = no_target(slot);
-                }
-            }
-            None => {
-                for (slot, target) in self.targets.iter_mut().enumerate() {
-                    *target = no_target(slot);
-                }
-            }
-        }
-        self.entered = 0;
-        self.jump_pages = [0; PAGE_BITS / 64];
-    }
-
-    /// The word and bit for the page of `address`.
-    fn page_bit(address: u64) -> (usize, u64) {
-        let number = (address >> 12) as usize & (PAGE_BITS - 1);
-        (number / 64, 1 << (number % 64))
-    }
-
-    /// There may be jump targets in the page of `address`.
-    fn has_jumps(&self, address: u64) -> bool {
-        let (word, bit) = Self::page_bit(address);
-        self.jump_pages[word] & bit != 0
-    }
-
     /// Enters a page: its host address, and whether loads and stores may use it; if not, `none`.
     fn enter_page(&mut self, linear: u64, host_page: u64, (read, write): (bool, bool), none: u64) {
         let (page, slot) = (linear & PAGE_MASK, page_slot(linear));
@@ -264,24 +210,15 @@ impl State {
         self.touched |= 1 << (slot / GROUP);
     }
 
-    /// The translation of a jump target, if it is in the table.
-    pub(crate) fn known_jump(&self, target: u64) -> Option<u64> {
-        let slot = jump_slot(target);
-        (self.targets[slot] == target.wrapping_neg()).then_some(self.entries[slot])
+    /// Code was fetched from the page, or pages, with this number, the first being that of `address`.
+    pub(super) fn enter_fetched(&mut self, address: u64, number: u64) {
+        let place = jumps::place_of(number);
+        (self.fetched[place], self.fetched_at[place]) = (number.wrapping_neg(), address & PAGE_MASK);
     }
 
-    /// Enters the translation of a jump target.
-    pub(crate) fn enter_jump(&mut self, target: u64, base: u64, entry: u64) {
-        let slot = jump_slot(target);
-        self.targets[slot] = target.wrapping_neg();
-        self.entries[slot] = entry;
-        self.bases[slot] = base;
-        if let Some(place) = self.places.get_mut(self.entered) {
-            *place = slot as u16;
-        }
-        self.entered += 1;
-        let (word, bit) = Self::page_bit(target);
-        self.jump_pages[word] |= bit;
+    /// Whether it was.
+    pub(super) fn has_fetched(&self, number: u64) -> bool {
+        self.fetched[jumps::place_of(number)] == number.wrapping_neg()
     }
 }
 
@@ -292,7 +229,7 @@ impl Blocks {
     /// When the host refuses.
     pub fn new(ram: u64) -> io::Result<Self> {
         let memory = MmapOptions::new().len(BLOCKS * STRIDE).no_reserve_swap().map_anon()?;
-        Ok(Self { memory, ram, none: no_page() })
+        Ok(Self { memory, used: [0; CONTEXTS], ram, none: no_page() })
     }
 
     /// The block with number `index`.
@@ -308,9 +245,18 @@ impl Blocks {
         unsafe { &mut *self.pointer(index) }
     }
 
-    /// The block, ready for use, with translations of flush count `flushes`.
-    pub(crate) fn ready(&mut self, index: usize, flushes: u64) -> &mut State {
+    /// The context of block `index`, and its bit among those of that.
+    fn bit(index: usize) -> (usize, u8) {
+        const EACH: usize = CLASSES * WIDTHS;
+        (index / EACH % CONTEXTS, 1 << (index % EACH))
+    }
+
+    /// The block, ready for use.
+    pub(crate) fn ready(&mut self, index: usize) -> &mut State {
         let none = self.none;
+        let (context, bit) = Self::bit(index);
+        let stale = self.used[context] & bit == 0;
+        self.used[context] |= bit;
         let state = self.get(index);
         if !state.made {
             state.page_index = (PAGES as u64 - 1) << 12;
@@ -318,49 +264,41 @@ impl Blocks {
             state.beyond_4g = !u64::from(u32::MAX);
             *state.sign.get_mut() = GO;
             state.bit_numbers = [31, 63];
-            state.jump_index = (JUMPS as u64 - 1) << JUMP_SHIFT;
+            state.jump_index = (JUMPS as u64 - 1) << jumps::SHIFT;
             state.host_mxcsr = 0x1f80;
             state.hints_left = super::hints::PERIOD;
             state.index = index;
-            (state.made, state.stale) = (true, true);
-            state.touched = u64::MAX;
-            state.entered = JUMPS;
+            (state.made, state.touched) = (true, u64::MAX);
         }
-        if state.stale {
+        if stale {
             state.clear_pages(none);
-        }
-        if state.stale || state.flushes != flushes {
-            state.clear_jumps();
-            (state.stale, state.flushes) = (false, flushes);
+            state.fetched.fill(NOT_FETCHED);
         }
         state
     }
 
     /// Block `index`, which runs, is made ready again if what it had is void. True if so.
     pub(crate) fn empty_if_stale(&mut self, index: usize) -> bool {
-        let state = self.get(index);
-        let (stale, flushes) = (state.stale, state.flushes);
+        let (context, bit) = Self::bit(index);
+        let stale = self.used[context] & bit == 0;
         if stale {
-            self.ready(index, flushes);
+            self.ready(index);
         }
         stale
     }
 
-    /// The blocks of `context` that were used and are not stale.
+    /// The blocks of `context` that were used and are not void.
     fn each(&mut self, context: usize, mut act: impl FnMut(&mut State)) {
-        for class in 0..CLASSES {
-            for width in [Width::Flat32, Width::Long64] {
-                let state = self.get(super::block_index(context, class, width));
-                if state.made && !state.stale {
-                    act(state);
-                }
-            }
+        let mut left = self.used[context % CONTEXTS];
+        while left != 0 {
+            act(self.get(context * CLASSES * WIDTHS + left.trailing_zeros() as usize));
+            left &= left - 1;
         }
     }
 
     /// Everything that `context` had is void.
     pub(crate) fn flush(&mut self, context: usize) {
-        self.each(context, |state| state.stale = true);
+        self.used[context % CONTEXTS] = 0;
     }
 
     /// The translation of the page of `address` is void.
@@ -368,16 +306,9 @@ impl Blocks {
         let (slot, none) = (page_slot(address), self.none);
         self.each(context, |state| {
             (state.read[slot], state.write[slot]) = (none, none);
-            // An instruction that reaches into the page is entered under an address of the page before.
-            let first = (address & PAGE_MASK).wrapping_sub(REACH);
-            if !state.has_jumps(first) && !state.has_jumps(address) {
-                return;
-            }
-            for step in 0..(REACH + 0x1000) >> JUMP_SHIFT {
-                let slot = jump_slot(first.wrapping_add(step << JUMP_SHIFT));
-                if state.targets[slot].wrapping_neg().wrapping_sub(first) < REACH + 0x1000 {
-                    state.targets[slot] = no_target(slot);
-                }
+            let before = address.wrapping_sub(0x1000);
+            for place in [jumps::place(address), jumps::place_of_pair(address), jumps::place_of_pair(before)] {
+                state.fetched[place] = NOT_FETCHED;
             }
         });
     }
@@ -392,10 +323,10 @@ impl Blocks {
                     (state.read[slot], state.write[slot]) = (none, none);
                 }
             });
-            for (slot, target) in state.targets.iter_mut().enumerate() {
-                let first = target.wrapping_neg();
-                if first & mask == base || first.wrapping_add(REACH) & mask == base {
-                    *target = no_target(slot);
+            for (number, at) in state.fetched.iter_mut().zip(&state.fetched_at) {
+                // Of two pages, the second may be one of them.
+                if at & mask == base || at.wrapping_add(0x1000) & mask == base {
+                    *number = NOT_FETCHED;
                 }
             }
         });
@@ -405,8 +336,12 @@ impl Blocks {
     pub(crate) fn replace_page(&mut self, context: usize, class: usize, address: u64) {
         let (page, slot, none) = ((address & PAGE_MASK).wrapping_neg(), page_slot(address), self.none);
         for width in [Width::Flat32, Width::Long64] {
-            let state = self.get(super::block_index(context, class, width));
-            if state.made && !state.stale && (state.read[slot] == page || state.write[slot] == page) {
+            let index = super::block_index(context, class, width);
+            if self.used[context % CONTEXTS] & Self::bit(index).1 == 0 {
+                continue;
+            }
+            let state = self.get(index);
+            if state.read[slot] == page || state.write[slot] == page {
                 (state.read[slot], state.write[slot]) = (none, none);
             }
         }
