@@ -10,6 +10,7 @@ use crate::cpu::{Cpu, Mode, RAX, RCX, RDI, RSI};
 use crate::decode::op::{ADDRESS_16, ADDRESS_32, REP, REPNE};
 use crate::decode::{Op, Table};
 use crate::flags::{DF, LateFlags};
+use crate::memory::paging::Kind;
 use crate::segment::{ES, ZERO};
 use crate::trap::Exec;
 use iced_x86::Code;
@@ -128,35 +129,65 @@ fn stos_reach<const N: usize>(cpu: &mut Cpu, _op: &Op, mask: u64) -> u64 {
     destination(cpu, N as u64, mask, true).map_or(0, in_page::<N>)
 }
 
-fn movs_run<const N: usize>(cpu: &mut Cpu, op: &Op, mask: u64, count: u64) -> u64 {
+/// Of `count` elements from the linear address `at` on, or down from there, how many lie in its page.
+fn in_page_towards<const N: usize>(at: u64, forward: bool, count: u64) -> u64 {
+    let down = (at & 0xfff) / N as u64 + 1;
+    count.min(match in_page::<N>(at) {
+        0 => 0,
+        up => {
+            if forward {
+                up
+            } else {
+                down
+            }
+        }
+    })
+}
+
+fn movs_run<const N: usize>(cpu: &mut Cpu, op: &Op, mask: u64, count: u64, forward: bool) -> u64 {
     let (Ok(from), Ok(to)) =
         (cpu.string_linear(op.seg, cpu.regs[RSI] & mask, N as u64, false), destination(cpu, N as u64, mask, true))
     else {
         return 0;
     };
-    let count = count.min(in_page::<N>(from)).min(in_page::<N>(to));
-    let length = count * N as u64;
-    if count < 2
-        || !run_fits(cpu, op.seg, RSI, length, mask, false)
-        || !run_fits(cpu, cpu.string_es(), RDI, length, mask, true)
-    {
+    let count = in_page_towards::<N>(to, forward, in_page_towards::<N>(from, forward, count));
+    if count < 2 || cpu.tlb.is_slow() {
         return 0;
     }
-    let (Some(source), Some(target)) = (cpu.tlb.find_read(from), cpu.tlb.find_write(to)) else { return 0 };
-    if target > source && target < source + length {
+    let (length, es) = (count * N as u64, cpu.string_es());
+    // To the lowest element.
+    let down = if forward { 0 } else { length - N as u64 };
+    if !run_fits(cpu, op.seg, RSI, down, length, mask, false) || !run_fits(cpu, es, RDI, down, length, mask, true) {
         return 0;
     }
-    cpu.ram.copy_within(source, target, length as usize);
-    advance(cpu, RSI, length, mask);
-    advance(cpu, RDI, length, mask);
+    // Both pages may have the same place in the TLB's table.
+    let Some(source) = present(cpu, from, Kind::Read) else { return 0 };
+    let Some(target) = present(cpu, to, Kind::Write) else { return 0 };
+    let (first, second) = if forward { (source, target) } else { (target, source) };
+    if second > first && second < first + length {
+        return 0;
+    }
+    cpu.ram.copy_within(source - down, target - down, length as usize);
+    let by = if forward { length } else { length.wrapping_neg() };
+    advance(cpu, RSI, by, mask);
+    advance(cpu, RDI, by, mask);
     count
 }
 
-fn stos_run<const N: usize>(cpu: &mut Cpu, _op: &Op, mask: u64, count: u64) -> u64 {
+/// The RAM offset of the byte at `linear`, if such an access may go straight to memory.
+fn present(cpu: &mut Cpu, linear: u64, kind: Kind) -> Option<u64> {
+    let find = |cpu: &Cpu| if kind == Kind::Write { cpu.tlb.find_write(linear) } else { cpu.tlb.find_read(linear) };
+    find(cpu).or_else(|| if cpu.make_present(linear, kind) { find(cpu) } else { None })
+}
+
+fn stos_run<const N: usize>(cpu: &mut Cpu, _op: &Op, mask: u64, count: u64, forward: bool) -> u64 {
+    if !forward {
+        return 0;
+    }
     let Ok(to) = destination(cpu, N as u64, mask, true) else { return 0 };
     let count = count.min(in_page::<N>(to));
     let length = count * N as u64;
-    if count < 2 || !run_fits(cpu, cpu.string_es(), RDI, length, mask, true) {
+    if count < 2 || !run_fits(cpu, cpu.string_es(), RDI, 0, length, mask, true) {
         return 0;
     }
     let Some(target) = cpu.tlb.find_write(to) else { return 0 };
@@ -173,10 +204,12 @@ fn stos_run<const N: usize>(cpu: &mut Cpu, _op: &Op, mask: u64, count: u64) -> u
     count
 }
 
-/// The whole run passes the segment's checks and does not wrap the address size.
-fn run_fits(cpu: &mut Cpu, seg: u8, register: usize, length: u64, mask: u64, write: bool) -> bool {
-    let offset = cpu.regs[register] & mask;
-    (mask == u64::MAX || offset + length - 1 <= mask) && cpu.string_linear(seg, offset, length, write).is_ok()
+/// The whole run, which begins `down` bytes below the address in `register`, passes the segment's checks and does not wrap the address size.
+fn run_fits(cpu: &mut Cpu, seg: u8, register: usize, down: u64, length: u64, mask: u64, write: bool) -> bool {
+    let highest = cpu.regs[register] & mask;
+    let offset = highest.wrapping_sub(down);
+    (mask == u64::MAX || highest >= down && offset + length - 1 <= mask)
+        && cpu.string_linear(seg, offset, length, write).is_ok()
 }
 
 type Body = fn(&mut Cpu, &Op, u64, u64) -> Exec;
@@ -186,8 +219,8 @@ type Body = fn(&mut Cpu, &Op, u64, u64) -> Exec;
 struct Run {
     /// Elements to the end of the page on every side, from the registers.
     reach: fn(&mut Cpu, &Op, u64) -> u64,
-    /// Does at most so many of them; gives how many. 0 if the plain way must be taken.
-    perform: fn(&mut Cpu, &Op, u64, u64) -> u64,
+    /// Does at most so many of them, with rising addresses or falling; gives how many. 0 if the plain way must be taken.
+    perform: fn(&mut Cpu, &Op, u64, u64, bool) -> u64,
 }
 
 /// Runs `body` once, or as REP says. `COMPARES`: REPE and REPNE look at ZF after each iteration.
@@ -216,7 +249,7 @@ fn repeat<const N: usize, const COMPARES: bool>(cpu: &mut Cpu, op: &Op, body: Bo
         }
         let most = left.min(iterations);
         let mut done = match run {
-            Some(run) if forward && !cpu.exact => (run.perform)(cpu, op, mask, most),
+            Some(run) if !cpu.exact => (run.perform)(cpu, op, mask, most, forward),
             _ => 0,
         };
         if done == 0 {
@@ -312,6 +345,47 @@ mod tests {
     fn a_repeated_instruction_counts_the_same_however_runs_are_cut() {
         assert_eq!(after_filling(|_| {}, 100, 1, 400), after_filling(|_| {}, 100, 400, 400));
         assert_eq!(after_filling(|_| {}, 100, 3, 400), after_filling(|_| {}, 100, 400, 400));
+    }
+
+    /// What MOVSB makes of 64 KiB, and the registers, `from` and `to` being where the lowest bytes are.
+    fn moved(from: u64, to: u64, count: u64, down: bool) -> (Vec<u8>, [u64; 3]) {
+        let mut machine = Machine::long();
+        let memory: Vec<u8> = (0..0x1_0000u32).map(|i| (i * 7 + (i >> 8) * 3) as u8).collect();
+        machine.write(0x4_0000, &memory);
+        machine.write(0x8000, &[if down { 0xfd } else { 0xfc }, 0xf3, 0xa4, 0xf4]); // std or cld; rep movsb; hlt
+        machine.cpu.rip = 0x8000;
+        let last = if down { count - 1 } else { 0 };
+        for (register, value) in
+            [(crate::cpu::RSI, from + last), (crate::cpu::RDI, to + last), (crate::cpu::RCX, count)]
+        {
+            machine.cpu.regs[register] = value;
+        }
+        machine.run_to_halt(10_000);
+        let mut after = vec![0; memory.len()];
+        machine.cpu.ram.read(0x4_0000, &mut after);
+        (after, [crate::cpu::RSI, crate::cpu::RDI, crate::cpu::RCX].map(|register| machine.cpu.regs[register]))
+    }
+
+    #[test]
+    fn bytes_move_one_by_one_upwards_and_downwards() {
+        for (from, to) in
+            [(0x10, 0x4010), (0x4ff8, 0x1003), (0x2000, 0x2005), (0x2005, 0x2000), (0x2000, 0x2fff), (0x2fff, 0x2000)]
+        {
+            for count in [1, 2, 100, 0x1800] {
+                for down in [false, true] {
+                    let mut memory: Vec<u8> = (0..0x1_0000u32).map(|i| (i * 7 + (i >> 8) * 3) as u8).collect();
+                    for i in 0..count {
+                        let at = if down { count - 1 - i } else { i } as usize;
+                        memory[to as usize + at] = memory[from as usize + at];
+                    }
+                    let past = if down { u64::MAX } else { count };
+                    let ends = [from, to].map(|lowest: u64| (0x4_0000 + lowest).wrapping_add(past));
+                    let (after, registers) = moved(0x4_0000 + from, 0x4_0000 + to, count, down);
+                    assert!(after == memory, "{from:#x} to {to:#x}, {count} bytes, down: {down}");
+                    assert_eq!(registers, [ends[0], ends[1], 0]);
+                }
+            }
+        }
     }
 
     #[test]
