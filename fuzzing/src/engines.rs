@@ -124,6 +124,8 @@ impl Setting {
         let cr4 = bit(second & 1 != 0, 21) // SMAP
             | bit(second & 2 != 0, 20) // SMEP
             | bit(second & 0x0c == 0x0c, 17) // PCIDE
+            | bit(second & 4 != 0, 16) // FSGSBASE
+            | bit(second & 0x48 == 0x48, 2) // TSD
             | bit(second & 0x30 == 0x30, 22); // PKE
         Self {
             mode: match first & 7 {

@@ -144,6 +144,24 @@ const RARE: &[Group] = &[
     Group(&[0x0f, 0x3a], 0x60, 0x63, M8),
 ];
 
+/// The same, of what kernels use on their ways in and out.
+const SYSTEM: &[Group] = &[
+    Group(&[0x0f], 0x31, 0x31, Tail::None),
+    Group(&[0x0f], 0x31, 0x31, Tail::None),
+    Group(&[0x0f, 0x01], 0xca, 0xcb, Tail::None),
+    Group(&[0x0f, 0x01], 0xca, 0xcb, Tail::None),
+    Group(&[0x0f, 0x01], 0xf8, 0xf9, Tail::None),
+    Group(&[], 0xfa, 0xfd, Tail::None),
+    Group(&[], 0x9c, 0x9d, Tail::None),
+    Group(&[], 0x8c, 0x8c, M),
+    Group(&[], 0xcf, 0xcf, Tail::None),
+    Group(&[0x0f], 0x00, 0x00, M),
+    Group(&[0x0f], 0x05, 0x07, Tail::None),
+    Group(&[0x0f], 0x20, 0x22, M),
+    Group(&[0x0f], 0x30, 0x32, Tail::None),
+    Group(&[0xf3, 0x0f], 0xae, 0xae, M),
+];
+
 /// The same of 32-bit code alone.
 const OLD: &[Group] = &[
     Group(&[], 0x40, 0x4f, Tail::None),
@@ -228,6 +246,7 @@ impl<'a, 'b> Writer<'a, 'b> {
         let groups = match choice {
             0..=149 => COMMON,
             150..=169 if !self.long => OLD,
+            170..=184 => SYSTEM,
             _ => RARE,
         };
         let Group(escape, first, last, tail) = groups[usize::from(self.input.byte()) % groups.len()];
