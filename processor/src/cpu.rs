@@ -346,8 +346,14 @@ impl Cpu {
 
     /// Sets every bit of RFLAGS that exists (bit 1 stays set). The caller has done the privilege checks.
     pub fn set_rflags(&mut self, value: u64) {
-        let old = self.rflags;
         self.flags = LateFlags::from_bits(value);
+        self.set_system_flags(value);
+    }
+
+    /// As [`Cpu::set_rflags`], for a caller that sees to the status flags.
+    #[inline]
+    pub(crate) fn set_system_flags(&mut self, value: u64) {
+        let old = self.rflags;
         self.rflags = value & 0x003f_7700 | 2;
         if (old ^ self.rflags) & flags::VM != 0 {
             self.mode_changed();

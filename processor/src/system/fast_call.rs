@@ -52,44 +52,54 @@ impl Cpu {
     }
 }
 
-fn syscall(cpu: &mut Cpu, op: &Op) -> Exec {
-    if cpu.mode != Mode::Long64 || cpu.efer & Efer::SCE == 0 {
-        return Err(cpu.undefined_opcode());
+impl Cpu {
+    /// SYSCALL, with the next instruction at `next`. `image` is RFLAGS; gives what it becomes.
+    pub(crate) fn system_call(&mut self, next: u64, image: u64) -> Exec<u64> {
+        if self.mode != Mode::Long64 || self.efer & Efer::SCE == 0 {
+            return Err(self.undefined_opcode());
+        }
+        let image = image & !flags::RF;
+        self.regs[RCX] = next;
+        self.regs[11] = image;
+        self.rip = self.msrs.lstar;
+        self.events.trace_late = true;
+        let star = self.msrs.star;
+        self.shadow_system_call();
+        self.set_flat_segments(star >> 32, CODE_64, (star >> 32).wrapping_add(8), 0);
+        self.track_far(0);
+        Ok(image & !self.msrs.fmask)
     }
-    let image = cpu.rflags() & !flags::RF;
-    cpu.regs[RCX] = cpu.next_rip(op);
-    cpu.regs[11] = image;
-    cpu.rip = cpu.msrs.lstar;
-    cpu.events.trace_late = true;
-    let star = cpu.msrs.star;
-    cpu.shadow_system_call();
-    cpu.set_rflags(image & !cpu.msrs.fmask);
-    cpu.set_flat_segments(star >> 32, CODE_64, (star >> 32).wrapping_add(8), 0);
-    cpu.track_far(0);
+
+    /// SYSRET to 64-bit code, if `wide`, or to 32-bit code. Gives what RFLAGS becomes.
+    pub(crate) fn system_return(&mut self, wide: bool) -> Exec<u64> {
+        if self.mode != Mode::Long64 || self.efer & Efer::SCE == 0 {
+            return Err(self.undefined_opcode());
+        }
+        self.require_cpl0()?;
+        let target = self.regs[RCX];
+        let star = self.msrs.star >> 48;
+        if wide && !self.is_canonical(target) {
+            return Err(self.general_protection(0));
+        }
+        self.rip = if wide { target } else { target & 0xffff_ffff };
+        self.events.trace_late = true;
+        let (cs, code) = if wide { (star.wrapping_add(16), CODE_64) } else { (star, CODE_32) };
+        self.set_flat_segments(cs, code, star.wrapping_add(8), 3);
+        self.shadow_system_return();
+        const RETURNED: u64 = 0x3c_7fd7;
+        Ok(self.regs[11] & RETURNED | 2)
+    }
+}
+
+fn syscall(cpu: &mut Cpu, op: &Op) -> Exec {
+    let image = cpu.system_call(cpu.next_rip(op), cpu.rflags())?;
+    cpu.set_rflags(image);
     Ok(())
 }
 
 fn sysret(cpu: &mut Cpu, op: &Op) -> Exec {
-    if cpu.mode != Mode::Long64 || cpu.efer & Efer::SCE == 0 {
-        return Err(cpu.undefined_opcode());
-    }
-    cpu.require_cpl0()?;
-    let target = cpu.regs[RCX];
-    let star = cpu.msrs.star >> 48;
-    if op.size == 8 {
-        if !cpu.is_canonical(target) {
-            return Err(cpu.general_protection(0));
-        }
-        cpu.rip = target;
-    } else {
-        cpu.rip = target & 0xffff_ffff;
-    }
-    cpu.events.trace_late = true;
-    const RETURNED: u64 = 0x3c_7fd7;
-    cpu.set_rflags(cpu.regs[11] & RETURNED | 2);
-    let (cs, code) = if op.size == 8 { (star.wrapping_add(16), CODE_64) } else { (star, CODE_32) };
-    cpu.set_flat_segments(cs, code, star.wrapping_add(8), 3);
-    cpu.shadow_system_return();
+    let image = cpu.system_return(op.size == 8)?;
+    cpu.set_rflags(image);
     Ok(())
 }
 

@@ -27,6 +27,7 @@ pub(super) struct Stubs {
     interpret: u64,
     accesses: hints::Stubs,
     call_interpret: u64,
+    call_level: u64,
     call_lookup: u64,
     call_x87: u64,
     vectors: [u64; 2],
@@ -57,6 +58,8 @@ impl Stubs {
         let accesses = hints::Stubs::emit(&mut code, fill, sample);
         let call_interpret = code.here();
         code.far_jump(to.interpret);
+        let call_level = code.here();
+        code.far_jump(to.level);
         let call_lookup = code.here();
         code.far_jump(to.lookup);
         let call_x87 = code.here();
@@ -67,7 +70,18 @@ impl Stubs {
             at
         });
         buffer.append(code.bytes());
-        Self { budget, link, interpret, accesses, call_interpret, call_lookup, call_x87, vectors, end: buffer.next() }
+        Self {
+            budget,
+            link,
+            interpret,
+            accesses,
+            call_interpret,
+            call_level,
+            call_lookup,
+            call_x87,
+            vectors,
+            end: buffer.next(),
+        }
     }
 }
 
@@ -471,9 +485,13 @@ impl<'a> Builder<'a> {
 
     /// Calls the interpreter's operation at `address`.
     fn call_interpreter(&mut self, site: Site, address: u64) {
+        self.call_for(self.stubs.call_interpret, site, address);
+    }
+
+    fn call_for(&mut self, stub: u64, site: Site, operation: u64) {
         self.code.constant(RCX, u64::from(site.0));
-        self.code.constant(R14, address);
-        self.code.call(self.stubs.call_interpret);
+        self.code.constant(R14, operation);
+        self.code.call(stub);
     }
 
     /// The interpreter is called for the instruction instead of what `emit` emits, unless the field of the state block at `offset` is zero. RCX is used.
@@ -494,6 +512,9 @@ impl<'a> Builder<'a> {
             return self.code.jump_to(self.stubs.interpret);
         }
         let address = self.operation(index);
+        if system::changes_level(&self.source.instructions[index]) && self.width() == Width::Long64 {
+            return self.call_for(self.stubs.call_level, site, address);
+        }
         (self.guarded, self.guarded_x87, self.noted_page) = ([false; 2], false, false);
         (self.pins_set, self.kept_budget) = (0, false);
         let ends = last && self.source.ends;

@@ -339,6 +339,9 @@ mod native {
     call_stub!(
         /// Called for an operation of the interpreter: R14 is its address, RCX the site.
         call_interpret, crate::translator::run::interpret);
+    call_stub!(
+        /// The same of SYSCALL and SYSRET.
+        call_level, crate::translator::run::change_level);
 }
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
@@ -351,6 +354,7 @@ mod native {
     pub(in super::super) unsafe extern "C" fn leave() {}
     pub(in super::super) unsafe extern "C" fn call_fill() {}
     pub(in super::super) unsafe extern "C" fn call_interpret() {}
+    pub(in super::super) unsafe extern "C" fn call_level() {}
     pub(in super::super) unsafe extern "C" fn call_lookup() {}
     pub(in super::super) unsafe extern "C" fn call_sample() {}
     pub(in super::super) unsafe extern "C" fn call_x87() {}
@@ -359,7 +363,7 @@ mod native {
 }
 
 pub(super) use native::enter;
-use native::{call_avx, call_fill, call_interpret, call_lookup, call_sample, call_sse, call_x87, leave};
+use native::{call_avx, call_fill, call_interpret, call_level, call_lookup, call_sample, call_sse, call_x87, leave};
 
 /// Where [`leave`] lies.
 pub(super) fn leave_address() -> u64 {
@@ -371,6 +375,7 @@ pub(super) struct Addresses {
     pub leave: u64,
     pub fill: u64,
     pub interpret: u64,
+    pub level: u64,
     pub lookup: u64,
     pub sample: u64,
     pub x87: u64,
@@ -384,6 +389,7 @@ pub(super) fn addresses() -> Addresses {
         leave: leave_address(),
         fill: call_fill as *const () as u64,
         interpret: call_interpret as *const () as u64,
+        level: call_level as *const () as u64,
         lookup: call_lookup as *const () as u64,
         sample: call_sample as *const () as u64,
         x87: call_x87 as *const () as u64,

@@ -19,6 +19,7 @@ use crate::memory::ram::{GuestRam, PAGE_SIZE};
 use crate::memory::tlb::USER;
 use crate::models::frequency::TSC_TICKS_PER_NS;
 use crate::segment::{FS, GS};
+use iced_x86::Code;
 use spec::x86::control_registers::Cr4;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -29,18 +30,32 @@ const LAST_PAGE: u64 = (1 << 32) - PAGE_SIZE;
 
 /// Status flags to what LAHF and SETO AL leave in AX.
 fn pack(flags: LateFlags) -> u64 {
-    let bits = flags.bits();
+    pack_bits(flags.bits())
+}
+
+/// The same of RFLAGS.
+fn pack_bits(bits: u64) -> u64 {
     (bits & 0xd5 | 2) << 8 | bits >> 11 & 1
 }
 
-/// The other way round.
+/// The other way round, as bits of RFLAGS.
+fn unpack_bits(ax: u64) -> u64 {
+    ax >> 8 & 0xd5 | (ax & 1) << 11
+}
+
+/// The same of the instruction of `site`.
+fn unpack_bits_at(ax: u64, site: Site) -> u64 {
+    unpack_bits(if site.clear_af() { ax & !(0x10 << 8) } else { ax })
+}
+
+/// The same as [`LateFlags`].
 fn unpack(ax: u64) -> LateFlags {
-    LateFlags::from_bits(ax >> 8 & 0xd5 | (ax & 1) << 11)
+    LateFlags::from_bits(unpack_bits(ax))
 }
 
 /// The same of the instruction of `site`.
 fn unpack_at(ax: u64, site: Site) -> LateFlags {
-    unpack(if site.clear_af() { ax & !(0x10 << 8) } else { ax })
+    LateFlags::from_bits(unpack_bits_at(ax, site))
 }
 
 /// MXCSR as kept by the guest raises exceptions that are not masked.
@@ -104,9 +119,8 @@ impl Cpu {
         linear < top - EDGE || linear >= top.wrapping_neg() + EDGE
     }
 
-    /// Copies what translated code reads from the state block.
+    /// Copies what translated code reads from the state block, but for the flags.
     fn refresh_native(&self, state: &mut State) {
-        state.flags = pack(self.flags);
         state.refused = [FS, GS].map(|register| u64::from(!self.is_whole(register)));
         state.level_refused = u64::from(self.cpl != 0);
         state.control_refused = u64::from(self.cpl != 0 || self.vmx.non_root);
@@ -162,6 +176,7 @@ impl Cpu {
         block.rip_base = linear & !0xfff;
         block.jumps = self.jump_table(code)?;
         (block.live, block.x87_live, block.x87_blocked) = (0, 0, 1);
+        block.flags = pack(self.flags);
         self.refresh_native(block);
         block.cpu = &raw mut *self as u64;
         block.code = &raw mut *code as u64;
@@ -311,15 +326,15 @@ impl Cpu {
         let table = self.jump_table(code)?;
         let state = self.tlb.native.as_mut()?.pointer(index);
         // SAFETY: the state block that ran, which waits; it may be the other one.
-        let (budget, last, host_rsp, own, cache) =
-            unsafe { ((*old).budget, (*old).last, (*old).host_rsp, (*old).cpu, (*old).code) };
+        let (budget, last, host_rsp, own, cache, flags) =
+            unsafe { ((*old).budget, (*old).last, (*old).host_rsp, (*old).cpu, (*old).code, (*old).flags) };
         // SAFETY: `ready` made the block; nothing else refers to it here.
         let block = unsafe { &mut *state };
         (block.budget, block.pending, block.rip_base) = (budget, false, rip & !0xfff);
         if !std::ptr::eq(state, old) {
             (block.live, block.x87_live, block.x87_blocked) = (0, 0, 1);
         }
-        (block.cpu, block.code, block.host_rsp, block.last) = (own, cache, host_rsp, last);
+        (block.cpu, block.code, block.host_rsp, block.last, block.flags) = (own, cache, host_rsp, last, flags);
         block.jumps = table;
         self.refresh_native(block);
         self.fit_brake(block);
@@ -480,6 +495,13 @@ fn after_change(cpu: &mut Cpu, state: *mut State, site: Site) -> Go {
         return Go::to(block.resume, state);
     }
     // Only an instruction that ends its block comes here.
+    go_on(cpu, state, site, after)
+}
+
+/// Goes on at RIP, after the last instruction of its block, with state block `after`, if there is one.
+fn go_on(cpu: &mut Cpu, state: *mut State, site: Site, after: Option<usize>) -> Go {
+    // SAFETY: as in `fill`.
+    let block = unsafe { &mut *state };
     block.budget += site.index() as i64 + 1;
     block.reason = reason::GO;
     if let (Some(after), false) = (after, block.pending) {
@@ -488,6 +510,46 @@ fn after_change(cpu: &mut Cpu, state: *mut State, site: Site) -> Go {
         return cpu.change_block(code, state, after).unwrap_or(Go::leave(state));
     }
     Go::leave(state)
+}
+
+/// Called from translated 64-bit code: does SYSCALL or SYSRET. Gives where to go on.
+///
+/// It is what [`interpret`] would do of them, with status flags that need not be looked at.
+pub(super) extern "C" fn change_level(state: *mut State) -> Go {
+    #[cfg(test)]
+    CALLS.set(CALLS.get() + 1);
+    // SAFETY: as in `fill`.
+    let block = unsafe { &mut *state };
+    // SAFETY: as in `fill`.
+    let cpu = unsafe { &mut *(block.cpu as *mut Cpu) };
+    // SAFETY: the address of an operation, which the translator keeps.
+    let op = unsafe { &*(block.value as *const Op) };
+    let site = Site::from(block.argument);
+    block.take_x87(cpu);
+    cpu.instructions = block.instructions();
+    let status = unpack_bits_at(block.flags, site);
+    let done = if op.code == Code::Syscall as u16 {
+        let next = block.rip_base + site.offset() + u64::from(op.length);
+        cpu.system_call(next, cpu.rflags | status)
+    } else {
+        cpu.system_return(op.size == 8)
+    };
+    // SAFETY: as in `fill`; the tables may have been changed through other references, which are gone.
+    let block = unsafe { &mut *state };
+    match done {
+        Ok(image) => {
+            block.flags = pack_bits(image);
+            cpu.set_system_flags(image);
+        }
+        Err(_) => {
+            block.flags = pack_bits(status);
+            block.reason = reason::TRAPPED;
+            return Go::leave(state);
+        }
+    }
+    block.look_at_events(cpu);
+    let after = cpu.native_index();
+    go_on(cpu, state, site, after)
 }
 
 impl State {

@@ -36,6 +36,11 @@ pub(super) fn is_of_state(i: &Instruction) -> bool {
     matches!(i.code(), Clac | Stac | Rdtsc | Rdfsbase_r32 | Rdfsbase_r64 | Rdgsbase_r32 | Rdgsbase_r64)
 }
 
+/// Whether it ends its block by SYSCALL or SYSRET: control does not come back to the block.
+pub(super) fn changes_level(i: &Instruction) -> bool {
+    matches!(i.code(), Code::Syscall | Code::Sysretd | Code::Sysretq)
+}
+
 /// Whether it is emitted where it runs on its own, with exact time.
 pub(super) fn has_time(i: &Instruction) -> bool {
     i.code() == Code::Rdtsc
@@ -272,6 +277,8 @@ mod tests {
     /// rdtsc; mov rbx, rax; mov rsi, rdx; rdtsc; jmp to the first, whose block it has by then
     const TIME: &[u8] = &[0x0f, 0x31, 0x48, 0x89, 0xc3, 0x48, 0x89, 0xd6, 0x0f, 0x31, 0xeb, 0xf4];
 
+    const SYSRETQ: &[u8] = &[0x48, 0x0f, 0x07];
+
     /// The number of instructions of what is executed once.
     fn length(bytes: &[u8]) -> u64 {
         match bytes {
@@ -308,7 +315,7 @@ mod tests {
             let case = Case { bytes: bytes.to_vec(), state: machine.cpu.save(), data: vec![0x5a; 0x1000] };
             let before = run::calls();
             let outcome = outcome_after(&mut machine, &case, 2 + length(bytes));
-            if translator && level == 0 && bytes != TIME && bytes != CLAC && bytes != STAC {
+            if translator && level == 0 && ![TIME, CLAC, STAC, SYSRETQ].contains(&bytes) {
                 assert_eq!(run::calls(), before, "emitted: {bytes:x?}");
             }
             (outcome, machine.cpu.rflags(), machine.cpu.regs[4])
@@ -435,6 +442,45 @@ mod tests {
         });
         assert_eq!(faults[0], faults[1]);
         assert_eq!(faults[0], (DATA, 0x20_b000, 0x77, 0x20_0000 + CODE + 15));
+    }
+
+    #[test]
+    fn system_calls_go_to_and_fro_as_the_interpreter_has_them() {
+        // syscall; jmp back
+        const CALLS: &[u8] = &[0x0f, 0x05, 0xeb, 0xfc];
+        const ENTRY: u64 = 0xb100;
+        // sysretq; sysretd
+        for (returns, mask) in [(SYSRETQ, flags::IF), (&SYSRETQ[1..], flags::AC | flags::DF)] {
+            for (level, enabled) in [(3, true), (0, true), (3, false)] {
+                for rflags in [0x46, 0x8d7, 0x202, 0x246 | flags::AC, 0xa02 | flags::IOPL] {
+                    let outcomes = [false, true].map(|translator| {
+                        let mut machine = machine(Mode::Long64, translator);
+                        machine.write(ENTRY, returns);
+                        machine.cpu.msrs.lstar = ENTRY;
+                        machine.cpu.msrs.star = 0x13 << 48 | 8 << 32;
+                        machine.cpu.msrs.fmask = mask;
+                        machine.cpu.efer &= if enabled { u64::MAX } else { !1 };
+                        machine.cpu.regs[4] = DATA + 0x800;
+                        machine.cpu.rip = CODE;
+                        machine.cpu.tr.base = 0x4000;
+                        machine.store(0x4004, 8, DATA + 0x400);
+                        machine.flat(level);
+                        machine.cpu.set_rflags(rflags);
+                        let case = Case { bytes: CALLS.to_vec(), state: machine.cpu.save(), data: vec![0; 0x1000] };
+                        // Each makes a call and a return.
+                        (20..26).map(|count| outcome_after(&mut machine, &case, count)).collect::<Vec<_>>()
+                    });
+                    assert_eq!(outcomes[0], outcomes[1], "{returns:x?} from level {level} with {rflags:#x}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_system_return_to_an_address_that_is_not_canonical_faults_before_it() {
+        for address in [0x7fff_ffff_f000, 0x8000_0000_0000] {
+            both(SYSRETQ, 0, 0x46, |machine| machine.cpu.regs[1] = address);
+        }
     }
 
     #[test]
