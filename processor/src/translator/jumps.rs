@@ -26,7 +26,7 @@ const TABLES: usize = 4;
 /// Numbers of pages remembered; with more, all are forgotten, and pages get other ones.
 const MOST: usize = 1 << 16;
 /// Places of pages in [`super::state::State::fetched`].
-const PAGES: u64 = 512;
+const PAGES: u64 = 2048;
 /// Further places, for two pages in turn that an instruction is in.
 const PAIRS: u64 = 128;
 /// All of them.
