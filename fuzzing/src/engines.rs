@@ -4,6 +4,7 @@
 //! budget is used up. Between blocks memory and page tables change as by DMA, and the registers are set anew; caches are kept.
 
 mod program;
+mod rounds;
 
 use crate::input::Input;
 use crate::processor::{Nothing, descriptors};
@@ -374,15 +375,20 @@ impl Block {
         let bits = input.number(4);
         let rflags = 2 | bits & 0x8d5 | if bits & 0x7000 == 0 { 0x400 } else { 0 } | bits & 0x4_0000;
         let mxcsr = if bits >> 24 == 0 { 0x1f00 } else { 0x1f80 };
-        let count = 1 + usize::from(input.byte() % 28);
+        let what = input.byte();
+        let (count, loops) =
+            if what >= 200 { (usize::from(what & 3), true) } else { (1 + usize::from(what % 28), false) };
         let bases = [address(input), address(input)];
         let mut writer = Writer::new(input, start, long);
+        if loops {
+            writer.rounds();
+        }
         for _ in 0..count {
             writer.instruction();
         }
         writer.end(choice & 0x10 == 0);
         let code = writer.code;
-        let (budget, step) = (10 + u64::from(input.byte()), u64::from(input.byte()));
+        let (budget, step) = (10 + (u64::from(input.byte()) << if loops { 4 } else { 0 }), u64::from(input.byte()));
         let step = if step < 64 { 1 + step } else { budget };
         Self { start, code, registers, rflags, bases, odd, mxcsr, entries, flush, budget, step }
     }

@@ -216,13 +216,13 @@ const RESULTS: [u8; 8] = [0, 2, 10, 11, 0, 1, 10, 0];
 
 /// Writes code.
 pub(super) struct Writer<'a, 'b> {
-    input: &'a mut Input<'b>,
+    pub input: &'a mut Input<'b>,
     /// The code so far.
     pub code: Vec<u8>,
     /// Linear address of its first byte.
-    start: u64,
+    pub start: u64,
     /// 64-bit code; else 32-bit.
-    long: bool,
+    pub long: bool,
     /// The reg field of the last ModRM byte.
     reg: u8,
 }

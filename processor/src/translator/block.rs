@@ -8,6 +8,7 @@ use super::enter::{self, reason};
 use super::hints::{self, Hints};
 use super::host::Features;
 use super::jumps;
+use super::loops::{self, Looping};
 use super::memory::{Access, host_register};
 use super::pins::{self, Plan};
 use super::rewrite::Encoding;
@@ -168,6 +169,8 @@ pub(super) enum Cold {
     Fill { jump: Fixup, found: u64, site: Site, access: Access, slot: usize },
     /// Go on in the form without pins, at instruction `index`.
     Alone { jump: Fixup, index: usize },
+    /// The same in a loop, which is left then for the form without pins.
+    FillAlone { jump: Fixup, site: Site, access: Access, slot: usize },
     /// Leave: the interpreter does the instruction. Flags are first restored from R15 if `flags`.
     Interpret { jump: Fixup, site: Site, flags: bool },
     /// Call the interpreter's operation, and go on at `back`.
@@ -251,16 +254,20 @@ pub(super) struct Builder<'a> {
     /// The same for the next instruction.
     pub held_next: Option<(u8, Reg)>,
     pub factory: InstructionInfoFactory,
+    /// The loop, while it is emitted.
+    pub looping: Option<Looping>,
     /// R15 holds the negated budget throughout.
-    kept_budget: bool,
+    pub kept_budget: bool,
     /// The form without pins is emitted.
     alone: bool,
     /// Jumps to the form without pins, and to which instruction.
     to_alone: Vec<(Fixup, usize)>,
+    /// Jumps to the beginning, which may go to the loop.
+    to_loop: Vec<Fixup>,
     /// Where the translation begins.
-    entry: u64,
+    pub entry: u64,
     stubs: &'a Stubs,
-    source: &'a Source<'a>,
+    pub source: &'a Source<'a>,
     ops: &'a mut Ops,
     pub hints: &'a mut Hints,
 }
@@ -288,9 +295,11 @@ impl<'a> Builder<'a> {
             held: None,
             held_next: None,
             factory: InstructionInfoFactory::new(),
+            looping: None,
             kept_budget: false,
             alone: false,
             to_alone: Vec::new(),
+            to_loop: Vec::new(),
             entry: 0,
             stubs,
             source,
@@ -324,7 +333,17 @@ impl<'a> Builder<'a> {
         let live = undefined::live(source.instructions, |index| source.ops[index].1, self.host);
         let mut clear_af = vec![false; count];
         self.emit_from(0, &live, &mut |builder, index| clear_af[index] = builder.clear_af);
+        let cold = std::mem::take(&mut self.cold);
+        let rounds = if self.to_loop.is_empty() {
+            None
+        } else {
+            loops::plan(source.instructions, source.width, &mut self.factory)
+                .and_then(|plan| self.emit_loop(plan, &live))
+        };
         self.code.second_part();
+        self.emit_cold();
+        self.looping = None;
+        self.cold = cold;
         self.emit_cold();
         if let Some(first) = self.to_alone.iter().map(|(_, index)| *index).min() {
             (self.plan, self.pins_set, self.alone) = (None, 0, true);
@@ -337,6 +356,9 @@ impl<'a> Builder<'a> {
                 self.code.fix_at(jump, places[index]);
             }
         }
+        for jump in std::mem::take(&mut self.to_loop) {
+            self.code.fix_at(jump, rounds.unwrap_or(self.entry));
+        }
         let [code, cold] = self.code.into_parts();
         Translation { code, cold, entry: self.entry, exit }
     }
@@ -346,29 +368,13 @@ impl<'a> Builder<'a> {
         let source = self.source;
         let count = source.instructions.len();
         let mut left = false;
-        for (index, instruction) in source.instructions.iter().enumerate().skip(first) {
+        for index in first..count {
             note(self, index);
-            let bytes = source.encodings[index].bytes();
-            self.live = live[index];
-            // The form without pins is jumped to.
-            self.held = self.held_next.take().filter(|_| !self.alone);
-            if shows_flags(instruction) {
-                self.settle_af();
-            }
-            let site = Site::new(instruction.ip(), index).with_clear_af(self.clear_af);
-            let supported = is_hint(instruction)
-                || system::is_of_state(instruction)
-                || self.host.have(instruction.cpuid_features());
-            // A branch that does not end its block is no operation of the interpreter's here.
-            let own_time = !source.alone || instruction.flow_control() != FlowControl::Next;
-            let known = source.ops[index].1 && supported && (own_time || system::has_time(instruction));
-            left = match if known { self.translate(instruction, bytes, site, index + 1) } else { Done::No } {
-                Done::Yes => {
-                    self.note_af(instruction);
-                    false
-                }
+            left = match self.emit_one(index, live) {
+                Done::Yes => false,
                 Done::Left => true,
                 Done::No => {
+                    let site = self.site(index);
                     self.interpret(index, site);
                     self.clear_af = false;
                     index + 1 == count && source.ends
@@ -376,17 +382,59 @@ impl<'a> Builder<'a> {
             };
         }
         if !left {
-            self.settle_af();
-            let next = source.instructions[count - 1].next_ip();
-            if next < 0x1000 { self.jump(next, count) } else { self.jump_far(next, count) }
+            self.emit_end();
         }
-        // Branches are taken often enough.
+        self.emit_taken();
+    }
+
+    /// Emits what follows taken branches, which is often enough.
+    pub(super) fn emit_taken(&mut self) {
         let cold = std::mem::take(&mut self.cold).into_iter();
         let (taken, cold): (Vec<_>, Vec<_>) = cold.partition(|cold| matches!(cold, Cold::Taken { .. }));
         self.cold = cold;
         for branch in taken {
             self.emit_one_cold(branch);
         }
+    }
+
+    fn site(&self, index: usize) -> Site {
+        Site::new(self.source.instructions[index].ip(), index).with_clear_af(self.clear_af)
+    }
+
+    /// Emits instruction `index`, if it is not the interpreter's.
+    pub(super) fn emit_one(&mut self, index: usize, live: &[u32]) -> Done {
+        let source = self.source;
+        let instruction = &source.instructions[index];
+        let bytes = source.encodings[index].bytes();
+        self.live = live[index];
+        // The form without pins is jumped to.
+        self.held = self.held_next.take().filter(|_| !self.alone);
+        if shows_flags(instruction) {
+            self.settle_af();
+        }
+        let site = self.site(index);
+        let supported =
+            is_hint(instruction) || system::is_of_state(instruction) || self.host.have(instruction.cpuid_features());
+        // A branch that does not end its block is no operation of the interpreter's here.
+        let own_time = !source.alone || instruction.flow_control() != FlowControl::Next;
+        let known = source.ops[index].1 && supported && (own_time || system::has_time(instruction));
+        let done = match () {
+            () if !known => Done::No,
+            () if self.looping.is_some() => self.translate_in_loop(instruction, bytes, site, index + 1),
+            () => self.translate(instruction, bytes, site, index + 1),
+        };
+        if done == Done::Yes {
+            self.note_af(instruction);
+        }
+        done
+    }
+
+    /// Goes on behind the last instruction.
+    pub(super) fn emit_end(&mut self) {
+        self.settle_af();
+        let (source, count) = (self.source, self.count());
+        let next = source.instructions[count - 1].next_ip();
+        if next < 0x1000 { self.jump(next, count) } else { self.jump_far(next, count) }
     }
 
     fn emit_cold(&mut self) {
@@ -402,11 +450,17 @@ impl<'a> Builder<'a> {
         match cold {
             Cold::Fill { jump, found, site, access, slot } => {
                 self.code.fix(jump);
-                self.code.constant(RCX, (slot as u64) << 32 | u64::from(site.0));
-                self.code.call(self.stubs.accesses.of(access));
+                self.fill(site, access, slot);
                 self.code.jump_to(found);
             }
             Cold::Alone { jump, index } => self.to_alone.push((jump, index)),
+            Cold::FillAlone { jump, site, access, slot } => {
+                self.code.fix(jump);
+                self.spend(0);
+                self.fill(site, access, slot);
+                let jump = self.code.jump();
+                self.to_alone.push((jump, site.index() as usize));
+            }
             Cold::Interpret { jump, site, flags } => {
                 self.code.fix(jump);
                 if flags {
@@ -461,6 +515,12 @@ impl<'a> Builder<'a> {
                 self.code.jump_to(self.stubs.link);
             }
         }
+    }
+
+    /// Looks for the page of the address in R14, or leaves.
+    fn fill(&mut self, site: Site, access: Access, slot: usize) {
+        self.code.constant(RCX, (slot as u64) << 32 | u64::from(site.0));
+        self.code.call(self.stubs.accesses.of(access));
     }
 
     /// The address of the interpreter's operation for instruction `index`, made to be called alone.
@@ -549,7 +609,9 @@ impl<'a> Builder<'a> {
     /// Takes `executed` from the budget, which is in RCX afterwards.
     pub(super) fn spend(&mut self, executed: usize) {
         let budget = Rm::state(offset_of!(State, budget));
-        if self.kept_budget {
+        if self.looping.is_some() {
+            self.budget_in_loop(executed as i32);
+        } else if self.kept_budget {
             self.code.lea(RCX, Rm::Base(R15, executed as i32));
         } else {
             self.code.load(RCX, budget);
@@ -563,7 +625,10 @@ impl<'a> Builder<'a> {
         self.spend(executed);
         let start = self.source.instructions[0].ip();
         if target == start && start as usize + self.source.bytes <= 0x1000 {
-            return self.code.jump_to(self.entry);
+            return match self.looping {
+                Some(_) => self.code.jump_to(self.entry),
+                None => self.to_loop.push(self.code.jump()),
+            };
         }
         if let Some(entry) = (self.source.known)(target) {
             return self.code.jump_to(entry);
@@ -646,6 +711,10 @@ impl<'a> Builder<'a> {
 
     /// Brings the vector registers, or leaves if vector instructions (with VEX: `avx`) are not to be executed here.
     pub(super) fn guard(&mut self, avx: bool, site: Site) {
+        if let Some(looping) = &mut self.looping {
+            looping.guards[usize::from(avx)] = true;
+            return;
+        }
         self.held = None;
         if !std::mem::replace(&mut self.guarded[usize::from(avx)], true) {
             let field = if avx { offset_of!(State, avx_blocked) } else { offset_of!(State, sse_blocked) };

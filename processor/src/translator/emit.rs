@@ -376,6 +376,18 @@ impl Emitter {
         Fixup(self.here())
     }
 
+    /// `jcc target`, which is already emitted.
+    pub(super) fn jump_back_if(&mut self, condition: u8, target: u64) {
+        let distance = target.wrapping_sub(self.here() + 2) as i64;
+        match i8::try_from(distance) {
+            Ok(distance) => self.raw(&[0x70 | condition & 15, distance as u8]),
+            Err(_) => {
+                self.raw(&[0x0f, 0x80 | condition & 15]);
+                self.relative(target);
+            }
+        }
+    }
+
     /// `jrcxz` over a long jump: that is taken when RCX is not zero.
     pub(super) fn jump_unless_rcx_zero(&mut self) -> Fixup {
         self.raw(&[0xe3, 5]);

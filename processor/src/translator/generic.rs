@@ -153,7 +153,7 @@ pub(super) fn operand_size(i: &Instruction) -> usize {
 }
 
 /// Whether the operand in memory must be aligned to its size (SDM Vol 2A, 2.4: exception types 1 and 4).
-fn aligned(i: &Instruction, size: usize) -> bool {
+pub(super) fn aligned(i: &Instruction, size: usize) -> bool {
     use Mnemonic::*;
     if size < 16 {
         return false;

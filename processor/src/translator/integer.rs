@@ -64,7 +64,7 @@ impl Builder<'_> {
         if target < 0x1000 { self.jump(target, executed) } else { self.jump_far(target, executed) }
     }
 
-    fn load_address(&mut self, i: &Instruction) -> Done {
+    pub(super) fn load_address(&mut self, i: &Instruction) -> Done {
         if !addressable(i) || i.memory_segment() == Register::None {
             return Done::No;
         }
@@ -169,12 +169,8 @@ impl Builder<'_> {
         Done::Yes
     }
 
-    fn branch_if(&mut self, i: &Instruction, executed: usize) -> Done {
-        let condition = i.condition_code() as u8;
-        let Some(target) = branch_target(i).filter(|_| i.is_jcc_short_or_near() && condition != 0) else {
-            return Done::No;
-        };
-        let condition = CONDITIONS[usize::from(condition) & 31];
+    pub(super) fn branch_if(&mut self, i: &Instruction, executed: usize) -> Done {
+        let (Some(target), Some(condition)) = (branch_target(i), condition(i)) else { return Done::No };
         self.held_next = self.held;
         if target <= i.ip() {
             // Probably a loop, which goes on.
@@ -314,12 +310,18 @@ impl Builder<'_> {
 }
 
 /// The target of a relative branch, counted from the page's first byte; `None` where 16 bits of it count.
-fn branch_target(i: &Instruction) -> Option<u64> {
+pub(super) fn branch_target(i: &Instruction) -> Option<u64> {
     match i.op0_kind() {
         OpKind::NearBranch32 => Some(i64::from(i.near_branch32() as i32) as u64),
         OpKind::NearBranch64 => Some(i.near_branch64()),
         _ => None,
     }
+}
+
+/// The processor's number of the condition of a conditional branch.
+pub(super) fn condition(i: &Instruction) -> Option<u8> {
+    let condition = i.condition_code() as u8;
+    (i.is_jcc_short_or_near() && condition != 0).then(|| CONDITIONS[usize::from(condition) & 31])
 }
 
 /// iced's condition codes to the processor's.

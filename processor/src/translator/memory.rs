@@ -38,7 +38,7 @@ pub(super) struct Access {
 pub(super) const PROBED: Rm = Rm::Indexed(R14, R15, 0, 0);
 
 /// The address is made of 32 bits, and has no more.
-fn is_narrow(i: &Instruction) -> bool {
+pub(super) fn is_narrow(i: &Instruction) -> bool {
     let (base, index) = (i.memory_base(), i.memory_index());
     base.is_gpr32()
         || index.is_gpr32()
@@ -160,6 +160,9 @@ impl Builder<'_> {
 
     /// Where the operand in memory lies. R14, R15 and RCX are used, no flag is touched.
     pub(super) fn operand(&mut self, i: &Instruction, access: Access, site: Site) -> Rm {
+        if self.looping.is_some() {
+            return self.operand_in_loop(i, access, site);
+        }
         let simple = self.width().is_address(i.memory_base());
         if let (Some(pinned), Some(disp), true) = (self.pinned(OPERAND, access, site), displacement(i), simple) {
             let disp = i64::from(disp);

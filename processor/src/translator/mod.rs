@@ -17,6 +17,8 @@
 //!   that the context has fetched from, so translations hold for a physical page, wherever and in whichever context it is mapped.
 //! * **Counting.** A block begins by comparing the budget with its length, and each exit subtracts what was executed: events come at exactly the same
 //!   instruction as with the interpreter.
+//! * **Loops** that branch to their block's beginning have a form in which several rounds are counted in advance ([`loops`]): as many as stay within
+//!   the budget and the pages of those addresses that go on by a constant. Nothing is called in it, so there the state need not be exact in between.
 //! * **Code that is written to** loses its translations: their first bytes become a jump to their exit. Nothing has to look for who may jump to them.
 //!
 //! Needs AVX and LAHF on the host ([`supported`]), and an operating system that maps the code twice, for writing and for execution.
@@ -36,6 +38,9 @@ mod hints;
 mod host;
 mod integer;
 mod jumps;
+#[cfg(test)]
+mod loop_tests;
+mod loops;
 mod memory;
 mod pins;
 mod probe;

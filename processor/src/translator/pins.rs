@@ -10,12 +10,14 @@
 
 use super::Width;
 use super::memory::{addressable, displacement};
-use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, UsedMemory};
+use iced_x86::{
+    Code, Instruction, InstructionInfo, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, UsedMemory,
+};
 
 /// Pins of a block.
-pub(super) const PINS: usize = 6;
+pub(super) const PINS: usize = 8;
 /// Most bytes from the lowest to the highest of a pin's accesses.
-const SPAN: i64 = 512;
+pub(super) const SPAN: i64 = 512;
 const RSP: usize = 4;
 const RBP: usize = 5;
 
@@ -51,9 +53,52 @@ pub(super) const STACK: usize = 1;
 
 /// A register is a value that was seen first, and a distance.
 #[derive(Clone, Copy)]
-struct Value {
-    version: u32,
-    delta: i64,
+pub(super) struct Value {
+    /// Below 16: what the register with this number holds at the beginning of the block.
+    pub version: u32,
+    pub delta: i64,
+}
+
+/// What the general registers hold, on the way through a block.
+pub(super) struct Values {
+    now: [Value; 16],
+    versions: u32,
+}
+
+impl Values {
+    /// At the beginning.
+    pub(super) fn new() -> Self {
+        Self { now: std::array::from_fn(|version| Value { version: version as u32, delta: 0 }), versions: 16 }
+    }
+
+    /// Of a register.
+    pub(super) fn of(&self, register: usize) -> Value {
+        self.now[register & 15]
+    }
+
+    /// Goes on behind `i`, which moves the stack pointer to a sum of a register and a constant if `stack` says so.
+    pub(super) fn pass(&mut self, i: &Instruction, info: &InstructionInfo, width: Width, stack: Option<(usize, i64)>) {
+        let before = self.now;
+        for used in info.used_registers().iter().filter(|used| writes(used.access())) {
+            if used.register().is_gpr() {
+                self.now[used.register().full_register().number() & 15] = Value { version: self.versions, delta: 0 };
+                self.versions += 1;
+            }
+        }
+        let moved = |(base, by): (usize, i64)| {
+            let value = before[base & 15];
+            Value { delta: value.delta.wrapping_add(by), ..value }
+        };
+        if let Some(stack) = stack {
+            // POP RSP is what was popped.
+            let into_stack = matches!(i.op0_register(), Register::ESP | Register::RSP);
+            if !(matches!(i.code(), Code::Pop_r32 | Code::Pop_r64) && into_stack) {
+                self.now[RSP] = moved(stack);
+            }
+        } else if let Some((to, base, by)) = sum(i, width) {
+            self.now[to & 15] = moved((base, by));
+        }
+    }
 }
 
 struct Access {
@@ -65,11 +110,11 @@ struct Access {
     write: bool,
 }
 
-fn writes(access: OpAccess) -> bool {
+pub(super) fn writes(access: OpAccess) -> bool {
     !matches!(access, OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess)
 }
 
-fn general(register: Register, width: Width) -> Option<usize> {
+pub(super) fn general(register: Register, width: Width) -> Option<usize> {
     width.is_address(register).then(|| register.number())
 }
 
@@ -110,12 +155,11 @@ fn simple(i: &Instruction, width: Width, memory: &UsedMemory) -> bool {
 /// Finds the pins of a block.
 pub(super) fn plan(instructions: &[Instruction], width: Width, factory: &mut InstructionInfoFactory) -> Plan {
     let slot = width.bytes() as usize;
-    let mut values: [Value; 16] = std::array::from_fn(|version| Value { version: version as u32, delta: 0 });
-    let mut versions = values.len() as u32;
+    let mut values = Values::new();
     let mut accesses: Vec<Access> = Vec::new();
     for (index, i) in instructions.iter().enumerate() {
         let mut add = |which: usize, base: usize, disp: i64, size: usize, write: bool| {
-            let Value { version, delta } = values[base & 15];
+            let Value { version, delta } = values.of(base);
             let from = delta.wrapping_add(disp);
             accesses.push(Access { index, which, version, from, to: from.wrapping_add(size as i64), write });
         };
@@ -157,26 +201,7 @@ pub(super) fn plan(instructions: &[Instruction], width: Width, factory: &mut Ins
                 add(OPERAND, base, i64::from(disp), memory.memory_size().size(), written);
             }
         }
-        let before = values;
-        for used in info.used_registers().iter().filter(|used| writes(used.access())) {
-            if used.register().is_gpr() {
-                values[used.register().full_register().number() & 15] = Value { version: versions, delta: 0 };
-                versions += 1;
-            }
-        }
-        let moved = |(base, by): (usize, i64)| {
-            let value = before[base & 15];
-            Value { delta: value.delta.wrapping_add(by), ..value }
-        };
-        if let Some(stack) = stack {
-            // POP RSP is what was popped.
-            let into_stack = matches!(i.op0_register(), Register::ESP | Register::RSP);
-            if !(matches!(i.code(), Code::Pop_r32 | Code::Pop_r64) && into_stack) {
-                values[RSP] = moved(stack);
-            }
-        } else if let Some((to, base, by)) = sum(i, width) {
-            values[to & 15] = moved((base, by));
-        }
+        values.pass(i, info, width, stack);
     }
     gather(instructions.len(), accesses)
 }

@@ -88,6 +88,12 @@ pub(crate) struct State {
     pub tsc_refused: u64,
     /// What RDTSC gives when the budget is used up.
     pub tsc_base: u64,
+    /// In a loop: the budget when its rounds are done ([`super::loops`]).
+    pub loop_end: i64,
+    /// Instructions of the rounds to come, negated.
+    pub loop_count: i64,
+    /// Status flags, while rounds are counted.
+    pub loop_flags: u64,
     /// For values that outlive a probe.
     pub spill: [u64; 2],
     /// Not zero: SSE instructions cannot be executed here, or the vector registers are not here.
