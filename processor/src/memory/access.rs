@@ -326,7 +326,10 @@ impl Cpu {
 
     /// Where the byte at `linear` lies, entering the page into the TLB. `Ram(SLOW)`: in RAM, but a store there needs care (code).
     fn place(&mut self, linear: u64, kind: Kind, class: usize) -> Exec<Place> {
-        if let Some(offset) = self.tlb.find(class, linear, kind) {
+        // Who fetches has looked already.
+        if kind != Kind::Execute
+            && let Some(offset) = self.tlb.find(class, linear, kind)
+        {
             return Ok(Place::Ram(offset));
         }
         if matches!(kind, Kind::Read | Kind::Write)
@@ -379,11 +382,7 @@ impl Cpu {
 
     /// Enters the page of `linear` into the TLB, if an access of `kind` within it can then go straight to memory.
     pub(crate) fn make_present(&mut self, linear: u64, kind: Kind) -> bool {
-        let found = match kind {
-            Kind::Write => self.tlb.find_write(linear),
-            _ => self.tlb.find_read(linear),
-        };
-        found.is_some() || matches!(self.place(linear, kind, self.tlb.class()), Ok(Place::Ram(_)))
+        matches!(self.place(linear, kind, self.tlb.class()), Ok(Place::Ram(_)))
     }
 
     /// RAM offset of the code byte at `linear`, for the decoder. `None`: there is no memory.

@@ -262,13 +262,12 @@ impl Cpu {
         Some(code.translator.as_mut()?.jumps.table(user, self.vmx.non_root) as u64)
     }
 
-    /// The translation of the code at `linear`, if it is found without another walk through the page tables.
-    fn known_translation(&mut self, code: &mut CodeCache, linear: u64) -> Option<Target> {
+    /// The translation of the code at `linear`, which is at `offset` in RAM, if it is found without another walk through the page tables.
+    fn known_translation(&mut self, code: &mut CodeCache, linear: u64, offset: u64) -> Option<Target> {
         // No translation may be dropped now: translated code waits.
         if !self.native_address(linear) || code.translator.as_ref()?.full() {
             return None;
         }
-        let offset = self.tlb.find_execute(linear)?;
         let kind = self.block_kind();
         if let Some(entry) = code.near_translation(offset, kind) {
             return Some(Target { entry, offset, second: None });
@@ -285,14 +284,35 @@ impl Cpu {
         Some(Target { entry, offset, second })
     }
 
+    /// What the page, or pages, of the code at `linear` are to the table of jump targets.
+    fn code_page(&self, linear: u64, offset: u64, second: Option<u64>) -> CodePage {
+        let BlockKind { code_size, locks, .. } = self.block_kind();
+        let page = |address: u64| address & !(PAGE_SIZE - 1);
+        CodePage { linear: page(linear), offset: page(offset), second: second.map(page), code_size, locks }
+    }
+
+    /// Notes in state block `index`, which is ready, that the page of `linear` was fetched from, if the table of jump targets has that target in the
+    /// same page of RAM: it is at `offset` there.
+    fn note_fetched(&mut self, code: &mut CodeCache, index: usize, linear: u64, offset: u64) -> bool {
+        let page = self.code_page(linear, offset, None);
+        let (Some(table), Some(translator)) = (self.jump_table(code), &mut code.translator) else { return false };
+        // SAFETY: a table of the translator's.
+        let Some((_, number)) = (unsafe { jumps::find(table as *mut _, linear) }) else { return false };
+        match &mut self.tlb.native {
+            Some(blocks) if translator.jumps.number(page) == number => {
+                blocks.get(index).enter_fetched(linear, number);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Enters the translation of the code at `linear` into the table of jump targets of state block `index`, which is ready: its pages were
     /// fetched from.
     fn enter_target(&mut self, code: &mut CodeCache, index: usize, linear: u64, target: Target) {
-        let BlockKind { code_size, locks, .. } = self.block_kind();
-        let page = |address: u64| address & !(PAGE_SIZE - 1);
-        let (offset, second) = (page(target.offset), target.second.map(page));
+        let page = self.code_page(linear, target.offset, target.second);
         let (Some(table), Some(translator)) = (self.jump_table(code), &mut code.translator) else { return };
-        let number = translator.jumps.number(CodePage { linear: page(linear), offset, second, code_size, locks });
+        let number = translator.jumps.number(page);
         // SAFETY: a table of the translator's.
         unsafe { jumps::enter(table as *mut _, linear, target.entry, number) };
         if let Some(blocks) = &mut self.tlb.native {
@@ -318,7 +338,8 @@ impl Cpu {
         let entry = match self.known_jump(code, index, rip) {
             Some(entry) => entry,
             None => {
-                let target = self.known_translation(code, rip)?;
+                let offset = self.tlb.find_execute(rip)?;
+                let target = self.known_translation(code, rip, offset)?;
                 self.enter_target(code, index, rip, target);
                 target.entry
             }
@@ -396,19 +417,20 @@ pub(super) extern "C" fn look_up(state: *mut State) -> Go {
     let next = left && budget < 0 || site.certain() && budget + site.index() as i64 + 1 < 0;
     let next = next && cpu.attention == 0 && !cpu.is_kicked() && cpu.native_address(target);
     let index = cpu.native_index();
-    if next {
-        // If it cannot be, the run loop will find that once more.
-        let _ = cpu.place_code(target);
-        if let (Some(index), Some(blocks)) = (index, &mut cpu.tlb.native) {
-            // Too many pages of code make room for others.
-            blocks.ready(index);
+    // If it cannot be, the run loop will find that once more.
+    let offset = if next { cpu.place_code(target).ok().flatten() } else { cpu.tlb.find_execute(target) };
+    if let (Some(index), Some(offset), Some(blocks)) = (index, offset, &mut cpu.tlb.native) {
+        // Too many pages of code make room for others.
+        blocks.ready(index);
+        let mut found = cpu.note_fetched(code, index, target, offset);
+        if !found && let Some(known) = cpu.known_translation(code, target, offset) {
+            cpu.enter_target(code, index, target, known);
+            found = true;
         }
-    }
-    let known = cpu.known_translation(code, target);
-    if let (Some(known), Some(index)) = (known, index) {
-        cpu.enter_target(code, index, target, known);
-        // SAFETY: as in `fill`.
-        return Go::to(unsafe { (*state).resume }, state);
+        if found {
+            // SAFETY: as in `fill`.
+            return Go::to(unsafe { (*state).resume }, state);
+        }
     }
     // SAFETY: as in `fill`; the tables were changed through other references, which are gone.
     let block = unsafe { &mut *state };
