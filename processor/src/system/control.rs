@@ -60,6 +60,7 @@ fn mov_from_cr(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 fn mov_to_cr(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.drain_stores();
     let (cr, register) = (op.r[0], op.r[1] & 15);
     if !matches!(cr, 0 | 2 | 3 | 4 | 8) {
         return Err(cpu.undefined_opcode());

@@ -46,6 +46,7 @@ impl Cpu {
 
 fn cpuid(cpu: &mut Cpu, op: &Op) -> Exec {
     cpu.intercept(Some(op), Intercept::Cpuid)?;
+    cpu.drain_stores();
     let [a, b, c, d] = cpu.model.cpuid(cpu.regs[RAX] as u32, cpu.regs[RCX] as u32, &cpu.cpuid_context());
     cpu.regs[RAX] = u64::from(a);
     cpu.regs[RBX] = u64::from(b);

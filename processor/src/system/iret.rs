@@ -21,6 +21,7 @@ pub(super) fn register(table: &mut Table) {
 const ALWAYS: u64 = Rflags::STATUS | Rflags::TF | Rflags::DF | Rflags::NT | Rflags::RF | Rflags::AC | Rflags::ID;
 
 fn iret(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.drain_stores();
     // Events are rechecked when NMI blocking ends, which must be at an exact instruction.
     let blocked = cpu.unblock_nmi_by_iret()?;
     let done = match cpu.mode {

@@ -25,6 +25,8 @@ pub mod user_wait;
 mod xsave;
 
 use crate::decode::Table;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::fence;
 
 /// Registers all system instructions.
 pub fn register(table: &mut Table) {
@@ -85,6 +87,14 @@ impl Cpu {
     pub fn set_nmi_pin(&mut self, level: bool) {
         let acceptance = self.apic.set_lint1(level);
         self.accepted(acceptance);
+    }
+
+    /// What a serializing instruction does beside its own work (SDM vol. 3A, 9.3): no earlier store is on its way any more when a later load is made.
+    /// Only other threads could tell.
+    pub(crate) fn drain_stores(&self) {
+        if self.peers.is_some() {
+            fence(SeqCst);
+        }
     }
 
     /// A source of the local APIC fires.

@@ -162,6 +162,7 @@ fn rdmsr(cpu: &mut Cpu, op: &Op) -> Exec {
 }
 
 fn wrmsr(cpu: &mut Cpu, op: &Op) -> Exec {
+    cpu.drain_stores();
     cpu.require_cpl0()?;
     let number = cpu.regs[RCX] as u32;
     let value = cpu.regs[RDX] << 32 | cpu.regs[RAX] & 0xffff_ffff;

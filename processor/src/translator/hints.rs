@@ -55,6 +55,19 @@ impl Hints {
         slot
     }
 
+    /// How many slots were given.
+    pub(super) fn given(&self) -> usize {
+        self.next
+    }
+
+    /// The accesses that were given slots since there were `given` are not emitted after all: something else will be where they begin.
+    pub(super) fn take_back(&mut self, given: usize) {
+        for number in given..self.next {
+            self.accesses[number % HINTS].address = 0;
+        }
+        self.next = given;
+    }
+
     /// No address is valid any more.
     pub(super) fn forget(&mut self) {
         *self = Self::new();
@@ -248,6 +261,19 @@ mod tests {
         });
         assert_eq!(lengths[0], lengths[1], "one is put in the place of the other");
         (by_hint, computed)
+    }
+
+    /// Slots are shared when all are used: whoever shares one with an access that was not emitted must not change what is there instead.
+    #[test]
+    fn what_is_not_emitted_is_not_changed() {
+        let access = Access { size: 8, write: false, aligned: false };
+        let mut hints = Hints::new();
+        (0..HINTS as u64).for_each(|number| assert_eq!(hints.slot(0x1000 + number, access), number as usize));
+        let given = hints.given();
+        assert_eq!((hints.slot(0x9999, access), hints.slot(0x9999, access)), (0, 1));
+        hints.take_back(given);
+        let address = |slot: usize| hints.accesses[slot].address;
+        assert_eq!((address(0), address(1), address(2), hints.given()), (0, 0, 0x1002, HINTS));
     }
 
     /// Above all an access that only ends in the page of the hint must not hit.

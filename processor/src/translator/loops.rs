@@ -272,6 +272,7 @@ impl Builder<'_> {
     /// there is none.
     pub(super) fn emit_loop(&mut self, plan: Plan, live: &[u32]) -> Option<u64> {
         let start = self.code.here();
+        let given = self.hints.given();
         let end_of_rounds = start;
         self.code.load(RCX, Rm::state(offset_of!(State, loop_end)));
         self.code.store(Rm::state(offset_of!(State, budget)), RCX);
@@ -286,11 +287,14 @@ impl Builder<'_> {
             // Without a register for it, pins are what makes it worth while.
             let looping = self.looping.as_mut()?;
             looping.counter = Counter::Memory;
-            body = if looping.plan.pins.is_empty() { None } else { self.emit_round(top, end_of_rounds, live) };
+            let again = !looping.plan.pins.is_empty();
+            self.hints.take_back(given);
+            body = if again { self.emit_round(top, end_of_rounds, live) } else { None };
         }
         let Some(body) = body else {
             self.looping = None;
             self.cold.clear();
+            self.hints.take_back(given);
             self.code.back_to(start);
             return None;
         };

@@ -658,8 +658,10 @@ impl Translator {
             known: &known,
         };
         let origins = [self.buffer.next(), self.buffer.next_cold()];
+        let given = self.hints.given();
         let made = Builder::new(origins, &source, &self.stubs, &self.host, &mut self.ops, &mut self.hints).build();
         if made.code.len().max(made.cold.len()) > super::LONGEST {
+            self.hints.take_back(given);
             return None;
         }
         self.buffer.append(&made.code);
