@@ -235,7 +235,13 @@ impl Cpu {
         if site.aligned() && linear as usize & (size - 1) != 0 {
             return false;
         }
+        let place = |cpu: &Self| cpu.tlb.recall(cpu.tlb.class(), linear).map(|(offset, _)| offset);
+        let before = if site.pinned() { place(self) } else { None };
         if (linear & 0xfff) as usize + size > PAGE_SIZE as usize || !self.make_present(linear, kind) {
+            return false;
+        }
+        // A walk for a store may find the page elsewhere than where a pin has it.
+        if before.is_some() && before != place(self) {
             return false;
         }
         let Some(blocks) = self.tlb.native.as_mut() else { return false };
