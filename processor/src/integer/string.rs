@@ -134,13 +134,8 @@ fn in_page_towards<const N: usize>(at: u64, forward: bool, count: u64) -> u64 {
     let down = (at & 0xfff) / N as u64 + 1;
     count.min(match in_page::<N>(at) {
         0 => 0,
-        up => {
-            if forward {
-                up
-            } else {
-                down
-            }
-        }
+        up if forward => up,
+        _ => down,
     })
 }
 

@@ -529,27 +529,26 @@ impl Tlb {
         true
     }
 
+    /// Where any number of bytes lies, if they are in one page that is cached for what `tag` gives of its entry.
+    fn hit_slice(&self, address: u64, length: usize, tag: impl Fn(&Entry) -> u64) -> Option<*mut u8> {
+        let entry = Self::entry_in(self.table, address);
+        let within = (address & !PAGE_MASK) as usize + length <= 0x1000;
+        (within && tag(&entry) == self.tag(address, 1)).then(|| Self::host(address, entry.addend))
+    }
+
     /// As [`Tlb::load`], of any number of bytes that lie in one page. False if they do not, or it is not cached.
     pub(super) fn load_slice(&self, address: u64, bytes: &mut [u8]) -> bool {
-        let entry = Self::entry_in(self.table, address);
-        let within = (address & !PAGE_MASK) as usize + bytes.len() <= 0x1000;
-        if !within || entry.read != self.tag(address, 1) {
-            return false;
-        }
+        let Some(place) = self.hit_slice(address, bytes.len(), |entry| entry.read) else { return false };
         // SAFETY: the entry hit is of a page of guest RAM, and the access does not leave it; `bytes` is no guest RAM, to which there are no references.
-        unsafe { Self::host(address, entry.addend).copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };
+        unsafe { place.copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };
         true
     }
 
     /// As [`Tlb::store`], of any number of bytes that lie in one page. False if they do not, or it is not cached.
     pub(super) fn store_slice(&self, address: u64, bytes: &[u8]) -> bool {
-        let entry = Self::entry_in(self.table, address);
-        let within = (address & !PAGE_MASK) as usize + bytes.len() <= 0x1000;
-        if !within || entry.write != self.tag(address, 1) {
-            return false;
-        }
+        let Some(place) = self.hit_slice(address, bytes.len(), |entry| entry.write) else { return false };
         // SAFETY: as in `load_slice`.
-        unsafe { Self::host(address, entry.addend).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        unsafe { place.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
         true
     }
 

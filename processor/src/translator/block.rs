@@ -596,11 +596,6 @@ impl<'a> Builder<'a> {
         self.source.width
     }
 
-    /// The only instruction runs on its own, with exact time.
-    pub(super) fn source_is_alone(&self) -> bool {
-        self.source.alone
-    }
-
     /// How many instructions the block has.
     pub(super) fn count(&self) -> usize {
         self.source.instructions.len()

@@ -92,7 +92,7 @@ impl Builder<'_> {
     /// RDTSC, at whose beginning the count of instructions is exact.
     fn time_stamp_counter(&mut self, site: Site) -> Done {
         const { assert!(TSC_TICKS_PER_NS.is_power_of_two() && TSC_TICKS_PER_NS <= 8) };
-        if !self.source_is_alone() {
+        if !self.source.alone {
             return Done::No;
         }
         let spill = offset_of!(State, spill);
