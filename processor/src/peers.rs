@@ -9,7 +9,7 @@
 //!   then, so one of the two sees the other.
 //! * **Stores to a page must be seen** from now on, because code is decoded from it. The one who decodes waits until everybody who may have the page
 //!   cached for stores has answered, or is not executing anything ([`Peer::running`]), in which case it answers before it does. So no store
-//!   goes by unseen after the code was read.
+//!   goes by unseen after the code was read. Another one who decodes from the page meanwhile waits for the same ([`Peers::marking`]).
 //!
 //! A locked access across pages cannot be left to the host: it is made while nobody else runs ([`Peers::exclusive`]).
 
@@ -20,7 +20,7 @@ use crate::memory::tlb::CONTEXTS;
 use crate::run::attention;
 use crate::translator::brake::Brake;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -88,6 +88,8 @@ pub struct Peers {
     exclusive: Mutex<()>,
     /// Nobody may begin to run.
     pausing: AtomicBool,
+    /// Held by who marks a page as having code, until stores to it are seen: who finds it marked may rely on that.
+    marking: Mutex<()>,
 }
 
 impl std::fmt::Debug for Peers {
@@ -147,7 +149,7 @@ impl Peers {
     /// So many processors.
     pub fn new(count: usize) -> Arc<Self> {
         let each = (0..count).map(Peer::new).collect();
-        Arc::new(Self { each, exclusive: Mutex::new(()), pausing: AtomicBool::new(false) })
+        Arc::new(Self { each, exclusive: Mutex::new(()), pausing: AtomicBool::new(false), marking: Mutex::new(()) })
     }
 
     /// Delivers an interrupt message of processor `sender`, or of a device. Of a lowest-priority message's candidates the one takes it whose priority
@@ -249,6 +251,21 @@ impl Peers {
     /// The written pages that processor `index` has not yet taken.
     pub(crate) fn take_written(&self, index: usize) -> Vec<u32> {
         std::mem::take(&mut lock(&self.each[index].mail).written)
+    }
+
+    /// Runs `mark` for processor `me` while nobody else marks pages. As with [`Peers::revoke`], others may ask revocations of it meanwhile.
+    pub(crate) fn marking<T>(&self, me: usize, mark: impl FnOnce() -> T) -> T {
+        let _held = match self.marking.try_lock() {
+            Ok(held) => held,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                self.end(me);
+                let held = lock(&self.marking);
+                self.begin(me);
+                held
+            }
+        };
+        mark()
     }
 
     /// Waits until none of the others stores to the page at RAM `offset` by way of its TLB, where `writer` may have it. The caller, processor `me`,

@@ -354,20 +354,32 @@ impl CodeCache {
         self.revoked_before + self.revoked.len()
     }
 
+    /// Marks the page at RAM offset `page` as having code, and sees to it that stores to it are seen.
     fn mark_code(&mut self, ram: &GuestRam, page: u64) {
-        if ram.set_has_code(page) {
-            let writer = ram.take_writer(page);
-            if writer != 0 {
-                if let (Some(peers), Some(owner)) = (ram.peers(), self.owner) {
+        match (ram.peers(), self.owner) {
+            (Some(peers), Some(owner)) => peers.marking(owner, || {
+                if let Some(writer) = self.mark_page(ram, page) {
                     peers.revoke(owner, page, writer);
                 }
-                if self.revoked.len() >= REVOKED_LIMIT {
-                    self.revoked_before += self.revoked.len();
-                    self.revoked.clear();
-                }
-                self.revoked.push((page, writer));
+            }),
+            _ => {
+                self.mark_page(ram, page);
             }
         }
+    }
+
+    /// The same for stores of this cache's own processors. Gives who may have the page cached for stores, if it had no code and somebody may.
+    fn mark_page(&mut self, ram: &GuestRam, page: u64) -> Option<u16> {
+        let writer = if ram.set_has_code(page) { ram.take_writer(page) } else { 0 };
+        if writer == 0 {
+            return None;
+        }
+        if self.revoked.len() >= REVOKED_LIMIT {
+            self.revoked_before += self.revoked.len();
+            self.revoked.clear();
+        }
+        self.revoked.push((page, writer));
+        Some(writer)
     }
 
     /// Decodes the block whose first byte is at RAM `offset`; `second_page` is the RAM offset of the linear page after it, if it is mapped.
@@ -524,7 +536,7 @@ impl CodeCache {
     }
 
     /// The `count` instructions in `bytes`, of `code_size`, again, with the operations that stand for each alone and whether the model has it; and
-    /// whether the last ends the block.
+    /// whether the last ends the block. `None`: they are no longer one block, another processor having written them.
     pub(crate) fn decode_again(&self, bytes: &[u8], at: u64, count: usize, code_size: u8) -> Option<Again> {
         let mut decoder = Decoder::with_ip(bitness(code_size), bytes, at, DecoderOptions::NONE);
         let (mut instructions, mut ops) = (Vec::with_capacity(count), Vec::with_capacity(count));
@@ -539,8 +551,12 @@ impl CodeCache {
             instructions.push(instruction);
             ops.push((op, known));
         }
-        let last = instructions.last()?.code();
-        let ends = !ops.last()?.1 || Table::shared().get(last).place == Place::Ends;
+        let ends = |index: usize| !ops[index].1 || Table::shared().get(instructions[index].code()).place == Place::Ends;
+        let last = count.checked_sub(1)?;
+        if (0..last).any(ends) || decoder.position() != bytes.len() {
+            return None;
+        }
+        let ends = ends(last);
         Some((instructions, ops, ends))
     }
 

@@ -1,7 +1,9 @@
 //! Two processors on two threads.
 
 use super::*;
+use crate::cet::CetCode;
 use crate::cpu::RDI;
+use crate::decode::cache::BlockKind;
 use crate::run::{Activity, RunExit};
 use crate::testing::{Machine, TestBus};
 use crate::{CodeCache, GuestRam};
@@ -129,6 +131,36 @@ fn a_store_by_another_is_seen_although_its_page_was_cached_before_there_was_code
     assert_eq!(read(reader), 1);
     write(CODE + 1);
     assert_eq!(read(reader), 2);
+}
+
+#[test]
+fn who_decodes_from_a_marked_page_waits_until_stores_to_it_are_seen() {
+    let ram = Machine::long().cpu.ram;
+    let peers = Peers::new(3);
+    ram.share(peers.clone());
+    // mov eax, 1; hlt
+    ram.write(CODE, &[0xb8, 1, 0, 0, 0, 0xf4]);
+    // Processor 0 executes, with the page cached for stores.
+    ram.note_writer(CODE, 1);
+    peers.begin(0);
+    let decode = |index: usize| {
+        let mut code = CodeCache::new(|_| true).of_processor(index);
+        let kind = BlockKind { code_size: 2, single: false, cet: CetCode::Off, locks: false };
+        peers.begin(index);
+        let block = code.decode(&ram, CODE, None, kind).unwrap();
+        peers.end(index);
+        code.block(block).unwrap().ops[0].imm
+    };
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| decode(1));
+        wait_until(|| lock(&peers.each[0].mail).asked == 1);
+        let second = scope.spawn(|| decode(2));
+        std::thread::sleep(Duration::from_millis(50));
+        // Nobody is told of this store.
+        ram.store::<1>(CODE + 1, 2);
+        peers.end(0);
+        assert_eq!((first.join().unwrap(), second.join().unwrap()), (2, 2));
+    });
 }
 
 #[test]
