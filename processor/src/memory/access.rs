@@ -368,6 +368,7 @@ impl Cpu {
             // First this, then the look for code: who decodes does both the other way round, so that one sees the other.
             self.ram.note_writer(offset, self.tlb.writer());
         }
+        self.ram.note_use(offset);
         let code = self.ram.has_code(offset);
         rights.write &= !code;
         if rights.write {

@@ -4,6 +4,7 @@ pub mod access;
 mod exchange;
 mod fetches;
 pub mod hooks;
+mod huge_pages;
 pub mod inspect;
 mod large_pages;
 pub(crate) mod locked;

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use super::exchange;
+use super::huge_pages::HugePages;
 use crate::peers::Peers;
 use memmap2::{MmapMut, MmapOptions};
 use std::io;
@@ -26,6 +27,7 @@ pub struct GuestRam {
     _mapping: MmapMut,
     bytes: NonNull<u8>,
     length: u64,
+    huge_pages: HugePages,
     page_flags: Box<[AtomicU8]>,
     /// Which TLB context last cached the page for stores; see [`GuestRam::note_writer`].
     writers: Box<[AtomicU16]>,
@@ -67,15 +69,13 @@ impl GuestRam {
         let length = length.checked_next_multiple_of(PAGE_SIZE).ok_or(io::ErrorKind::OutOfMemory)?.max(PAGE_SIZE);
         let size = usize::try_from(length + PAGE_SIZE).map_err(|_| io::ErrorKind::OutOfMemory)?;
         let mut mapping = MmapOptions::new().len(size).no_reserve_swap().map_anon()?;
-        // Fewer faults and fewer misses of the host's TLB; a host that has no huge pages does without.
-        #[cfg(target_os = "linux")]
-        let _ = mapping.advise(memmap2::Advice::HugePage);
         let bytes = NonNull::new(mapping.as_mut_ptr()).ok_or(io::ErrorKind::OutOfMemory)?;
         let pages = (length / PAGE_SIZE) as usize;
         Ok(Self {
             _mapping: mapping,
             bytes,
             length,
+            huge_pages: HugePages::of(bytes.as_ptr() as usize, length as usize),
             page_flags: (0..pages).map(|_| AtomicU8::new(0)).collect(),
             writers: (0..pages).map(|_| AtomicU16::new(0)).collect(),
             code_written: AtomicBool::new(false),
@@ -335,6 +335,12 @@ impl GuestRam {
                 visit(offset, &self.load_array(offset));
             }
         }
+    }
+
+    /// The page at `offset` was entered into a TLB, to be accessed directly.
+    #[inline]
+    pub fn note_use(&self, offset: u64) {
+        self.huge_pages.note_use(self.bytes.as_ptr() as usize + offset as usize);
     }
 
     /// Marks the page dirty (a TLB entry for stores was made).

@@ -1,0 +1,80 @@
+//! Which parts of guest RAM the host is asked to keep in huge pages of its own.
+//!
+//! A huge page that is given at the first touch has to be cleared whole, of which a guest that starts uses half; in a virtual machine whose host has
+//! to find the memory first that is a tenth of a boot. Without huge pages random accesses to much memory are slower by a sixth. So small pages come
+//! first, and what is used again and again is put together.
+#![allow(unsafe_code)]
+
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+
+/// Bytes of a huge page.
+const SIZE: usize = 2 << 20;
+/// After how many entries of its 512 pages into a TLB a huge page is worth its making: what they lost by small pages (some 40 ns each) is then what
+/// it takes (half a millisecond and more).
+const WORTH: u16 = 16_384;
+
+/// How often each part of an allocation was used.
+pub(super) struct HugePages {
+    /// Host address of the first whole part.
+    first: usize,
+    uses: Box<[AtomicU16]>,
+}
+
+impl HugePages {
+    /// For the `length` bytes at host address `start`, which the host maps.
+    pub(super) fn of(start: usize, length: usize) -> Self {
+        let first = start.next_multiple_of(SIZE);
+        let parts = (start + length).saturating_sub(first) / SIZE;
+        Self { first, uses: (0..parts).map(|_| AtomicU16::new(0)).collect() }
+    }
+
+    /// The page at host address `address` was entered into a TLB.
+    #[inline]
+    pub(super) fn note_use(&self, address: usize) {
+        // What is before the first part is far beyond the last.
+        let part = address.wrapping_sub(self.first) / SIZE;
+        let Some(uses) = self.uses.get(part) else { return };
+        let before = uses.load(Relaxed);
+        if before < WORTH {
+            // Others may count at the same time: what is lost does not matter.
+            uses.store(before + 1, Relaxed);
+            if before + 1 == WORTH {
+                make(self.first + part * SIZE);
+            }
+        }
+    }
+}
+
+/// Asks the host to put the part at `address` into a huge page.
+#[cold]
+fn make(address: usize) {
+    #[cfg(target_os = "linux")]
+    {
+        let pointer = std::ptr::with_exposed_provenance_mut(address);
+        // SAFETY: the part is mapped, as `HugePages::of` was told; its contents do not change, nor does whoever accesses it meanwhile notice.
+        unsafe {
+            if libc::madvise(pointer, SIZE, libc::MADV_COLLAPSE) != 0 {
+                // Before Linux 6.1, or with no huge page at hand: it may find one later.
+                libc::madvise(pointer, SIZE, libc::MADV_HUGEPAGE);
+            }
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = address;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_parts_are_counted() {
+        let pages = HugePages::of(SIZE - 4096, 3 * SIZE);
+        assert_eq!((pages.first, pages.uses.len()), (SIZE, 2));
+        for address in [SIZE - 4096, SIZE, 2 * SIZE - 1, 2 * SIZE, 3 * SIZE] {
+            pages.note_use(address);
+        }
+        assert_eq!(pages.uses.iter().map(|uses| uses.load(Relaxed)).collect::<Vec<_>>(), [2, 1]);
+        assert!(HugePages::of(4096, SIZE).uses.is_empty());
+    }
+}
