@@ -20,8 +20,8 @@ use core::mem::offset_of;
 pub(super) const HINTS: usize = 16384;
 /// Of so many wrong hints one is looked at.
 pub(super) const PERIOD: u64 = 128;
-/// Instructions between two of the same access, so looked at, that are too few: one wrong hint in a hundred instructions.
-const TOO_SOON: u64 = PERIOD * 100;
+/// Instructions between two of the same access, so looked at, that are too few: one wrong hint in a thousand instructions.
+const TOO_SOON: u64 = PERIOD * 1000;
 
 /// The access that a slot belongs to, the last one if it is shared.
 #[derive(Clone, Copy, Debug)]
