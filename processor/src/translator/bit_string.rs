@@ -47,7 +47,7 @@ impl Builder<'_> {
         if !known {
             return Done::No;
         }
-        self.probe(Access { size: 1 << (shift - 3), write, aligned: false }, site);
+        self.probe(Access { size: 1 << (shift - 3), write, aligned: false }, site, false);
         let number = self.value_of(register.number() as u8, RCX);
         self.code.extract(RCX, number, Mask::low(offset_of!(State, bit_numbers) + if wide { 8 } else { 0 }));
         if i.has_lock_prefix() {

@@ -165,12 +165,12 @@ impl Site {
 
 /// Code that is seldom executed, put behind the block.
 pub(super) enum Cold {
-    /// The hint in `slot` is wrong: go on at `found` when the page is found.
-    Fill { jump: Fixup, found: u64, site: Site, access: Access, slot: usize },
+    /// The page is not where it was looked for, by the hint in `slot` or the address: go on at `found` when it is found.
+    Fill { jump: Fixup, found: u64, site: Site, access: Access, slot: Option<usize> },
     /// Go on in the form without pins, at instruction `index`.
     Alone { jump: Fixup, index: usize },
     /// The same in a loop, which is left then for the form without pins.
-    FillAlone { jump: Fixup, site: Site, access: Access, slot: usize },
+    FillAlone { jump: Fixup, site: Site, access: Access, slot: Option<usize> },
     /// Leave: the interpreter does the instruction. Flags are first restored from R15 if `flags`.
     Interpret { jump: Fixup, site: Site, flags: bool },
     /// Call the interpreter's operation, and go on at `back`.
@@ -245,6 +245,8 @@ pub(super) struct Builder<'a> {
     pub live: u32,
     /// AF is clear, whatever the host's is ([`super::undefined`]): so it is made to be before anything can read it.
     pub clear_af: bool,
+    /// For each instruction, whether its access takes a hint.
+    pub hinted: Vec<bool>,
     /// The pins, in the form with them.
     pub plan: Option<Plan>,
     /// A bit for each pin that is set.
@@ -290,6 +292,7 @@ impl<'a> Builder<'a> {
             noted_page: false,
             live: 0,
             clear_af: false,
+            hinted: Vec::new(),
             plan: None,
             pins_set: 0,
             held: None,
@@ -314,6 +317,11 @@ impl<'a> Builder<'a> {
         let start = source.instructions[0].ip();
         let count = source.instructions.len();
         let plan = pins::plan(source.instructions, source.width, &mut self.factory);
+        let repeats = source.instructions.iter().any(|i| {
+            matches!(i.flow_control(), FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch)
+                && i.near_branch_target() == start
+        });
+        self.hinted = hints::wanted(source.instructions, repeats);
         self.kept_budget = source.instructions.iter().all(keeps_temporaries);
         self.plan = (!plan.pins.is_empty()).then_some(plan);
         let exit = self.code.here();
@@ -518,9 +526,9 @@ impl<'a> Builder<'a> {
     }
 
     /// Looks for the page of the address in R14, or leaves.
-    fn fill(&mut self, site: Site, access: Access, slot: usize) {
-        self.code.constant(RCX, (slot as u64) << 32 | u64::from(site.0));
-        self.code.call(self.stubs.accesses.of(access));
+    fn fill(&mut self, site: Site, access: Access, slot: Option<usize>) {
+        self.code.constant(RCX, (slot.unwrap_or(0) as u64) << 32 | u64::from(site.0));
+        self.code.call(self.stubs.accesses.of(access, slot.is_some()));
     }
 
     /// The address of the interpreter's operation for instruction `index`, made to be called alone.

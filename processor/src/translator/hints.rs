@@ -1,7 +1,7 @@
 //! Hints: where in the table of pages an access will probably find its page.
 //!
-//! An address that waits for a load would make the next load wait for two more: the table's tag and what is added to the address. So most accesses
-//! take the place of their page from a slot of their own in the state block, where it was found last time, while the address is still being
+//! An address that waits for a load would make the next load wait for two more: the table's tag and what is added to the address. So such accesses
+//! ([`wanted`]) take the place of their page from a slot of their own in the state block, where it was found last time, while the address is still being
 //! computed. If another page is there, one of [`Stubs`] looks where the address says, and notes that. It is only a hint: what counts is the table.
 //!
 //! A place that does not come from the address must have the page of the access' first byte, and the last one's is no other: so with a hint an access
@@ -15,6 +15,7 @@ use super::emit::{Emitter, Mask, Quiet, R14, R15, RCX, RSP, Rm};
 use super::memory::Access;
 use super::state::{PAGE_INDEX, State};
 use core::mem::offset_of;
+use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 /// Slots in a state block.
 pub(super) const HINTS: usize = 16384;
@@ -120,18 +121,79 @@ fn computed(access: Access) -> (u8, u32) {
     if access.aligned { (0, access.size.trailing_zeros()) } else { (access.size as u8 - 1, 0) }
 }
 
-/// RCX is zero if R15 is the place of the page that the access to the address in R14 stays in. Gives the slot of the hint.
-pub(super) fn probe(code: &mut Emitter, access: Access, hints: &mut Hints) -> usize {
+/// RCX is zero if R15 is the place of the page that the access to the address in R14 stays in. Gives the slot of the hint, if one is `wanted` and there
+/// can be one.
+pub(super) fn probe(code: &mut Emitter, access: Access, wanted: bool, hints: &mut Hints) -> Option<usize> {
     // Without BMI2 there are no two forms of one length.
-    let hinted = access.size.is_power_of_two() && code.quiet() == Quiet::Bmi2;
-    let slot = hints.slot(if hinted { code.here() } else { 0 }, access);
-    if hinted {
-        take(code, slot);
-        check_aligned(code, access.write, 0, access.size.trailing_zeros());
-    } else {
-        probe_computed(code, access);
+    let hinted = wanted && access.size.is_power_of_two() && code.quiet() == Quiet::Bmi2;
+    if !hinted {
+        compute(code);
+        let (reach, shift) = computed(access);
+        check_aligned(code, access.write, reach, shift);
+        return None;
     }
-    slot
+    let slot = hints.slot(code.here(), access);
+    take(code, slot);
+    check_aligned(code, access.write, 0, access.size.trailing_zeros());
+    Some(slot)
+}
+
+/// For each instruction of a block, whether its access takes a hint: those that something waits for. Their address waits for a load before it in the block;
+/// of one that `repeats`, also for a load in the round before. Or a jump to an address out of a table comes of them, at the end of the block or where
+/// that jumps to: the host guesses such jumps wrongly, and waits for them.
+///
+/// Others would only lose: a hint may be wrong, and is one more place in memory. (With hints for all accesses a fork took a third longer, and programs
+/// whose addresses come from registers a tenth.)
+pub(super) fn wanted(instructions: &[Instruction], repeats: bool) -> Vec<bool> {
+    let count = instructions.len();
+    let end = instructions.last().map(Instruction::flow_control);
+    let mut loaded = if repeats { instructions.iter().fold(0, loaded_after) } else { 0 };
+    let mut wanted = Vec::with_capacity(count);
+    for (index, i) in instructions.iter().enumerate() {
+        let leads_to_jump = match end {
+            Some(FlowControl::IndirectBranch) => true,
+            Some(FlowControl::UnconditionalBranch) => index + 2 == count,
+            _ => false,
+        };
+        let accesses = i.mnemonic() != Mnemonic::Lea && i.op_kinds().any(|kind| kind == OpKind::Memory);
+        wanted.push(accesses && (leads_to_jump || loaded & in_address(i) != 0));
+        loaded = loaded_after(loaded, i);
+    }
+    wanted
+}
+
+/// A bit for the general register of which this is part.
+fn bit(register: Register) -> u16 {
+    if register.is_gpr() { 1 << register.full_register().number() } else { 0 }
+}
+
+/// The registers of which the address of the operand in memory is made.
+fn in_address(i: &Instruction) -> u16 {
+    bit(i.memory_base()) | bit(i.memory_index())
+}
+
+/// The registers whose values come from loads, after `i`. It need not be right: what is emitted is right in any case. So it knows no registers but those
+/// that instructions name.
+fn loaded_after(loaded: u16, i: &Instruction) -> u16 {
+    use Mnemonic::{Bt, Cmp, Imul, Lea, Mov, Movsx, Movsxd, Movzx, Pop, Test};
+    if i.op0_kind() != OpKind::Register || matches!(i.mnemonic(), Cmp | Test | Bt) {
+        return loaded;
+    }
+    let to = bit(i.op0_register());
+    let of_operands = (1..i.op_count()).any(|operand| match i.op_kind(operand) {
+        OpKind::Register => loaded & bit(i.op_register(operand)) != 0,
+        OpKind::Memory => i.mnemonic() != Lea || loaded & in_address(i) != 0,
+        _ => false,
+    });
+    let replaces = match i.mnemonic() {
+        Mov | Movzx | Movsx | Movsxd | Lea | Pop => true,
+        Imul => i.op_count() == 3,
+        // Most often it clears a register.
+        Mnemonic::Xor => i.op1_kind() == OpKind::Register && i.op1_register() == i.op0_register(),
+        _ => false,
+    };
+    let cleared = i.mnemonic() == Mnemonic::Xor && replaces;
+    if of_operands && !cleared || !replaces && loaded & to != 0 { loaded | to } else { loaded & !to }
 }
 
 /// The same, whatever the last page was and however the address is aligned.
@@ -152,7 +214,11 @@ fn note(code: &mut Emitter) {
 const LARGEST: u32 = 32;
 
 /// For each kind of access, code that is called with the address in R14, and in RCX the site and, in its upper half, the slot: R15 is where the page is.
-pub(super) struct Stubs(Vec<u64>);
+pub(super) struct Stubs {
+    hinted: Vec<u64>,
+    /// The same for any access that took no hint: it did not find its page.
+    computed: u64,
+}
 
 impl Stubs {
     /// Emits them. `fill` maps a page, `sample` looks at a wrong hint.
@@ -190,13 +256,21 @@ impl Stubs {
             code.call(sample);
             code.jump_to(again);
         }
-        Self(places)
+        let without_hint = code.here();
+        code.pop(Rm::state(offset_of!(State, access)));
+        code.call(fill);
+        compute(code);
+        code.op32(0xff, 4, Rm::state(offset_of!(State, access)));
+        Self { hinted: places, computed: without_hint }
     }
 
-    /// The one for `access`.
-    pub(super) fn of(&self, access: Access) -> u64 {
+    /// The one for an access that took a hint, or did not.
+    pub(super) fn of(&self, access: Access, hinted: bool) -> u64 {
+        if !hinted {
+            return self.computed;
+        }
         let number = access.size.min(LARGEST) * 4 + u32::from(access.aligned) * 2 + u32::from(access.write);
-        self.0[number as usize]
+        self.hinted[number as usize]
     }
 }
 
@@ -251,7 +325,7 @@ mod tests {
             code.op(super::super::emit::Opcode { prefixes: &[0x66], bytes: &[0xc7], ..Default::default() }, 0, hint(0));
             code.raw(&((PAGE >> 12) as u16 & (super::super::state::PAGES as u16 - 1)).to_le_bytes());
             let start = code.here();
-            assert_eq!(probe(code, access, &mut hints), 0);
+            assert_eq!(probe(code, access, true, &mut hints), Some(0));
             lengths.push(code.here() - start);
         });
         let computed = probed(&mut |code| {
@@ -260,6 +334,8 @@ mod tests {
             lengths.push(code.here() - start);
         });
         assert_eq!(lengths[0], lengths[1], "one is put in the place of the other");
+        let without = probed(&mut |code| assert_eq!(probe(code, access, false, &mut Hints::new()), None));
+        assert_eq!(without, computed);
         (by_hint, computed)
     }
 
@@ -274,6 +350,34 @@ mod tests {
         hints.take_back(given);
         let address = |slot: usize| hints.accesses[slot].address;
         assert_eq!((address(0), address(1), address(2), hints.given()), (0, 0, 0x1002, HINTS));
+    }
+
+    fn wanted_in(bytes: &[u8], repeats: bool) -> Vec<bool> {
+        let block: Vec<_> = iced_x86::Decoder::new(64, bytes, iced_x86::DecoderOptions::NONE).iter().collect();
+        wanted(&block, repeats)
+    }
+
+    #[test]
+    fn hints_are_for_addresses_that_wait_for_loads_and_for_what_jumps_wait_for() {
+        let (n, y) = (false, true);
+        // mov rax, [rdi]; lea rcx, [rax + 8]; mov edx, [rcx]; mov [rsi], edx; cmp [rdx], ebx; xor edx, edx; mov al, [rdx]; mov [rbp + rax], cl
+        let chain = [
+            0x48, 0x8b, 0x07, 0x48, 0x8d, 0x48, 0x08, 0x8b, 0x11, 0x89, 0x16, 0x39, 0x1a, 0x31, 0xd2, 0x8a, 0x02, 0x88,
+            0x4c, 0x05, 0x00,
+        ];
+        assert_eq!(wanted_in(&chain, false), [n, n, y, n, y, n, n, y]);
+        // xor dl, [rdi]; movzx edx, dl; mov edx, [rsi + 4 * rdx]; inc rdi; cmp rdi, rax; jne to the beginning
+        let checksum = [0x32, 0x17, 0x0f, 0xb6, 0xd2, 0x8b, 0x14, 0x96, 0x48, 0xff, 0xc7, 0x48, 0x39, 0xc7, 0x75, 0xf0];
+        assert_eq!(wanted_in(&checksum, false), [n, n, y, n, n, n]);
+        // mov rax, [rax]; jne to the beginning
+        let list = [0x48, 0x8b, 0x00, 0x75, 0xfb];
+        assert_eq!((wanted_in(&list, false), wanted_in(&list, true)), (vec![n, n], vec![y, n]));
+        // mov ecx, [rdi]; movzx eax, byte [rdx]; jmp
+        let fetch = [0x8b, 0x0f, 0x0f, 0xb6, 0x02, 0xeb, 0x10];
+        assert_eq!(wanted_in(&fetch, false), [n, y, n]);
+        // movsxd rax, dword [rsi + 4 * rax]; add rax, rsi; jmp rax
+        let dispatch = [0x48, 0x63, 0x04, 0x86, 0x48, 0x01, 0xf0, 0xff, 0xe0];
+        assert_eq!(wanted_in(&dispatch, false), [y, n, n]);
     }
 
     /// Above all an access that only ends in the page of the hint must not hit.

@@ -400,7 +400,7 @@ impl Builder<'_> {
             return rm;
         }
         self.effective_address(i, R14);
-        let slot = hints::probe(&mut self.code, access, self.hints);
+        let slot = hints::probe(&mut self.code, access, self.hinted[site.index() as usize], self.hints);
         let jump = self.code.jump_unless_rcx_zero();
         self.cold.push(Cold::FillAlone { jump, site: site.with(access, false), access, slot });
         self.code.load(R15, Rm::element(offset_of!(State, addend), R15));

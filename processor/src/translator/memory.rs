@@ -171,7 +171,7 @@ impl Builder<'_> {
             }
         }
         self.address(i, access.size, site);
-        self.probe(access, site);
+        self.probe(access, site, self.hinted[site.index() as usize]);
         PROBED
     }
 
@@ -205,8 +205,8 @@ impl Builder<'_> {
     }
 
     /// From the linear address in R14 to the host's in [`PROBED`]. RCX is used, no flag is touched.
-    pub(super) fn probe(&mut self, access: Access, site: Site) {
-        let slot = hints::probe(&mut self.code, access, self.hints);
+    pub(super) fn probe(&mut self, access: Access, site: Site, hinted: bool) {
+        let slot = hints::probe(&mut self.code, access, hinted, self.hints);
         let jump = self.code.jump_unless_rcx_zero();
         let site = site.with(access, self.pins_set != 0);
         self.cold.push(Cold::Fill { jump, found: self.code.here(), site, access, slot });
@@ -256,7 +256,7 @@ impl Builder<'_> {
         } else {
             self.lea_address(R14, Rm::Base(base, disp))
         }
-        self.probe(access, site);
+        self.probe(access, site, false);
         PROBED
     }
 
