@@ -16,6 +16,12 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 /// Most instructions in a block.
 pub const BLOCK_LIMIT: usize = 64;
+/// Bytes of the longest block: of the longest instructions.
+pub(crate) const LONGEST_BLOCK: usize = BLOCK_LIMIT * LONGEST;
+/// Bytes of the longest instruction.
+const LONGEST: usize = 15;
+/// Bytes that are read for a block at first, because most are shorter.
+const USUAL: usize = 128;
 /// When so many blocks are held, all are dropped.
 const CACHE_LIMIT: usize = 1 << 20;
 /// Translations found at once.
@@ -76,9 +82,6 @@ pub(crate) struct Native {
     /// Where it is left when the block must not be run.
     pub exit: u64,
 }
-
-/// What [`CodeCache::decode_again`] gives.
-pub(crate) type Again = (Vec<Instruction>, Vec<(Op, bool)>, bool);
 
 /// No block has this key.
 const NOTHING_NEAR: (u64, u64) = (u64::MAX, 0);
@@ -395,11 +398,17 @@ impl CodeCache {
             second_page.into_iter().for_each(|second| self.mark_code(ram, second));
         }
         let in_page = (offset - page) as usize;
-        let mut bytes = [0u8; PAGE_SIZE as usize + 16];
-        let own = PAGE_SIZE as usize - in_page;
-        ram.read(offset, &mut bytes[..own]);
+        let mut bytes = [0u8; LONGEST_BLOCK + 16];
+        let own = LONGEST_BLOCK.min(PAGE_SIZE as usize - in_page);
         let places = if kind.single { &[] } else { self.alone.in_page(page) };
-        let mut block = match self.decode_bytes(&bytes[..own], in_page as u64, kind, places) {
+        let mut decode = |length: usize| {
+            ram.read(offset, &mut bytes[..length]);
+            self.decode_bytes(&bytes[..length], in_page as u64, kind, places)
+        };
+        let usual = own.min(USUAL);
+        // All that was looked at, and the instruction behind, is within what was read.
+        let ends_within = |block: &Block| usual == own || block.bytes as usize + LONGEST <= usual;
+        let mut block = match decode(usual).filter(ends_within).or_else(|| decode(own)) {
             Some(block) => block,
             None => {
                 let second = second_page?;
@@ -535,29 +544,38 @@ impl CodeCache {
         })
     }
 
-    /// The `count` instructions in `bytes`, of `code_size`, again, with the operations that stand for each alone and whether the model has it; and
-    /// whether the last ends the block. `None`: they are no longer one block, another processor having written them.
-    pub(crate) fn decode_again(&self, bytes: &[u8], at: u64, count: usize, code_size: u8) -> Option<Again> {
+    /// The `count` instructions in `bytes`, of `code_size`, again, and whether the last ends the block. `None`: they are no longer one block, another
+    /// processor having written them.
+    pub(crate) fn decode_again(
+        &self,
+        bytes: &[u8],
+        at: u64,
+        count: usize,
+        code_size: u8,
+    ) -> Option<(Vec<Instruction>, bool)> {
         let mut decoder = Decoder::with_ip(bitness(code_size), bytes, at, DecoderOptions::NONE);
-        let (mut instructions, mut ops) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        for _ in 0..count {
-            let instruction = self.decode_one(&mut decoder);
-            let known = !instruction.is_invalid() && self.announced[instruction.code() as usize];
-            let op = self.lower(
-                &instruction,
-                BlockKind { code_size, single: true, cet: CetCode::Off, locks: false },
-                &mut u32::MAX.clone(),
-            );
-            instructions.push(instruction);
-            ops.push((op, known));
-        }
-        let ends = |index: usize| !ops[index].1 || Table::shared().get(instructions[index].code()).place == Place::Ends;
-        let last = count.checked_sub(1)?;
-        if (0..last).any(ends) || decoder.position() != bytes.len() {
+        let instructions: Vec<_> = (0..count).map(|_| self.decode_one(&mut decoder)).collect();
+        let table = Table::shared();
+        let ends =
+            |instruction: &Instruction| !self.has(instruction) || table.get(instruction.code()).place == Place::Ends;
+        let (last, others) = instructions.split_last()?;
+        if others.iter().any(ends) || decoder.position() != bytes.len() {
             return None;
         }
         let ends = ends(last);
-        Some((instructions, ops, ends))
+        Some((instructions, ends))
+    }
+
+    /// Whether the model has the instruction.
+    #[inline]
+    pub(crate) fn has(&self, instruction: &Instruction) -> bool {
+        !instruction.is_invalid() && self.announced[instruction.code() as usize]
+    }
+
+    /// The operation that stands for the instruction alone, with all flags live.
+    pub(crate) fn operation(&self, instruction: &Instruction, code_size: u8) -> Op {
+        let kind = BlockKind { code_size, single: true, cet: CetCode::Off, locks: false };
+        self.lower(instruction, kind, &mut u32::MAX.clone())
     }
 
     /// The next instruction, as the model has it.

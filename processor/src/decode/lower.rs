@@ -49,7 +49,7 @@ pub fn lower(instruction: &Instruction, entry: &Entry, code_size: u8) -> Op {
     if instruction.has_lock_prefix() {
         op.flags |= LOCK;
     }
-    if instruction.code().op_code().encoding() == EncodingKind::VEX {
+    if instruction.code().encoding() == EncodingKind::VEX {
         op.flags |= VEX;
     }
     for i in 0..instruction.op_count() {

@@ -209,8 +209,10 @@ pub(super) struct Source<'a> {
     pub instructions: &'a [Instruction],
     /// The encoding of each in 64-bit code.
     pub encodings: &'a [Encoding],
-    /// For each, the interpreter's operation, with all flags live, and whether the model has the instruction.
-    pub ops: &'a [(Op, bool)],
+    /// Whether the model has the instruction with this number.
+    pub has: &'a dyn Fn(usize) -> bool,
+    /// The interpreter's operation for it, with all flags live.
+    pub operation: &'a dyn Fn(usize) -> Op,
     /// Bytes of all.
     pub bytes: usize,
     /// The last instruction ends the block: RIP is set by it.
@@ -338,7 +340,7 @@ impl<'a> Builder<'a> {
         self.code.lea(RCX, Rm::Base(RCX, count as i32 - 1));
         self.code.extract(RCX, RCX, Mask::low(offset_of!(State, sign)));
         self.code.jump_back_if_rcx_zero(exit);
-        let live = undefined::live(source.instructions, |index| source.ops[index].1, self.host);
+        let live = undefined::live(source.instructions, source.has, self.host);
         let mut clear_af = vec![false; count];
         self.emit_from(0, &live, &mut |builder, index| clear_af[index] = builder.clear_af);
         let cold = std::mem::take(&mut self.cold);
@@ -422,10 +424,10 @@ impl<'a> Builder<'a> {
         }
         let site = self.site(index);
         let supported =
-            is_hint(instruction) || system::is_of_state(instruction) || self.host.have(instruction.cpuid_features());
+            self.host.have(instruction.code()) || is_hint(instruction) || system::is_of_state(instruction);
         // A branch that does not end its block is no operation of the interpreter's here.
         let own_time = !source.alone || instruction.flow_control() != FlowControl::Next;
-        let known = source.ops[index].1 && supported && (own_time || system::has_time(instruction));
+        let known = (source.has)(index) && supported && (own_time || system::has_time(instruction));
         let done = match () {
             () if !known => Done::No,
             () if self.looping.is_some() => self.translate_in_loop(instruction, bytes, site, index + 1),
@@ -533,7 +535,7 @@ impl<'a> Builder<'a> {
 
     /// The address of the interpreter's operation for instruction `index`, made to be called alone.
     fn operation(&mut self, index: usize) -> u64 {
-        let mut op = self.source.ops[index].0;
+        let mut op = (self.source.operation)(index);
         // As in the interpreter's block: from it follows how many instructions had completed.
         op.number = index as u8 + 1;
         let last = index + 1 == self.source.instructions.len();
@@ -574,7 +576,7 @@ impl<'a> Builder<'a> {
     /// The interpreter does instruction `index`.
     fn interpret(&mut self, index: usize, site: Site) {
         let last = index + 1 == self.source.instructions.len();
-        if Table::shared().get(self.source.ops[index].0.code()).condition.is_some() {
+        if Table::shared().get(self.source.instructions[index].code()).condition.is_some() {
             // Taken, it leaves the block in its middle.
             self.code.constant(RCX, u64::from(site.0));
             return self.code.jump_to(self.stubs.interpret);

@@ -12,8 +12,9 @@ use super::state::State;
 use super::undefined::{Undefined, undefined};
 use super::vector;
 use core::mem::offset_of;
+use std::sync::LazyLock;
 use iced_x86::{
-    Decoder, DecoderOptions, EncodingKind, Instruction, InstructionInfoFactory, InstructionInfoOptions, Mnemonic,
+    Code, Decoder, DecoderOptions, EncodingKind, Instruction, InstructionInfoFactory, InstructionInfoOptions, Mnemonic,
     OpAccess, OpCodeOperandKind, OpKind, Register,
 };
 
@@ -62,14 +63,23 @@ fn reads_and_writes(access: OpAccess) -> Option<(bool, bool)> {
     })
 }
 
+/// Most operands of an instruction.
+const OPERANDS: usize = 5;
+
+/// The kinds of the operands of each code, close together: the decoder's table has much else, and is used by many translations only.
+static KINDS: LazyLock<Vec<[OpCodeOperandKind; OPERANDS]>> = LazyLock::new(|| {
+    let kind = |code: Code, operand: usize| code.op_code().op_kinds().get(operand).copied().unwrap_or_default();
+    Code::values().map(|code| std::array::from_fn(|operand| kind(code, operand))).collect()
+});
+
 fn plan(i: &Instruction, factory: &mut InstructionInfoFactory) -> Option<Plan> {
     use OpCodeOperandKind as K;
     let mut plan = Plan { gprs: [None; 4], access: None, modrm: false, count: false, vector: false };
     let options = InstructionInfoOptions::NO_MEMORY_USAGE | InstructionInfoOptions::NO_REGISTER_USAGE;
     let info = factory.info_options(i, options);
-    let opcode = i.code().op_code();
+    let kinds = KINDS[i.code() as usize];
     for operand in 0..i.op_count() {
-        let kind = opcode.op_kind(operand);
+        let kind = kinds[operand as usize];
         let memory = i.op_kind(operand) == OpKind::Memory;
         let field = match kind {
             K::r8_reg | K::r16_reg | K::r32_reg | K::r64_reg => Field::Reg,
@@ -162,7 +172,7 @@ pub(super) fn aligned(i: &Instruction, size: usize) -> bool {
         Movups | Movupd | Movdqu | Lddqu | Pcmpestri | Pcmpestri64 | Pcmpestrm | Pcmpestrm64 | Pcmpistri
         | Pcmpistrm => false,
         Vmovaps | Vmovapd | Vmovdqa | Vmovntps | Vmovntpd | Vmovntdq | Vmovntdqa => true,
-        _ => i.code().op_code().encoding() == EncodingKind::Legacy,
+        _ => i.code().encoding() == EncodingKind::Legacy,
     }
 }
 

@@ -3,7 +3,7 @@
 use super::emit::Quiet;
 use super::state::State;
 use core::mem::offset_of;
-use iced_x86::{CpuidFeature, Mnemonic};
+use iced_x86::{Code, CpuidFeature, Mnemonic};
 
 /// Whether this host can run translations.
 pub fn supported() -> bool {
@@ -44,13 +44,36 @@ fn has_fast_pext() -> bool {
 #[derive(Clone, Debug)]
 pub(super) struct Features {
     /// The instruction-set extensions that may be emitted.
-    have: Vec<CpuidFeature>,
+    extensions: Vec<CpuidFeature>,
+    /// The codes of these.
+    have: Box<[bool]>,
     /// See [`super::probe::alike`].
-    alike: Vec<Mnemonic>,
+    alike: Mnemonics,
     /// How code is made that touches no flag.
     quiet: Quiet,
     /// See [`super::probe::shifts_alike`].
-    shifts: Vec<Mnemonic>,
+    shifts: Mnemonics,
+}
+
+/// Some mnemonics.
+#[derive(Clone, Debug)]
+struct Mnemonics(Box<[bool]>);
+
+impl Mnemonics {
+    fn of(mnemonics: &[Mnemonic]) -> Self {
+        let mut all = vec![false; Mnemonic::values().len()].into_boxed_slice();
+        mnemonics.iter().for_each(|&mnemonic| all[mnemonic as usize] = true);
+        Self(all)
+    }
+
+    fn contains(&self, mnemonic: Mnemonic) -> bool {
+        self.0[mnemonic as usize]
+    }
+}
+
+/// Which codes need these extensions only.
+fn codes(extensions: &[CpuidFeature]) -> Box<[bool]> {
+    Code::values().map(|code| code.cpuid_features().iter().all(|feature| extensions.contains(feature))).collect()
 }
 
 /// The extensions that this host has, of those that may be emitted.
@@ -91,18 +114,20 @@ pub(super) fn extensions() -> Vec<CpuidFeature> {
 impl Features {
     /// Those of this host.
     pub(super) fn of_host() -> Self {
+        let extensions = extensions();
         Self {
-            have: extensions(),
-            alike: super::probe::alike().to_vec(),
-            shifts: super::probe::shifts_alike().to_vec(),
+            have: codes(&extensions),
+            extensions,
+            alike: Mnemonics::of(super::probe::alike()),
+            shifts: Mnemonics::of(super::probe::shifts_alike()),
             quiet: if has_fast_pext() { Quiet::Bmi2 } else { KEPT },
         }
     }
 
     /// The same without BMI2.
     pub(super) fn without_bmi2(mut self) -> Self {
-        self.have.retain(|feature| *feature != CpuidFeature::BMI2);
-        Self { quiet: KEPT, ..self }
+        self.extensions.retain(|feature| *feature != CpuidFeature::BMI2);
+        Self { have: codes(&self.extensions), quiet: KEPT, ..self }
     }
 
     /// How code is made that touches no flag.
@@ -112,21 +137,21 @@ impl Features {
 
     /// The same, taking the host to do nothing that is undefined as the interpreter does.
     pub(super) fn unlike(self) -> Self {
-        Self { alike: Vec::new(), shifts: Vec::new(), ..self }
+        Self { alike: Mnemonics::of(&[]), shifts: Mnemonics::of(&[]), ..self }
     }
 
     /// This host's flags after `mnemonic` are the interpreter's, also those that the manual leaves undefined.
     pub(super) fn alike(&self, mnemonic: Mnemonic) -> bool {
-        self.alike.contains(&mnemonic)
+        self.alike.contains(mnemonic)
     }
 
     /// The same of a shift or rotate by any number, but for AF.
     pub(super) fn shifts_alike(&self, mnemonic: Mnemonic) -> bool {
-        self.shifts.contains(&mnemonic)
+        self.shifts.contains(mnemonic)
     }
 
-    /// All of `wanted` are there.
-    pub(super) fn have(&self, wanted: &[CpuidFeature]) -> bool {
-        wanted.iter().all(|feature| self.have.contains(feature))
+    /// All extensions that `code` needs are there.
+    pub(super) fn have(&self, code: Code) -> bool {
+        self.have[code as usize]
     }
 }

@@ -138,11 +138,11 @@ impl Probe {
 
     /// The same for what the host executes instead, with each `step`th pair of values and without the flags `but`.
     fn agree_as(&mut self, bytes: &[u8], host: &[u8], step: usize, but: u64) -> bool {
-        let Some((instructions, ops, _)) = self.code.decode_again(bytes, 0, 1, 2) else { return false };
+        let Some((instructions, _)) = self.code.decode_again(bytes, 0, 1, 2) else { return false };
         if !instructions[0].cpuid_features().iter().all(|feature| self.extensions.contains(feature)) {
             return false;
         }
-        let ops = Ops::new(vec![ops[0].0], 0);
+        let ops = Ops::new(vec![self.code.operation(&instructions[0], 2)], 0);
         self.buffer.reset(self.start);
         let entry = self.start;
         let mut emitter = Emitter::new(entry, Quiet::Bmi2);

@@ -10,7 +10,7 @@ use super::state::{Blocks, PENDING, State};
 use super::{Translator, Width, block_index};
 use crate::cet::CetCode;
 use crate::cpu::{Cpu, Mode, RIP_BASE_REG};
-use crate::decode::cache::{BlockKind, CodeCache};
+use crate::decode::cache::{BlockKind, CodeCache, LONGEST_BLOCK};
 use crate::decode::op::Stop;
 use crate::decode::{At, Op};
 use crate::flags::{AC, LateFlags};
@@ -627,7 +627,7 @@ impl Translator {
     fn translate(&mut self, cache: &CodeCache, index: u32, ram: &GuestRam) -> Option<(u64, u64)> {
         let block = cache.block(index)?;
         let offset = block.native.offset;
-        let mut bytes = [0; PAGE_SIZE as usize + 16];
+        let mut bytes = [0; LONGEST_BLOCK];
         let length = block.bytes as usize;
         let in_page = offset % PAGE_SIZE;
         let own = length.min((PAGE_SIZE - in_page) as usize);
@@ -637,7 +637,7 @@ impl Translator {
         }
         let bytes = &bytes[..length];
         let width = Width::of_code_size(block.code_size)?;
-        let (decoded, ops, ends) = cache.decode_again(bytes, in_page, block.count as usize, block.code_size)?;
+        let (decoded, ends) = cache.decode_again(bytes, in_page, block.count as usize, block.code_size)?;
         let encoded = decoded.iter().map(|instruction| match width {
             Width::Flat32 => for_long_mode(instruction),
             Width::Long64 => {
@@ -657,7 +657,8 @@ impl Translator {
             width,
             instructions: &instructions,
             encodings: &encodings,
-            ops: &ops,
+            has: &|index| cache.has(&decoded[index]),
+            operation: &|index| cache.operation(&decoded[index], code_size),
             bytes: length,
             ends,
             alone: block.alone,
