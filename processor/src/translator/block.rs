@@ -11,10 +11,11 @@ use super::jumps;
 use super::loops::{self, Looping};
 use super::memory::{Access, host_register};
 use super::pins::{self, Plan};
-use super::rewrite::Encoding;
+use super::source::Source;
 use super::state::{JUMP_INDEX, State};
 use super::system;
 use super::undefined::{self, shows_flags};
+use super::unpinned::Unmade;
 use crate::decode::alone::on_its_own;
 use crate::decode::table::{Place, Table};
 use crate::decode::{self, Op};
@@ -31,6 +32,7 @@ pub(super) struct Stubs {
     call_level: u64,
     call_lookup: u64,
     call_x87: u64,
+    call_unpinned: u64,
     vectors: [u64; 2],
     /// Where translations begin.
     pub end: u64,
@@ -65,6 +67,8 @@ impl Stubs {
         code.far_jump(to.lookup);
         let call_x87 = code.here();
         code.far_jump(to.x87);
+        let call_unpinned = code.here();
+        code.far_jump(to.unpinned);
         let vectors = to.vectors.map(|target| {
             let at = code.here();
             code.far_jump(target);
@@ -80,6 +84,7 @@ impl Stubs {
             call_level,
             call_lookup,
             call_x87,
+            call_unpinned,
             vectors,
             end: buffer.next(),
         }
@@ -167,10 +172,10 @@ impl Site {
 pub(super) enum Cold {
     /// The page is not where it was looked for, by the hint in `slot` or the address: go on at `found` when it is found.
     Fill { jump: Fixup, found: u64, site: Site, access: Access, slot: Option<usize> },
-    /// Go on in the form without pins, at instruction `index`.
-    Alone { jump: Fixup, index: usize },
-    /// The same in a loop, which is left then for the form without pins.
-    FillAlone { jump: Fixup, site: Site, access: Access, slot: Option<usize> },
+    /// Go on in the form without pins, at the instruction of `site`.
+    Unpinned { jump: Fixup, site: Site },
+    /// Find the page in a loop, which is left then for the form without pins.
+    FillUnpinned { jump: Fixup, site: Site, access: Access, slot: Option<usize> },
     /// Leave: the interpreter does the instruction. Flags are first restored from R15 if `flags`.
     Interpret { jump: Fixup, site: Site, flags: bool },
     /// Call the interpreter's operation, and go on at `back`.
@@ -201,28 +206,6 @@ pub(super) enum Miss {
     Lookup,
 }
 
-/// What is known of the block to be translated.
-pub(super) struct Source<'a> {
-    /// The kind of code.
-    pub width: Width,
-    /// The instructions, their IP being the offset in the page.
-    pub instructions: &'a [Instruction],
-    /// The encoding of each in 64-bit code.
-    pub encodings: &'a [Encoding],
-    /// Whether the model has the instruction with this number.
-    pub has: &'a dyn Fn(usize) -> bool,
-    /// The interpreter's operation for it, with all flags live.
-    pub operation: &'a dyn Fn(usize) -> Op,
-    /// Bytes of all.
-    pub bytes: usize,
-    /// The last instruction ends the block: RIP is set by it.
-    pub ends: bool,
-    /// The only instruction runs on its own, with exact time.
-    pub alone: bool,
-    /// The translation at an offset of the page, if there is one.
-    pub known: &'a dyn Fn(u64) -> Option<u64>,
-}
-
 /// A translation that was made.
 pub(super) struct Translation {
     pub code: Vec<u8>,
@@ -232,6 +215,8 @@ pub(super) struct Translation {
     pub entry: u64,
     /// Where its exit for lack of budget is.
     pub exit: u64,
+    /// Its form without pins, if it may need one.
+    pub unpinned: Option<Unmade>,
 }
 
 /// Emits one block.
@@ -262,10 +247,12 @@ pub(super) struct Builder<'a> {
     pub looping: Option<Looping>,
     /// R15 holds the negated budget throughout.
     pub kept_budget: bool,
-    /// The form without pins is emitted.
-    alone: bool,
-    /// Jumps to the form without pins, and to which instruction.
-    to_alone: Vec<(Fixup, usize)>,
+    /// The form without pins is emitted, to any of whose instructions control may come.
+    unpinned: bool,
+    /// Where jumps to the form without pins end, and to which instruction they go.
+    to_unpinned: Vec<(u64, usize)>,
+    /// The number of that form.
+    number: usize,
     /// Jumps to the beginning, which may go to the loop.
     to_loop: Vec<Fixup>,
     /// Where the translation begins.
@@ -284,6 +271,7 @@ impl<'a> Builder<'a> {
         host: &'a Features,
         ops: &'a mut Ops,
         hints: &'a mut Hints,
+        number: usize,
     ) -> Self {
         Self {
             code: Emitter::in_two_parts(origins, host.quiet()),
@@ -302,8 +290,9 @@ impl<'a> Builder<'a> {
             factory: InstructionInfoFactory::new(),
             looping: None,
             kept_budget: false,
-            alone: false,
-            to_alone: Vec::new(),
+            unpinned: false,
+            to_unpinned: Vec::new(),
+            number,
             to_loop: Vec::new(),
             entry: 0,
             stubs,
@@ -316,15 +305,12 @@ impl<'a> Builder<'a> {
     /// Translates the block.
     pub(super) fn build(mut self) -> Translation {
         let source = self.source;
-        let start = source.instructions[0].ip();
-        let count = source.instructions.len();
-        let plan = pins::plan(source.instructions, source.width, &mut self.factory);
-        let repeats = source.instructions.iter().any(|i| {
-            matches!(i.flow_control(), FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch)
-                && i.near_branch_target() == start
-        });
-        self.hinted = hints::wanted(source.instructions, repeats);
-        self.kept_budget = source.instructions.iter().all(keeps_temporaries);
+        let instructions = source.instructions();
+        let start = instructions[0].ip();
+        let count = instructions.len();
+        let plan = pins::plan(instructions, source.width, &mut self.factory);
+        self.hinted = self.wanted_hints();
+        self.kept_budget = instructions.iter().all(keeps_temporaries);
         self.plan = (!plan.pins.is_empty()).then_some(plan);
         let exit = self.code.here();
         self.code.constant(R14, start);
@@ -340,14 +326,14 @@ impl<'a> Builder<'a> {
         self.code.lea(RCX, Rm::Base(RCX, count as i32 - 1));
         self.code.extract(RCX, RCX, Mask::low(offset_of!(State, sign)));
         self.code.jump_back_if_rcx_zero(exit);
-        let live = undefined::live(source.instructions, source.has, self.host);
+        let live = self.live_flags();
         let mut clear_af = vec![false; count];
         self.emit_from(0, &live, &mut |builder, index| clear_af[index] = builder.clear_af);
         let cold = std::mem::take(&mut self.cold);
         let rounds = if self.to_loop.is_empty() {
             None
         } else {
-            loops::plan(source.instructions, source.width, &mut self.factory)
+            loops::plan(instructions, source.width, &mut self.factory)
                 .and_then(|plan| self.emit_loop(plan, &live))
         };
         self.code.second_part();
@@ -355,28 +341,56 @@ impl<'a> Builder<'a> {
         self.looping = None;
         self.cold = cold;
         self.emit_cold();
-        if let Some(first) = self.to_alone.iter().map(|(_, index)| *index).min() {
-            (self.plan, self.pins_set, self.alone) = (None, 0, true);
-            (self.guarded, self.guarded_x87, self.noted_page) = ([false; 2], false, false);
-            let mut places = vec![0; count];
-            self.clear_af = clear_af[first];
-            self.emit_from(first, &live, &mut |builder, index| places[index] = builder.code.here());
-            self.emit_cold();
-            for (jump, index) in std::mem::take(&mut self.to_alone) {
-                self.code.fix_at(jump, places[index]);
-            }
-        }
+        let beginning = rounds.unwrap_or(self.entry);
         for jump in std::mem::take(&mut self.to_loop) {
-            self.code.fix_at(jump, rounds.unwrap_or(self.entry));
+            self.code.fix_at(jump, beginning);
         }
+        let jumps = self.to_unpinned;
+        let unpinned = jumps.iter().map(|(_, index)| *index).min().map(|first| Unmade {
+            beginning,
+            first,
+            clear_af: clear_af[first],
+            jumps,
+        });
         let [code, cold] = self.code.into_parts();
-        Translation { code, cold, entry: self.entry, exit }
+        Translation { code, cold, entry: self.entry, exit, unpinned }
+    }
+
+    /// Makes the form without pins. Gives its code, and the address of each of its instructions.
+    pub(super) fn build_unpinned(mut self, form: &Unmade) -> (Vec<u8>, Vec<u64>) {
+        let live = self.live_flags();
+        let mut places = vec![0; self.count()];
+        (self.unpinned, self.clear_af) = (true, form.clear_af);
+        self.hinted = self.wanted_hints();
+        self.emit_from(form.first, &live, &mut |builder, index| places[index] = builder.code.here());
+        self.emit_cold();
+        for jump in std::mem::take(&mut self.to_loop) {
+            self.code.fix_at(jump, form.beginning);
+        }
+        let [_, code] = self.code.into_parts();
+        (code, places)
+    }
+
+    /// For each instruction, whether its access takes a hint.
+    fn wanted_hints(&self) -> Vec<bool> {
+        let instructions = self.source.instructions();
+        let start = instructions[0].ip();
+        let repeats = instructions.iter().any(|i| {
+            matches!(i.flow_control(), FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch)
+                && i.near_branch_target() == start
+        });
+        hints::wanted(instructions, repeats)
+    }
+
+    /// For each instruction, which status flags may be read after it.
+    fn live_flags(&self) -> Vec<u32> {
+        undefined::live(self.source.instructions(), |index| self.source.has(index), self.host)
     }
 
     /// Emits the block from instruction `first` on. `note` is called before each, with its number.
     fn emit_from(&mut self, first: usize, live: &[u32], note: &mut dyn FnMut(&Self, usize)) {
         let source = self.source;
-        let count = source.instructions.len();
+        let count = self.count();
         let mut left = false;
         for index in first..count {
             note(self, index);
@@ -407,18 +421,18 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn site(&self, index: usize) -> Site {
-        Site::new(self.source.instructions[index].ip(), index).with_clear_af(self.clear_af)
+    /// What instruction `index` is to Rust.
+    pub(super) fn site(&self, index: usize) -> Site {
+        Site::new(self.source.instructions()[index].ip(), index).with_clear_af(self.clear_af)
     }
 
     /// Emits instruction `index`, if it is not the interpreter's.
     pub(super) fn emit_one(&mut self, index: usize, live: &[u32]) -> Done {
         let source = self.source;
-        let instruction = &source.instructions[index];
+        let instruction = &source.instructions()[index];
         let bytes = source.encodings[index].bytes();
         self.live = live[index];
-        // The form without pins is jumped to.
-        self.held = self.held_next.take().filter(|_| !self.alone);
+        self.held = self.held_next.take().filter(|_| !self.unpinned);
         if shows_flags(instruction) {
             self.settle_af();
         }
@@ -427,7 +441,7 @@ impl<'a> Builder<'a> {
             self.host.have(instruction.code()) || is_hint(instruction) || system::is_of_state(instruction);
         // A branch that does not end its block is no operation of the interpreter's here.
         let own_time = !source.alone || instruction.flow_control() != FlowControl::Next;
-        let known = (source.has)(index) && supported && (own_time || system::has_time(instruction));
+        let known = source.has(index) && supported && (own_time || system::has_time(instruction));
         let done = match () {
             () if !known => Done::No,
             () if self.looping.is_some() => self.translate_in_loop(instruction, bytes, site, index + 1),
@@ -443,7 +457,7 @@ impl<'a> Builder<'a> {
     pub(super) fn emit_end(&mut self) {
         self.settle_af();
         let (source, count) = (self.source, self.count());
-        let next = source.instructions[count - 1].next_ip();
+        let next = source.instructions()[count - 1].next_ip();
         if next < 0x1000 { self.jump(next, count) } else { self.jump_far(next, count) }
     }
 
@@ -463,13 +477,13 @@ impl<'a> Builder<'a> {
                 self.fill(site, access, slot);
                 self.code.jump_to(found);
             }
-            Cold::Alone { jump, index } => self.to_alone.push((jump, index)),
-            Cold::FillAlone { jump, site, access, slot } => {
+            Cold::Unpinned { jump, site } => self.go_unpinned(jump, site),
+            Cold::FillUnpinned { jump, site, access, slot } => {
                 self.code.fix(jump);
                 self.spend(0);
                 self.fill(site, access, slot);
                 let jump = self.code.jump();
-                self.to_alone.push((jump, site.index() as usize));
+                self.go_unpinned(jump, site);
             }
             Cold::Interpret { jump, site, flags } => {
                 self.code.fix(jump);
@@ -533,12 +547,20 @@ impl<'a> Builder<'a> {
         self.code.call(self.stubs.accesses.of(access, slot.is_some()));
     }
 
+    /// The jump goes to the form without pins, at the instruction of `site`, once that is made.
+    fn go_unpinned(&mut self, jump: Fixup, site: Site) {
+        self.to_unpinned.push((self.code.end_of(&jump), site.index() as usize));
+        self.code.fix(jump);
+        self.code.constant(RCX, (self.number as u64) << 32 | u64::from(site.0));
+        self.code.call(self.stubs.call_unpinned);
+    }
+
     /// The address of the interpreter's operation for instruction `index`, made to be called alone.
     fn operation(&mut self, index: usize) -> u64 {
-        let mut op = (self.source.operation)(index);
+        let mut op = self.source.operation(index);
         // As in the interpreter's block: from it follows how many instructions had completed.
         op.number = index as u8 + 1;
-        let last = index + 1 == self.source.instructions.len();
+        let last = index + 1 == self.count();
         let mut ops = vec![op];
         if self.source.alone {
             ops.insert(0, on_its_own(&op));
@@ -575,21 +597,23 @@ impl<'a> Builder<'a> {
 
     /// The interpreter does instruction `index`.
     fn interpret(&mut self, index: usize, site: Site) {
-        let last = index + 1 == self.source.instructions.len();
-        if Table::shared().get(self.source.instructions[index].code()).condition.is_some() {
+        let source = self.source;
+        let instruction = &source.instructions()[index];
+        let last = index + 1 == self.count();
+        if Table::shared().get(instruction.code()).condition.is_some() {
             // Taken, it leaves the block in its middle.
             self.code.constant(RCX, u64::from(site.0));
             return self.code.jump_to(self.stubs.interpret);
         }
         let address = self.operation(index);
-        if system::changes_level(&self.source.instructions[index]) && self.width() == Width::Long64 {
+        if system::changes_level(instruction) && self.width() == Width::Long64 {
             return self.call_for(self.stubs.call_level, site, address);
         }
         (self.guarded, self.guarded_x87, self.noted_page) = ([false; 2], false, false);
         (self.pins_set, self.kept_budget) = (0, false);
-        let ends = last && self.source.ends;
-        let next = self.source.instructions[index].next_ip();
-        let links = ends && self.source.instructions[index].flow_control() == FlowControl::Next && next < 0x1000;
+        let ends = last && source.ends;
+        let next = instruction.next_ip();
+        let links = ends && instruction.flow_control() == FlowControl::Next && next < 0x1000;
         let site = if links { site.with_link() } else { site };
         self.call_interpreter(site, address);
         if links {
@@ -608,7 +632,7 @@ impl<'a> Builder<'a> {
 
     /// How many instructions the block has.
     pub(super) fn count(&self) -> usize {
-        self.source.instructions.len()
+        self.source.instructions().len()
     }
 
     /// Takes `executed` from the budget, which is in RCX afterwards.
@@ -628,14 +652,14 @@ impl<'a> Builder<'a> {
     /// Goes to `target` in the same page.
     pub(super) fn jump(&mut self, target: u64, executed: usize) {
         self.spend(executed);
-        let start = self.source.instructions[0].ip();
+        let start = self.source.instructions()[0].ip();
         if target == start && start as usize + self.source.bytes <= 0x1000 {
             return match self.looping {
                 Some(_) => self.code.jump_to(self.entry),
                 None => self.to_loop.push(self.code.jump()),
             };
         }
-        if let Some(entry) = (self.source.known)(target) {
+        if let Some(entry) = self.source.known(target) {
             return self.code.jump_to(entry);
         }
         let jump = self.code.jump();

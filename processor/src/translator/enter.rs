@@ -328,6 +328,9 @@ mod native {
         /// Called before an x87 instruction, whose state is not here: RCX is the site.
         call_x87, crate::translator::run::bring_x87);
     call_stub!(
+        /// Called where the form of a block without pins is not made: RCX is the site, and in its upper half the form's number.
+        call_unpinned, crate::translator::unpinned::form);
+    call_stub!(
         /// Called where the table of jump targets has nothing for the address in R14.
         call_lookup, crate::translator::run::look_up);
     call_stub!(
@@ -357,13 +360,16 @@ mod native {
     pub(in super::super) unsafe extern "C" fn call_level() {}
     pub(in super::super) unsafe extern "C" fn call_lookup() {}
     pub(in super::super) unsafe extern "C" fn call_sample() {}
+    pub(in super::super) unsafe extern "C" fn call_unpinned() {}
     pub(in super::super) unsafe extern "C" fn call_x87() {}
     pub(in super::super) unsafe extern "C" fn call_sse() {}
     pub(in super::super) unsafe extern "C" fn call_avx() {}
 }
 
 pub(super) use native::enter;
-use native::{call_avx, call_fill, call_interpret, call_level, call_lookup, call_sample, call_sse, call_x87, leave};
+use native::{
+    call_avx, call_fill, call_interpret, call_level, call_lookup, call_sample, call_sse, call_unpinned, call_x87, leave,
+};
 
 /// Where [`leave`] lies.
 pub(super) fn leave_address() -> u64 {
@@ -379,6 +385,7 @@ pub(super) struct Addresses {
     pub lookup: u64,
     pub sample: u64,
     pub x87: u64,
+    pub unpinned: u64,
     /// Before SSE, and before VEX.
     pub vectors: [u64; 2],
 }
@@ -393,6 +400,7 @@ pub(super) fn addresses() -> Addresses {
         lookup: call_lookup as *const () as u64,
         sample: call_sample as *const () as u64,
         x87: call_x87 as *const () as u64,
+        unpinned: call_unpinned as *const () as u64,
         vectors: [call_sse as *const () as u64, call_avx as *const () as u64],
     }
 }

@@ -334,7 +334,7 @@ impl Builder<'_> {
             }
         }
         self.settle_af();
-        match condition(&self.source.instructions[last]) {
+        match condition(&self.source.instructions()[last]) {
             Some(condition) => self.code.jump_back_if(condition, top),
             None => self.code.jump_to(top),
         }
@@ -354,22 +354,19 @@ impl Builder<'_> {
         let Some(looping) = &self.looping else { return };
         let next = looping.plan.last + 1;
         self.held_next = None;
-        match self.source.instructions.get(next) {
-            _ if condition(&self.source.instructions[next - 1]).is_none() => {}
+        match self.source.instructions().get(next) {
+            _ if condition(&self.source.instructions()[next - 1]).is_none() => {}
             None => self.emit_end(),
-            Some(_) => self.leave_round(next),
+            Some(_) => self.leave_round(self.site(next)),
         }
         self.emit_taken();
     }
 
-    /// Goes on behind the loop, or in the middle of a round, at instruction `index`.
-    pub(super) fn leave_round(&mut self, index: usize) {
+    /// Goes on behind the loop, at the instruction of `site`.
+    fn leave_round(&mut self, site: Site) {
         self.spend(0);
-        if self.kept_budget {
-            self.code.store(Rm::Reg(R15), RCX);
-        }
         let jump = self.code.jump();
-        self.cold.push(Cold::Alone { jump, index });
+        self.cold.push(Cold::Unpinned { jump, site });
     }
 
     /// `budget + executed` into RCX, in the loop.
@@ -402,7 +399,7 @@ impl Builder<'_> {
         self.effective_address(i, R14);
         let slot = hints::probe(&mut self.code, access, self.hinted[site.index() as usize], self.hints);
         let jump = self.code.jump_unless_rcx_zero();
-        self.cold.push(Cold::FillAlone { jump, site: site.with(access, false), access, slot });
+        self.cold.push(Cold::FillUnpinned { jump, site: site.with(access, false), access, slot });
         self.code.load(R15, Rm::element(offset_of!(State, addend), R15));
         PROBED
     }
@@ -460,7 +457,7 @@ impl Builder<'_> {
     fn emit_setup(&mut self, body: u64) -> Vec<Fixup> {
         let Some(Looping { plan, counter, guards }) = &self.looping else { return Vec::new() };
         let (executed, pins, counter, guards) = (plan.last as u32 + 1, plan.pins.clone(), *counter, *guards);
-        let count = self.source.instructions.len() as i32;
+        let count = self.count() as i32;
         let mut failed = Vec::new();
         let flags = Rm::state(offset_of!(State, loop_flags));
         self.code.store(Rm::Reg(R14), RAX);

@@ -195,7 +195,7 @@ impl Builder<'_> {
             hints::compute(&mut self.code);
             hints::check_reach(&mut self.code, write, span - 1);
             let jump = self.code.jump_unless_rcx_zero();
-            self.cold.push(Cold::Alone { jump, index: site.index() as usize });
+            self.cold.push(Cold::Unpinned { jump, site });
             self.code.load(R15, Rm::element(offset_of!(State, addend), R15));
             self.code.lea(R14, Rm::Indexed(R14, R15, 0, 0));
             self.code.store(home, R14);

@@ -49,9 +49,11 @@ mod quiet_tests;
 mod raw;
 mod rewrite;
 mod run;
+mod source;
 pub(crate) mod state;
 mod system;
 mod undefined;
+mod unpinned;
 mod vector;
 #[cfg(test)]
 mod vector_tests;
@@ -98,6 +100,8 @@ pub struct Translator {
     buffer: CodeBuffer,
     /// Operations that translations hand to the interpreter; their addresses are in the code.
     ops: Ops,
+    /// Forms without pins that may have to be made.
+    unmade: Vec<unpinned::OfBlock>,
     stubs: block::Stubs,
     hints: hints::Hints,
     jumps: jumps::Jumps,
@@ -127,6 +131,7 @@ impl Translator {
         Some(Self {
             buffer,
             ops: Vec::new(),
+            unmade: Vec::new(),
             stubs,
             hints: hints::Hints::new(),
             jumps: jumps::Jumps::new().ok()?,
@@ -158,6 +163,7 @@ impl Translator {
     pub(crate) fn flush(&mut self) {
         self.buffer.reset(self.stubs.end);
         self.ops.clear();
+        self.unmade.clear();
         self.hints.forget();
         self.jumps.forget();
         self.flushes += 1;

@@ -1,16 +1,17 @@
 //! Running translations: the loop around them, and what they call.
 #![allow(unsafe_code)]
 
-use super::block::{Builder, Site, Source};
+use super::block::{Builder, Site};
 use super::brake::GO;
 use super::enter::{Go, enter, reason};
 use super::jumps::{self, CodePage};
-use super::rewrite::{Encoding, for_long_mode};
+use super::source::Source;
 use super::state::{Blocks, PENDING, State};
+use super::unpinned::OfBlock;
 use super::{Translator, Width, block_index};
 use crate::cet::CetCode;
 use crate::cpu::{Cpu, Mode, RIP_BASE_REG};
-use crate::decode::cache::{BlockKind, CodeCache, LONGEST_BLOCK};
+use crate::decode::cache::{BlockKind, CodeCache};
 use crate::decode::op::Stop;
 use crate::decode::{At, Op};
 use crate::flags::{AC, LateFlags};
@@ -626,53 +627,21 @@ impl Translator {
     /// Translates block `index`. Gives its entry and its exit.
     fn translate(&mut self, cache: &CodeCache, index: u32, ram: &GuestRam) -> Option<(u64, u64)> {
         let block = cache.block(index)?;
-        let offset = block.native.offset;
-        let mut bytes = [0; LONGEST_BLOCK];
-        let length = block.bytes as usize;
-        let in_page = offset % PAGE_SIZE;
-        let own = length.min((PAGE_SIZE - in_page) as usize);
-        ram.read(offset, &mut bytes[..own]);
-        if let Some(second) = block.second_page {
-            ram.read(second, &mut bytes[own..length]);
-        }
-        let bytes = &bytes[..length];
-        let width = Width::of_code_size(block.code_size)?;
-        let (decoded, ends) = cache.decode_again(bytes, in_page, block.count as usize, block.code_size)?;
-        let encoded = decoded.iter().map(|instruction| match width {
-            Width::Flat32 => for_long_mode(instruction),
-            Width::Long64 => {
-                let at = (instruction.ip() - in_page) as usize;
-                (*instruction, Encoding::of(&bytes[at..at + instruction.len()]))
-            }
-        });
-        let (instructions, encodings): (Vec<_>, Vec<_>) = encoded.unzip();
-        let (code_size, locks) = (block.code_size, block.locks);
-        let page = offset - in_page;
-        let known = |target: u64| {
-            let found = cache.find(page + target, BlockKind { code_size, single: false, cet: CetCode::Off, locks })?;
-            let block = cache.block(found)?;
-            (block.native.entry != 0 && block.second_page.is_none()).then_some(block.native.entry)
-        };
-        let source = Source {
-            width,
-            instructions: &instructions,
-            encodings: &encodings,
-            has: &|index| cache.has(&decoded[index]),
-            operation: &|index| cache.operation(&decoded[index], code_size),
-            bytes: length,
-            ends,
-            alone: block.alone,
-            known: &known,
-        };
+        let source = Source::of(block, cache, ram)?;
+        let number = self.unmade.len();
         let origins = [self.buffer.next(), self.buffer.next_cold()];
         let given = self.hints.given();
-        let made = Builder::new(origins, &source, &self.stubs, &self.host, &mut self.ops, &mut self.hints).build();
+        let made =
+            Builder::new(origins, &source, &self.stubs, &self.host, &mut self.ops, &mut self.hints, number).build();
         if made.code.len().max(made.cold.len()) > super::LONGEST {
             self.hints.take_back(given);
             return None;
         }
         self.buffer.append(&made.code);
         self.buffer.append_cold(&made.cold);
+        if let Some(form) = made.unpinned {
+            self.unmade.push(OfBlock { offset: block.native.offset, kind: source.kind, entry: made.entry, form });
+        }
         Some((made.entry, made.exit))
     }
 }
