@@ -30,7 +30,8 @@ const NEAR: usize = 1 << 14;
 /// Most revocations remembered for processors that have not run since.
 const REVOKED_LIMIT: usize = 4096;
 
-/// Hashes the one u64 of a block's key.
+/// Hashes the one u64 of a block's key, or of a page: blocks that lie close together do so in the table, because they are looked for and dropped one
+/// after the other.
 #[derive(Default)]
 struct KeyHasher(u64);
 
@@ -44,8 +45,12 @@ impl Hasher for KeyHasher {
         }
     }
     fn write_u64(&mut self, value: u64) {
-        let mixed = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = mixed ^ mixed >> 29;
+        const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+        // The table takes the place from the lower bits, and the upper seven to tell apart what is in one place.
+        const UPPER: u64 = !(u64::MAX >> 7);
+        let (page, in_page) = (value >> 18, value >> 10 & 0xff);
+        let place = (page.wrapping_mul(MIX) >> 32) + in_page;
+        self.0 = value.wrapping_mul(MIX) & UPPER | place;
     }
 }
 
@@ -139,6 +144,8 @@ pub struct CodeCache {
     owner: Option<usize>,
     /// Keys of blocks, with their translations, by the lowest bits of where they are: what was looked for last.
     near: Box<[(u64, u64)]>,
+    /// Memory for decoding.
+    instructions: Vec<Instruction>,
     /// The translating engine, where it is used.
     pub(crate) translator: Option<Box<Translator>>,
 }
@@ -172,6 +179,7 @@ impl CodeCache {
             alone: AlonePlaces::default(),
             owner: None,
             near: Box::default(),
+            instructions: Vec::new(),
             translator: None,
         }
     }
@@ -401,9 +409,10 @@ impl CodeCache {
         let mut bytes = [0u8; LONGEST_BLOCK + 16];
         let own = LONGEST_BLOCK.min(PAGE_SIZE as usize - in_page);
         let places = if kind.single { &[] } else { self.alone.in_page(page) };
+        let mut memory = std::mem::take(&mut self.instructions);
         let mut decode = |length: usize| {
             ram.read(offset, &mut bytes[..length]);
-            self.decode_bytes(&bytes[..length], in_page as u64, kind, places)
+            self.decode_into(&mut memory, &bytes[..length], in_page as u64, kind, places)
         };
         let usual = own.min(USUAL);
         // All that was looked at, and the instruction behind, is within what was read.
@@ -421,6 +430,7 @@ impl CodeCache {
                 block
             }
         };
+        self.instructions = memory;
         block.native.offset = offset;
         let second = block.second_page;
         let key = kind.key(offset);
@@ -448,10 +458,22 @@ impl CodeCache {
     /// Decodes from `bytes`, the first being at offset `at` from the RIP base. `None`: the first instruction is longer than the bytes. Instructions
     /// at the offsets `alone` get blocks of their own.
     pub fn decode_bytes(&self, bytes: &[u8], at: u64, kind: BlockKind, alone: &[u16]) -> Option<Block> {
+        self.decode_into(&mut Vec::new(), bytes, at, kind, alone)
+    }
+
+    /// The same, with memory for the decoder's instructions.
+    fn decode_into(
+        &self,
+        instructions: &mut Vec<Instruction>,
+        bytes: &[u8],
+        at: u64,
+        kind: BlockKind,
+        alone: &[u16],
+    ) -> Option<Block> {
+        instructions.clear();
         let mut decoder = Decoder::with_ip(bitness(kind.code_size), bytes, at, DecoderOptions::NONE);
         let table = Table::shared();
         let limit = if kind.single { 1 } else { BLOCK_LIMIT };
-        let mut instructions: Vec<Instruction> = Vec::with_capacity(16);
         let mut ended = false;
         let mut ends_next = false;
         let mut is_alone = false;

@@ -21,6 +21,7 @@ use crate::decode::table::{Place, Table};
 use crate::decode::{self, Op};
 use core::mem::offset_of;
 use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, OpKind};
+use std::collections::VecDeque;
 
 /// Code at the start of the buffer that all translations use.
 pub(super) struct Stubs {
@@ -189,10 +190,15 @@ pub(super) enum Cold {
     Vectors { jump: Fixup, retry: u64, site: Site, avx: bool },
     /// Bring the x87's state and try again.
     X87 { jump: Fixup, retry: u64, site: Site },
-    /// The conditional branch is taken, `executed` instructions into the block.
-    Taken { jump: Fixup, target: u64, executed: usize },
     /// A jump within the page that is not linked.
     Link { jump: Fixup, target: u64 },
+}
+
+/// A conditional branch that is taken, `executed` instructions into the block.
+pub(super) struct Taken {
+    pub jump: Fixup,
+    pub target: u64,
+    pub executed: usize,
 }
 
 /// Where control goes when a target's translation is not known.
@@ -206,11 +212,8 @@ pub(super) enum Miss {
     Lookup,
 }
 
-/// A translation that was made.
+/// A translation that was made: its code is in [`Scratch::parts`].
 pub(super) struct Translation {
-    pub code: Vec<u8>,
-    /// What is seldom executed.
-    pub cold: Vec<u8>,
     /// Where it begins.
     pub entry: u64,
     /// Where its exit for lack of budget is.
@@ -219,10 +222,31 @@ pub(super) struct Translation {
     pub unpinned: Option<Unmade>,
 }
 
+/// Memory that one translation after the other uses.
+pub(super) struct Scratch {
+    /// The code of the last one, and what of it is seldom executed.
+    pub parts: [Vec<u8>; 2],
+    cold: VecDeque<Cold>,
+    taken: VecDeque<Taken>,
+    pub factory: InstructionInfoFactory,
+}
+
+impl Scratch {
+    pub(super) fn new() -> Self {
+        Self {
+            parts: [const { Vec::new() }; 2],
+            cold: VecDeque::new(),
+            taken: VecDeque::new(),
+            factory: InstructionInfoFactory::new(),
+        }
+    }
+}
+
 /// Emits one block.
 pub(super) struct Builder<'a> {
     pub code: Emitter,
-    pub cold: Vec<Cold>,
+    pub cold: VecDeque<Cold>,
+    pub taken: VecDeque<Taken>,
     pub host: &'a Features,
     pub guarded: [bool; 2],
     pub guarded_x87: bool,
@@ -242,7 +266,7 @@ pub(super) struct Builder<'a> {
     pub held: Option<(u8, Reg)>,
     /// The same for the next instruction.
     pub held_next: Option<(u8, Reg)>,
-    pub factory: InstructionInfoFactory,
+    pub scratch: &'a mut Scratch,
     /// The loop, while it is emitted.
     pub looping: Option<Looping>,
     /// R15 holds the negated budget throughout.
@@ -271,11 +295,14 @@ impl<'a> Builder<'a> {
         host: &'a Features,
         ops: &'a mut Ops,
         hints: &'a mut Hints,
+        scratch: &'a mut Scratch,
         number: usize,
     ) -> Self {
+        let memory = std::mem::take(&mut scratch.parts);
         Self {
-            code: Emitter::in_two_parts(origins, host.quiet()),
-            cold: Vec::new(),
+            code: Emitter::in_two_parts(origins, host.quiet(), memory),
+            cold: std::mem::take(&mut scratch.cold),
+            taken: std::mem::take(&mut scratch.taken),
             host,
             guarded: [false; 2],
             guarded_x87: false,
@@ -287,7 +314,7 @@ impl<'a> Builder<'a> {
             pins_set: 0,
             held: None,
             held_next: None,
-            factory: InstructionInfoFactory::new(),
+            scratch,
             looping: None,
             kept_budget: false,
             unpinned: false,
@@ -308,7 +335,7 @@ impl<'a> Builder<'a> {
         let instructions = source.instructions();
         let start = instructions[0].ip();
         let count = instructions.len();
-        let plan = pins::plan(instructions, source.width, &mut self.factory);
+        let plan = pins::plan(instructions, source.width, &mut self.scratch.factory);
         self.hinted = self.wanted_hints();
         self.kept_budget = instructions.iter().all(keeps_temporaries);
         self.plan = (!plan.pins.is_empty()).then_some(plan);
@@ -333,7 +360,7 @@ impl<'a> Builder<'a> {
         let rounds = if self.to_loop.is_empty() {
             None
         } else {
-            loops::plan(instructions, source.width, &mut self.factory)
+            loops::plan(instructions, source.width, &mut self.scratch.factory)
                 .and_then(|plan| self.emit_loop(plan, &live))
         };
         self.code.second_part();
@@ -345,19 +372,20 @@ impl<'a> Builder<'a> {
         for jump in std::mem::take(&mut self.to_loop) {
             self.code.fix_at(jump, beginning);
         }
-        let jumps = self.to_unpinned;
+        let jumps = std::mem::take(&mut self.to_unpinned);
         let unpinned = jumps.iter().map(|(_, index)| *index).min().map(|first| Unmade {
             beginning,
             first,
             clear_af: clear_af[first],
             jumps,
         });
-        let [code, cold] = self.code.into_parts();
-        Translation { code, cold, entry: self.entry, exit, unpinned }
+        let entry = self.entry;
+        (self.scratch.cold, self.scratch.taken, self.scratch.parts) = (self.cold, self.taken, self.code.into_parts());
+        Translation { entry, exit, unpinned }
     }
 
-    /// Makes the form without pins. Gives its code, and the address of each of its instructions.
-    pub(super) fn build_unpinned(mut self, form: &Unmade) -> (Vec<u8>, Vec<u64>) {
+    /// Makes the form without pins, all of it in the first of [`Scratch::parts`]. Gives the address of each of its instructions.
+    pub(super) fn build_unpinned(mut self, form: &Unmade) -> Vec<u64> {
         let live = self.live_flags();
         let mut places = vec![0; self.count()];
         (self.unpinned, self.clear_af) = (true, form.clear_af);
@@ -367,8 +395,9 @@ impl<'a> Builder<'a> {
         for jump in std::mem::take(&mut self.to_loop) {
             self.code.fix_at(jump, form.beginning);
         }
-        let [_, code] = self.code.into_parts();
-        (code, places)
+        self.code.second_part();
+        (self.scratch.cold, self.scratch.taken, self.scratch.parts) = (self.cold, self.taken, self.code.into_parts());
+        places
     }
 
     /// For each instruction, whether its access takes a hint.
@@ -413,11 +442,9 @@ impl<'a> Builder<'a> {
 
     /// Emits what follows taken branches, which is often enough.
     pub(super) fn emit_taken(&mut self) {
-        let cold = std::mem::take(&mut self.cold).into_iter();
-        let (taken, cold): (Vec<_>, Vec<_>) = cold.partition(|cold| matches!(cold, Cold::Taken { .. }));
-        self.cold = cold;
-        for branch in taken {
-            self.emit_one_cold(branch);
+        while let Some(Taken { jump, target, executed }) = self.taken.pop_front() {
+            self.code.fix(jump);
+            if target < 0x1000 { self.jump(target, executed) } else { self.jump_far(target, executed) }
         }
     }
 
@@ -437,8 +464,7 @@ impl<'a> Builder<'a> {
             self.settle_af();
         }
         let site = self.site(index);
-        let supported =
-            self.host.have(instruction.code()) || is_hint(instruction) || system::is_of_state(instruction);
+        let supported = self.host.have(instruction.code()) || is_hint(instruction) || system::is_of_state(instruction);
         // A branch that does not end its block is no operation of the interpreter's here.
         let own_time = !source.alone || instruction.flow_control() != FlowControl::Next;
         let known = source.has(index) && supported && (own_time || system::has_time(instruction));
@@ -462,11 +488,8 @@ impl<'a> Builder<'a> {
     }
 
     fn emit_cold(&mut self) {
-        // Taken branches make further cold code.
-        while !self.cold.is_empty() {
-            for cold in std::mem::take(&mut self.cold) {
-                self.emit_one_cold(cold);
-            }
+        while let Some(cold) = self.cold.pop_front() {
+            self.emit_one_cold(cold);
         }
     }
 
@@ -526,10 +549,6 @@ impl<'a> Builder<'a> {
                 self.code.constant(RCX, u64::from(site.0));
                 self.code.call(self.stubs.call_x87);
                 self.code.jump_to(retry);
-            }
-            Cold::Taken { jump, target, executed } => {
-                self.code.fix(jump);
-                if target < 0x1000 { self.jump(target, executed) } else { self.jump_far(target, executed) }
             }
             Cold::Link { jump, target } => {
                 let site = self.code.end_of(&jump);
@@ -592,7 +611,7 @@ impl<'a> Builder<'a> {
         self.code.load(RCX, Rm::state(offset));
         let jump = self.code.jump_unless_rcx_zero();
         emit(self);
-        self.cold.push(Cold::Call { jump, back: self.code.here(), site, operation });
+        self.cold.push_back(Cold::Call { jump, back: self.code.here(), site, operation });
     }
 
     /// The interpreter does instruction `index`.
@@ -663,7 +682,7 @@ impl<'a> Builder<'a> {
             return self.code.jump_to(entry);
         }
         let jump = self.code.jump();
-        self.cold.push(Cold::Link { jump, target });
+        self.cold.push_back(Cold::Link { jump, target });
     }
 
     /// Goes to an address that is `distance` from the page's first byte.
@@ -716,13 +735,13 @@ impl<'a> Builder<'a> {
         self.code.lea(RCX, Rm::Indexed(RCX, R14, 0, 0));
         let jump = self.code.jump_unless_rcx_zero();
         let found = self.code.here();
-        self.cold.push(Cold::Lookup { jump, retry, miss, found });
+        self.cold.push_back(Cold::Lookup { jump, retry, miss, found });
         self.code.load16(RCX, Rm::Base(R15, jumps::PAGE));
         self.code.load(RCX, Rm::element(offset_of!(State, fetched), RCX));
         self.code.load(R14, Rm::Base(R15, jumps::PAGE));
         self.code.lea(RCX, Rm::Indexed(RCX, R14, 0, 0));
         let jump = self.code.jump_unless_rcx_zero();
-        self.cold.push(Cold::Unfetched { jump, retry, miss });
+        self.cold.push_back(Cold::Unfetched { jump, retry, miss });
     }
 
     /// Goes to the target whose entry R15 points to, taking `executed` from the budget.
@@ -750,7 +769,7 @@ impl<'a> Builder<'a> {
             let retry = self.code.here();
             self.code.load(RCX, Rm::state(field));
             let jump = self.code.jump_unless_rcx_zero();
-            self.cold.push(Cold::Vectors { jump, retry, site, avx });
+            self.cold.push_back(Cold::Vectors { jump, retry, site, avx });
         }
     }
 

@@ -86,6 +86,61 @@ impl Mask {
     }
 }
 
+/// An instruction without its immediate.
+#[derive(Default)]
+struct Short {
+    bytes: [u8; 16],
+    length: usize,
+}
+
+impl Short {
+    fn byte(&mut self, byte: u8) {
+        self.bytes[self.length & 15] = byte;
+        self.length += 1;
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.byte(byte);
+        }
+    }
+
+    fn dword(&mut self, value: u32) {
+        self.bytes(&value.to_le_bytes());
+    }
+
+    fn modrm(&mut self, reg: u8, rm: Rm) {
+        let reg = (reg & 7) << 3;
+        let sib = |index: Reg, scale: u8, base: Reg| scale << 6 | (index & 7) << 3 | base & 7;
+        let (base, disp, sib) = match rm {
+            Rm::Reg(register) => return self.byte(0xc0 | reg | register & 7),
+            Rm::Scaled(index, scale, disp) => {
+                self.byte(reg | 4);
+                self.byte(sib(index, scale, 5));
+                return self.dword(disp as u32);
+            }
+            Rm::Base(base, disp) => (base, disp, (base & 7 == 4).then_some(0x24)),
+            Rm::Indexed(base, index, scale, disp) => (base, disp, Some(sib(index, scale, base))),
+        };
+        let mode = if disp == 0 && base & 7 != 5 {
+            0
+        } else if i8::try_from(disp).is_ok() {
+            0x40
+        } else {
+            0x80
+        };
+        self.byte(mode | reg | if sib.is_some() { 4 } else { base & 7 });
+        if let Some(sib) = sib {
+            self.byte(sib);
+        }
+        match mode {
+            0x40 => self.byte(disp as u8),
+            0x80 => self.dword(disp as u32),
+            _ => {}
+        }
+    }
+}
+
 /// Bytes that will be executed at `origin`.
 #[derive(Default)]
 struct Part {
@@ -94,10 +149,6 @@ struct Part {
 }
 
 impl Part {
-    fn new(origin: u64) -> Self {
-        Self { bytes: Vec::with_capacity(512), origin }
-    }
-
     /// Where `address`, or the end of the code, is in the bytes.
     fn place(&self, address: u64) -> Option<usize> {
         let at = address.wrapping_sub(self.origin) as usize;
@@ -117,12 +168,16 @@ pub(super) struct Emitter {
 impl Emitter {
     /// Of one part only.
     pub(super) fn new(origin: u64, quiet: Quiet) -> Self {
-        Self { part: Part::new(origin), other: Part::default(), quiet }
+        Self { part: Part { bytes: Vec::new(), origin }, other: Part::default(), quiet }
     }
 
-    /// With a second part at `second`, for [`Emitter::second_part`].
-    pub(super) fn in_two_parts([origin, second]: [u64; 2], quiet: Quiet) -> Self {
-        Self { other: Part::new(second), ..Self::new(origin, quiet) }
+    /// With a second part at `second`, for [`Emitter::second_part`]. `memory` is for the bytes.
+    pub(super) fn in_two_parts([origin, second]: [u64; 2], quiet: Quiet, memory: [Vec<u8>; 2]) -> Self {
+        let [part, other] = memory.map(|mut bytes| {
+            bytes.clear();
+            bytes
+        });
+        Self { part: Part { bytes: part, origin }, other: Part { bytes: other, origin: second }, quiet }
     }
 
     /// Goes on in the second part. The code up to here must not go on behind itself.
@@ -175,45 +230,30 @@ impl Emitter {
 
     /// ModRM, SIB and displacement.
     pub(super) fn modrm(&mut self, reg: u8, rm: Rm) {
-        let reg = (reg & 7) << 3;
-        let sib = |index: Reg, scale: u8, base: Reg| scale << 6 | (index & 7) << 3 | base & 7;
-        let (base, disp, sib) = match rm {
-            Rm::Reg(register) => return self.byte(0xc0 | reg | register & 7),
-            Rm::Scaled(index, scale, disp) => {
-                self.raw(&[reg | 4, sib(index, scale, 5)]);
-                return self.dword(disp as u32);
-            }
-            Rm::Base(base, disp) => (base, disp, (base & 7 == 4).then_some(0x24)),
-            Rm::Indexed(base, index, scale, disp) => (base, disp, Some(sib(index, scale, base))),
-        };
-        let mode = if disp == 0 && base & 7 != 5 {
-            0
-        } else if i8::try_from(disp).is_ok() {
-            0x40
-        } else {
-            0x80
-        };
-        self.byte(mode | reg | if sib.is_some() { 4 } else { base & 7 });
-        if let Some(sib) = sib {
-            self.byte(sib);
-        }
-        match mode {
-            0x40 => self.byte(disp as u8),
-            0x80 => self.dword(disp as u32),
-            _ => {}
-        }
+        let mut short = Short::default();
+        short.modrm(reg, rm);
+        self.short(short);
+    }
+
+    fn short(&mut self, short: Short) {
+        // So many bytes at once are two instructions of the host, their number is a call.
+        let bytes = &mut self.part.bytes;
+        bytes.extend_from_slice(&short.bytes);
+        bytes.truncate(bytes.len() - (short.bytes.len() - short.length));
     }
 
     /// An instruction with a ModRM byte.
     pub(super) fn op(&mut self, opcode: Opcode<'_>, reg: u8, rm: Rm) {
-        self.raw(opcode.prefixes);
+        let mut short = Short::default();
+        short.bytes(opcode.prefixes);
         let (x, b) = rm.extension();
         let rex = u8::from(opcode.wide) << 3 | (reg >> 3) << 2 | x << 1 | b;
         if rex != 0 || opcode.rex {
-            self.byte(0x40 | rex);
+            short.byte(0x40 | rex);
         }
-        self.raw(opcode.bytes);
-        self.modrm(reg, rm);
+        short.bytes(opcode.bytes);
+        short.modrm(reg, rm);
+        self.short(short);
     }
 
     /// A 64-bit instruction of one opcode byte.

@@ -12,11 +12,11 @@ use super::state::State;
 use super::undefined::{Undefined, undefined};
 use super::vector;
 use core::mem::offset_of;
-use std::sync::LazyLock;
 use iced_x86::{
     Code, Decoder, DecoderOptions, EncodingKind, Instruction, InstructionInfoFactory, InstructionInfoOptions, Mnemonic,
     OpAccess, OpCodeOperandKind, OpKind, Register,
 };
+use std::sync::LazyLock;
 
 /// Where a general register stands in the encoding.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -191,7 +191,7 @@ impl Builder<'_> {
         if undefined == Undefined::Interpreter {
             return Done::No;
         }
-        let Some(plan) = plan(i, &mut self.factory) else { return Done::No };
+        let Some(plan) = plan(i, &mut self.scratch.factory) else { return Done::No };
         if !integer && !plan.vector && !vector::without_operands(i.mnemonic()) {
             return Done::No;
         }

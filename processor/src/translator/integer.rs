@@ -1,7 +1,7 @@
 //! Instructions that need more than their registers replaced: control transfers, the stack, division.
 
 use super::bit_string::is_bit_string;
-use super::block::{Builder, Cold, Done, Miss, Site, is_hint};
+use super::block::{Builder, Cold, Done, Miss, Site, Taken, is_hint};
 use super::emit::{Opcode, R12, R13, R14, R15, RAX, RCX, RDX, Rm};
 use super::memory::{Access, addressable, home, host_register};
 use super::state::State;
@@ -180,7 +180,7 @@ impl Builder<'_> {
             return Done::Yes;
         }
         let jump = self.code.jump_if(condition);
-        self.cold.push(Cold::Taken { jump, target, executed });
+        self.taken.push_back(Taken { jump, target, executed });
         Done::Yes
     }
 
@@ -285,7 +285,7 @@ impl Builder<'_> {
         self.save_flags();
         let out = |builder: &mut Self, condition: u8| {
             let jump = builder.code.jump_if(condition);
-            builder.cold.push(Cold::Interpret { jump, site, flags: true });
+            builder.cold.push_back(Cold::Interpret { jump, site, flags: true });
         };
         if signed {
             // The dividend is sign-extended, and the divisor neither 0 nor -1.

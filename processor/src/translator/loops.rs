@@ -294,6 +294,7 @@ impl Builder<'_> {
         let Some(body) = body else {
             self.looping = None;
             self.cold.clear();
+            self.taken.clear();
             self.hints.take_back(given);
             self.code.back_to(start);
             return None;
@@ -314,6 +315,7 @@ impl Builder<'_> {
     fn emit_round(&mut self, top: u64, end_of_rounds: u64, live: &[u32]) -> Option<u64> {
         self.code.back_to(top);
         self.cold.clear();
+        self.taken.clear();
         (self.held_next, self.clear_af) = (None, false);
         let looping = self.looping.as_ref()?;
         let (last, counter) = (looping.plan.last, looping.counter);
@@ -366,7 +368,7 @@ impl Builder<'_> {
     fn leave_round(&mut self, site: Site) {
         self.spend(0);
         let jump = self.code.jump();
-        self.cold.push(Cold::Unpinned { jump, site });
+        self.cold.push_back(Cold::Unpinned { jump, site });
     }
 
     /// `budget + executed` into RCX, in the loop.
@@ -399,7 +401,7 @@ impl Builder<'_> {
         self.effective_address(i, R14);
         let slot = hints::probe(&mut self.code, access, self.hinted[site.index() as usize], self.hints);
         let jump = self.code.jump_unless_rcx_zero();
-        self.cold.push(Cold::FillUnpinned { jump, site: site.with(access, false), access, slot });
+        self.cold.push_back(Cold::FillUnpinned { jump, site: site.with(access, false), access, slot });
         self.code.load(R15, Rm::element(offset_of!(State, addend), R15));
         PROBED
     }

@@ -127,12 +127,12 @@ impl Builder<'_> {
         if self.width() == Width::Flat32 {
             self.code.load(RCX, Rm::state(refused));
             let jump = self.code.jump_unless_rcx_zero();
-            self.cold.push(Cold::Interpret { jump, site, flags: false });
+            self.cold.push_back(Cold::Interpret { jump, site, flags: false });
             // All of it lies below the limit.
             self.code.lea(RCX, Rm::Base(R14, size as i32 - 1));
             self.code.extract(RCX, RCX, Mask::low(offset_of!(State, beyond_4g)));
             let jump = self.code.jump_unless_rcx_zero();
-            self.cold.push(Cold::Interpret { jump, site, flags: false });
+            self.cold.push_back(Cold::Interpret { jump, site, flags: false });
         }
         self.code.load(R15, Rm::state(base));
         self.lea_address(R14, Rm::Indexed(R14, R15, 0, 0));
@@ -195,7 +195,7 @@ impl Builder<'_> {
             hints::compute(&mut self.code);
             hints::check_reach(&mut self.code, write, span - 1);
             let jump = self.code.jump_unless_rcx_zero();
-            self.cold.push(Cold::Unpinned { jump, site });
+            self.cold.push_back(Cold::Unpinned { jump, site });
             self.code.load(R15, Rm::element(offset_of!(State, addend), R15));
             self.code.lea(R14, Rm::Indexed(R14, R15, 0, 0));
             self.code.store(home, R14);
@@ -209,7 +209,7 @@ impl Builder<'_> {
         let slot = hints::probe(&mut self.code, access, hinted, self.hints);
         let jump = self.code.jump_unless_rcx_zero();
         let site = site.with(access, self.pins_set != 0);
-        self.cold.push(Cold::Fill { jump, found: self.code.here(), site, access, slot });
+        self.cold.push_back(Cold::Fill { jump, found: self.code.here(), site, access, slot });
         self.code.load(R15, Rm::element(offset_of!(State, addend), R15));
     }
 

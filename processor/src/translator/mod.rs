@@ -102,6 +102,8 @@ pub struct Translator {
     ops: Ops,
     /// Forms without pins that may have to be made.
     unmade: Vec<unpinned::OfBlock>,
+    /// Memory for translating.
+    scratch: block::Scratch,
     stubs: block::Stubs,
     hints: hints::Hints,
     jumps: jumps::Jumps,
@@ -132,6 +134,7 @@ impl Translator {
             buffer,
             ops: Vec::new(),
             unmade: Vec::new(),
+            scratch: block::Scratch::new(),
             stubs,
             hints: hints::Hints::new(),
             jumps: jumps::Jumps::new().ok()?,

@@ -2,7 +2,7 @@
 //!
 //! The first access that is reached (the head) probes for all of them, from the lowest byte to the highest, and keeps the host's address of the
 //! lowest in the state block; the others take it from there. Where the probe misses — part of them lies in another page, or may not be stored to —
-//! the block goes on in its second form, behind the first, in which each access has its own probe. So nothing is filled or marked for an access
+//! the block goes on in its second form ([`super::unpinned`]), in which each access has its own probe. So nothing is filled or marked for an access
 //! that does not come to be made.
 //!
 //! A pin is good until the block ends or calls the interpreter. Where the software TLB drops all that it has for a page that is put into it, an

@@ -631,14 +631,16 @@ impl Translator {
         let number = self.unmade.len();
         let origins = [self.buffer.next(), self.buffer.next_cold()];
         let given = self.hints.given();
-        let made =
-            Builder::new(origins, &source, &self.stubs, &self.host, &mut self.ops, &mut self.hints, number).build();
-        if made.code.len().max(made.cold.len()) > super::LONGEST {
+        let (ops, scratch) = (&mut self.ops, &mut self.scratch);
+        let builder = Builder::new(origins, &source, &self.stubs, &self.host, ops, &mut self.hints, scratch, number);
+        let made = builder.build();
+        let [code, cold] = &self.scratch.parts;
+        if code.len().max(cold.len()) > super::LONGEST {
             self.hints.take_back(given);
             return None;
         }
-        self.buffer.append(&made.code);
-        self.buffer.append_cold(&made.cold);
+        self.buffer.append(code);
+        self.buffer.append_cold(cold);
         if let Some(form) = made.unpinned {
             self.unmade.push(OfBlock { offset: block.native.offset, kind: source.kind, entry: made.entry, form });
         }

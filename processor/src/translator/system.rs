@@ -112,7 +112,7 @@ impl Builder<'_> {
     fn unless(&mut self, offset: usize, site: Site) {
         self.code.load(RCX, Rm::state(offset));
         let jump = self.code.jump_unless_rcx_zero();
-        self.cold.push(Cold::Interpret { jump, site, flags: false });
+        self.cold.push_back(Cold::Interpret { jump, site, flags: false });
     }
 
     /// Loads the processor's address into R14.

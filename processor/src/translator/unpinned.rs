@@ -64,13 +64,15 @@ impl Translator {
         let source = Source::of(block, cache, ram)?;
         let given = self.hints.given();
         let origins = [self.buffer.next_cold(), 0];
-        let builder = Builder::new(origins, &source, &self.stubs, &self.host, &mut self.ops, &mut self.hints, number);
-        let (code, places) = builder.build_unpinned(form);
+        let (ops, scratch) = (&mut self.ops, &mut self.scratch);
+        let builder = Builder::new(origins, &source, &self.stubs, &self.host, ops, &mut self.hints, scratch, number);
+        let places = builder.build_unpinned(form);
+        let [code, _] = &self.scratch.parts;
         if code.len() > super::LONGEST {
             self.hints.take_back(given);
             return None;
         }
-        self.buffer.append_cold(&code);
+        self.buffer.append_cold(code);
         for (jump, index) in std::mem::take(&mut self.unmade.get_mut(number)?.form.jumps) {
             self.link(jump, places[index]);
         }
@@ -90,4 +92,41 @@ pub(super) extern "C" fn form(state: *mut State) -> Go {
     }
     block.reason = reason::INTERPRET;
     Go::leave(state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::both::{CODE, DATA, Mode, machine};
+    use crate::run::Activity;
+    use crate::testing::Machine;
+
+    /// Runs to HLT with RBX = `base`. Gives RAX, what R14 = RAX + 1 was stored to, and the jumps of forms that are not made.
+    fn run(machine: &mut Machine, base: u64) -> (u64, u64, usize) {
+        machine.cpu.activity_resumes();
+        (machine.cpu.rip, machine.cpu.regs[3]) = (CODE, base);
+        assert_eq!(machine.run_to_halt(100), Activity::Halted);
+        let waiting = machine.code.translator.as_ref().unwrap().unmade.iter().map(|one| one.form.jumps.len()).sum();
+        (machine.cpu.regs[0], machine.load(base + 8, 8), waiting)
+    }
+
+    #[test]
+    fn it_is_made_when_a_pin_misses_and_not_before() {
+        if !super::super::supported() {
+            return;
+        }
+        let mut machine = machine(Mode::Long64, true);
+        // mov rax, [rbx]; lea r14, [rax + 1]; mov [rbx + 8], r14; hlt.
+        machine.write(CODE, &[0x48, 0x8b, 0x03, 0x4c, 0x8d, 0x70, 0x01, 0x4c, 0x89, 0x73, 0x08, 0xf4]);
+        for page in [DATA, DATA + 0x1000] {
+            machine.store(page, 8, 7);
+            machine.store(page + 0x800, 8, 7);
+        }
+        // The page is not in the table at first: so the first run needs the form.
+        assert_eq!(run(&mut machine, DATA), (7, 8, 0));
+        machine.write(CODE + 11, &[0xf4]);
+        assert_eq!(run(&mut machine, DATA + 0x800), (7, 8, 1), "translated anew, with a page that is known");
+        machine.store(DATA + 0xff8, 8, 20);
+        assert_eq!(run(&mut machine, DATA + 0xff8), (20, 21, 0), "two pages");
+        assert_eq!(run(&mut machine, DATA), (7, 8, 0));
+    }
 }

@@ -92,7 +92,7 @@ impl Builder<'_> {
             let retry = self.code.here();
             self.code.load(RCX, Rm::state(offset_of!(State, x87_blocked)));
             let jump = self.code.jump_unless_rcx_zero();
-            self.cold.push(Cold::X87 { jump, retry, site });
+            self.cold.push_back(Cold::X87 { jump, retry, site });
         }
     }
 }
