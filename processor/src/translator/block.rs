@@ -296,7 +296,6 @@ impl<'a> Builder<'a> {
         ops: &'a mut Ops,
         hints: &'a mut Hints,
         scratch: &'a mut Scratch,
-        number: usize,
     ) -> Self {
         let memory = std::mem::take(&mut scratch.parts);
         Self {
@@ -319,7 +318,7 @@ impl<'a> Builder<'a> {
             kept_budget: false,
             unpinned: false,
             to_unpinned: Vec::new(),
-            number,
+            number: 0,
             to_loop: Vec::new(),
             entry: 0,
             stubs,
@@ -329,8 +328,9 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Translates the block.
-    pub(super) fn build(mut self) -> Translation {
+    /// Translates the block. `number` is that of its form without pins, if it needs one.
+    pub(super) fn build(mut self, number: usize) -> Translation {
+        self.number = number;
         let source = self.source;
         let instructions = source.instructions();
         let start = instructions[0].ip();

@@ -628,12 +628,11 @@ impl Translator {
     fn translate(&mut self, cache: &CodeCache, index: u32, ram: &GuestRam) -> Option<(u64, u64)> {
         let block = cache.block(index)?;
         let source = Source::of(block, cache, ram)?;
-        let number = self.unmade.len();
         let origins = [self.buffer.next(), self.buffer.next_cold()];
         let given = self.hints.given();
         let (ops, scratch) = (&mut self.ops, &mut self.scratch);
-        let builder = Builder::new(origins, &source, &self.stubs, &self.host, ops, &mut self.hints, scratch, number);
-        let made = builder.build();
+        let builder = Builder::new(origins, &source, &self.stubs, &self.host, ops, &mut self.hints, scratch);
+        let made = builder.build(self.unmade.len());
         let [code, cold] = &self.scratch.parts;
         if code.len().max(cold.len()) > super::LONGEST {
             self.hints.take_back(given);

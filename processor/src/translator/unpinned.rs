@@ -65,7 +65,7 @@ impl Translator {
         let given = self.hints.given();
         let origins = [self.buffer.next_cold(), 0];
         let (ops, scratch) = (&mut self.ops, &mut self.scratch);
-        let builder = Builder::new(origins, &source, &self.stubs, &self.host, ops, &mut self.hints, scratch, number);
+        let builder = Builder::new(origins, &source, &self.stubs, &self.host, ops, &mut self.hints, scratch);
         let places = builder.build_unpinned(form);
         let [code, _] = &self.scratch.parts;
         if code.len() > super::LONGEST {
