@@ -6,7 +6,7 @@ use crate::trap::Exec;
 
 impl Cpu {
     /// Translates a guest-physical address through EPT when that is in use. A violation or misconfiguration is a VM exit.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn guest_physical(&mut self, address: u64, kind: Kind, purpose: Purpose) -> Exec<GuestPhysical> {
         if self.vmx.eptp == 0 {
             return Ok(GuestPhysical::identity(address));

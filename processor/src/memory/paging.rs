@@ -216,6 +216,7 @@ impl Cpu {
 
     /// Loads a paging-structure entry of `size` bytes at guest-physical `address`, all ones if there is no memory; and whether the page in
     /// which it lies has paging-write access.
+    #[inline(always)]
     fn table_entry(&mut self, address: u64, size: usize, purpose: Purpose) -> Exec<(u64, bool)> {
         let at = self.guest_physical(address, Kind::Read, purpose)?;
         let entry = match self.map.lookup(at.physical) {

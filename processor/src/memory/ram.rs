@@ -346,6 +346,10 @@ impl GuestRam {
     /// Marks the page dirty (a TLB entry for stores was made).
     #[inline]
     pub fn mark_dirty(&self, offset: u64) {
-        self.page_flags[self.page(offset)].fetch_or(DIRTY, Relaxed);
+        let flags = &self.page_flags[self.page(offset)];
+        // Most are dirty already, and a locked operation waits for every store before it.
+        if flags.load(Relaxed) & DIRTY == 0 {
+            flags.fetch_or(DIRTY, Relaxed);
+        }
     }
 }
