@@ -12,7 +12,7 @@ use super::loops::{self, Looping};
 use super::memory::{Access, host_register};
 use super::pins::{self, Plan};
 use super::source::Source;
-use super::state::{JUMP_INDEX, State};
+use super::state::{FETCH_INDEX, JUMP_INDEX, State};
 use super::system;
 use super::undefined::{self, shows_flags};
 use super::unpinned::Unmade;
@@ -32,6 +32,7 @@ pub(super) struct Stubs {
     call_interpret: u64,
     call_level: u64,
     call_lookup: u64,
+    second_slot: u64,
     call_x87: u64,
     call_unpinned: u64,
     vectors: [u64; 2],
@@ -66,6 +67,7 @@ impl Stubs {
         code.far_jump(to.level);
         let call_lookup = code.here();
         code.far_jump(to.lookup);
+        let second_slot = emit_second_slot(&mut code, call_lookup);
         let call_x87 = code.here();
         code.far_jump(to.x87);
         let call_unpinned = code.here();
@@ -84,6 +86,7 @@ impl Stubs {
             call_interpret,
             call_level,
             call_lookup,
+            second_slot,
             call_x87,
             call_unpinned,
             vectors,
@@ -91,6 +94,65 @@ impl Stubs {
         }
     }
 }
+
+/// The entry of the address in R14 in [`State::fetched`] into R15.
+fn load_fetched(code: &mut Emitter) {
+    code.extract(R15, R14, FETCH_INDEX);
+    code.load(R15, Rm::element(offset_of!(State, fetched), R15));
+}
+
+/// The place of the target in R14, which is also in [`State::target`], into R14, and its first slot into R15. RCX is zero if it has that target.
+fn look_into_table(code: &mut Emitter) {
+    load_fetched(code);
+    code.extract(RCX, R14, JUMP_INDEX);
+    code.lea(R14, Rm::Indexed(R15, R14, 0, 0));
+    code.lea(RCX, Rm::Indexed(RCX, RCX, 0, 0));
+    code.load(R15, Rm::state(offset_of!(State, jumps)));
+    code.lea(R15, Rm::Indexed(R15, RCX, 3, 0));
+    check_slot(code);
+}
+
+/// RCX is zero if the slot that R15 points to has the target whose place is in R14.
+fn check_slot(code: &mut Emitter) {
+    code.load(RCX, Rm::Base(R15, 0));
+    code.lea(RCX, Rm::Indexed(RCX, R14, 0, 0));
+}
+
+/// Emits what is called for a target in [`State::target`] that is not in its first slot, with the jump's site in RCX: looks into the second one, or else
+/// calls `look_up`. R15 points to its slot then, which is the first one.
+fn emit_second_slot(code: &mut Emitter, look_up: u64) -> u64 {
+    let (site, back) = (Rm::state(offset_of!(State, jump_site)), Rm::state(offset_of!(State, jump)));
+    let start = code.here();
+    code.pop(back);
+    code.store(site, RCX);
+    let again = code.here();
+    code.load(R14, Rm::state(offset_of!(State, target)));
+    look_into_table(code);
+    let first = code.skip_if_rcx_zero();
+    code.lea(R15, Rm::Base(R15, jumps::SECOND));
+    check_slot(code);
+    let neither = code.jump_unless_rcx_zero();
+    // They change places: who made it give way may have been one that comes seldom, as after an interrupt.
+    for half in [0, jumps::LEADS_TO] {
+        let (ours, other) = (Rm::Base(R15, half), Rm::Base(R15, half - jumps::SECOND));
+        code.load(RCX, ours);
+        code.load(R14, other);
+        code.store(ours, R14);
+        code.store(other, RCX);
+    }
+    code.lea(R15, Rm::Base(R15, -jumps::SECOND));
+    code.fix_skip(first);
+    code.op32(0xff, 4, back);
+    code.fix(neither);
+    code.load(R14, Rm::state(offset_of!(State, target)));
+    code.load(RCX, site);
+    code.call(look_up);
+    code.jump_to(again);
+    start
+}
+
+/// Of a call for a target: which jump of known distance it is, one more than its number, or that what reaches into a second page was arrived at.
+pub(super) const SECOND_PAGE: u32 = u32::MAX;
 
 /// An instruction of a block, and what it accesses: given to Rust as one number.
 #[derive(Clone, Copy, Debug)]
@@ -181,11 +243,13 @@ pub(super) enum Cold {
     Interpret { jump: Fixup, site: Site, flags: bool },
     /// Call the interpreter's operation, and go on at `back`.
     Call { jump: Fixup, back: u64, site: Site, operation: u64 },
-    /// The target in R14 is not in its first place, to which R15 points: look into the second one, and go on at `found`. Else look for its translation;
-    /// leave if there is none.
-    Lookup { jump: Fixup, retry: u64, miss: Miss, found: u64 },
-    /// The same for a target to whose place R15 points, and whose page is not known.
-    Unfetched { jump: Fixup, retry: u64, miss: Miss },
+    /// The target is not in its first slot: look into the second one, or else for its translation, and go on at `found`; leave if there is none.
+    Lookup { jump: Fixup, miss: Miss, found: u64 },
+    /// A jump of known distance, whose target is in R14, is not linked, or to another place, the end of whose doubleword is given: look for the
+    /// translation and try again.
+    Far { elsewhere: Fixup, jump: Fixup, retry: u64, place: u64 },
+    /// What reaches into the page with this number checks that this is still there.
+    SecondPage { jump: Fixup, number: u64 },
     /// Bring the vector registers and try again.
     Vectors { jump: Fixup, retry: u64, site: Site, avx: bool },
     /// Bring the x87's state and try again.
@@ -212,6 +276,18 @@ pub(super) enum Miss {
     Lookup,
 }
 
+impl Miss {
+    /// The number for Rust.
+    fn number(self) -> u64 {
+        match self {
+            Self::Interpret(site) => u64::from(site.0),
+            Self::Certain(site) => u64::from(site.0 | CERTAIN),
+            // Without a site: its number is never so large.
+            Self::Lookup => u64::from(u32::MAX),
+        }
+    }
+}
+
 /// A translation that was made: its code is in [`Scratch::parts`].
 pub(super) struct Translation {
     /// Where it begins.
@@ -226,6 +302,8 @@ pub(super) struct Translation {
 pub(super) struct Scratch {
     /// The code of the last one, and what of it is seldom executed.
     pub parts: [Vec<u8>; 2],
+    /// Its jumps to other pages.
+    pub sites: Vec<jumps::Site>,
     cold: VecDeque<Cold>,
     taken: VecDeque<Taken>,
     pub factory: InstructionInfoFactory,
@@ -235,11 +313,23 @@ impl Scratch {
     pub(super) fn new() -> Self {
         Self {
             parts: [const { Vec::new() }; 2],
+            sites: Vec::new(),
             cold: VecDeque::new(),
             taken: VecDeque::new(),
             factory: InstructionInfoFactory::new(),
         }
     }
+}
+
+/// What a translation will have its numbers from.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Numbers {
+    /// Of its form without pins, if it needs one.
+    pub unmade: usize,
+    /// Of its first jump to another page.
+    pub site: u32,
+    /// Of the second page, if the block reaches into that.
+    pub second: Option<u64>,
 }
 
 /// Emits one block.
@@ -275,8 +365,7 @@ pub(super) struct Builder<'a> {
     unpinned: bool,
     /// Where jumps to the form without pins end, and to which instruction they go.
     to_unpinned: Vec<(u64, usize)>,
-    /// The number of that form.
-    number: usize,
+    numbers: Numbers,
     /// Jumps to the beginning, which may go to the loop.
     to_loop: Vec<Fixup>,
     /// Where the translation begins.
@@ -297,6 +386,7 @@ impl<'a> Builder<'a> {
         hints: &'a mut Hints,
         scratch: &'a mut Scratch,
     ) -> Self {
+        scratch.sites.clear();
         let memory = std::mem::take(&mut scratch.parts);
         Self {
             code: Emitter::in_two_parts(origins, host.quiet(), memory),
@@ -318,7 +408,7 @@ impl<'a> Builder<'a> {
             kept_budget: false,
             unpinned: false,
             to_unpinned: Vec::new(),
-            number: 0,
+            numbers: Numbers::default(),
             to_loop: Vec::new(),
             entry: 0,
             stubs,
@@ -328,9 +418,9 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Translates the block. `number` is that of its form without pins, if it needs one.
-    pub(super) fn build(mut self, number: usize) -> Translation {
-        self.number = number;
+    /// Translates the block.
+    pub(super) fn build(mut self, numbers: Numbers) -> Translation {
+        self.numbers = numbers;
         let source = self.source;
         let instructions = source.instructions();
         let start = instructions[0].ip();
@@ -345,6 +435,7 @@ impl<'a> Builder<'a> {
         while !self.code.here().is_multiple_of(16) {
             self.code.byte(0xcc);
         }
+        self.emit_lead(start);
         self.entry = self.code.here();
         // RCX holds the negated budget. The entry is at least five bytes long: a jump can be put over it.
         if self.kept_budget {
@@ -385,7 +476,8 @@ impl<'a> Builder<'a> {
     }
 
     /// Makes the form without pins, all of it in the first of [`Scratch::parts`]. Gives the address of each of its instructions.
-    pub(super) fn build_unpinned(mut self, form: &Unmade) -> Vec<u64> {
+    pub(super) fn build_unpinned(mut self, form: &Unmade, numbers: Numbers) -> Vec<u64> {
+        self.numbers = numbers;
         let live = self.live_flags();
         let mut places = vec![0; self.count()];
         (self.unpinned, self.clear_af) = (true, form.clear_af);
@@ -521,22 +613,24 @@ impl<'a> Builder<'a> {
                 self.call_interpreter(site, operation);
                 self.code.jump_to(back);
             }
-            Cold::Lookup { jump, retry, miss, found } => {
+            Cold::Lookup { jump, miss, found } => {
                 self.code.fix(jump);
-                self.code.lea(R15, Rm::Base(R15, jumps::SECOND));
-                self.code.load(RCX, Rm::Base(R15, jumps::TARGET));
-                self.code.lea(RCX, Rm::Indexed(RCX, R14, 0, 0));
-                let neither = self.code.jump_unless_rcx_zero();
+                self.code.constant(RCX, miss.number());
+                self.code.call(self.stubs.second_slot);
                 self.code.jump_to(found);
-                self.code.fix(neither);
-                self.call_lookup(miss, retry);
             }
-            Cold::Unfetched { jump, retry, miss } => {
+            Cold::Far { elsewhere, jump, retry, place } => {
+                let site = jumps::Site { place, jump: self.code.end_of(&jump), unlinked: self.code.here(), entry: 0 };
+                self.code.fix(elsewhere);
                 self.code.fix(jump);
-                self.code.load(R14, Rm::Base(R15, jumps::TARGET));
-                self.code.op64(0xf7, 2, Rm::Reg(R14)); // not
-                self.code.lea(R14, Rm::Base(R14, 1));
-                self.call_lookup(miss, retry);
+                let number = self.numbers.site + self.scratch.sites.len() as u32;
+                self.scratch.sites.push(site);
+                self.look_for(number + 1);
+                self.code.jump_to(retry);
+            }
+            Cold::SecondPage { jump, number } => {
+                self.code.fix(jump);
+                self.emit_second_page(number);
             }
             Cold::Vectors { jump, retry, site, avx } => {
                 self.code.fix(jump);
@@ -570,7 +664,7 @@ impl<'a> Builder<'a> {
     fn go_unpinned(&mut self, jump: Fixup, site: Site) {
         self.to_unpinned.push((self.code.end_of(&jump), site.index() as usize));
         self.code.fix(jump);
-        self.code.constant(RCX, (self.number as u64) << 32 | u64::from(site.0));
+        self.code.constant(RCX, (self.numbers.unmade as u64) << 32 | u64::from(site.0));
         self.code.call(self.stubs.call_unpinned);
     }
 
@@ -689,7 +783,12 @@ impl<'a> Builder<'a> {
     pub(super) fn jump_far(&mut self, distance: u64, executed: usize) {
         self.spend(executed);
         self.rip(R14, distance);
-        self.look_up(0, Miss::Lookup, |_| {});
+        let retry = self.code.here();
+        load_fetched(&mut self.code);
+        let place = self.code.lea_changeable(RCX, R15, R14, 0);
+        let elsewhere = self.code.jump_unless_rcx_zero();
+        let jump = self.code.jump();
+        self.cold.push_back(Cold::Far { elsewhere, jump, retry, place });
     }
 
     /// The address that is `distance` from the page's first byte.
@@ -711,50 +810,66 @@ impl<'a> Builder<'a> {
         self.go(executed);
     }
 
-    /// Looks for the translation of the target in R14, and goes on at `retry`.
-    fn call_lookup(&mut self, miss: Miss, retry: u64) {
-        // Without a site: its number is never so large.
-        let site = match miss {
-            Miss::Interpret(site) => u64::from(site.0),
-            Miss::Certain(site) => u64::from(site.0 | CERTAIN),
-            Miss::Lookup => u64::from(u32::MAX),
-        };
-        self.code.constant(RCX, site);
+    /// Looks for the translation of the target in R14; `which` as in the upper half of the number that is given to Rust ([`SECOND_PAGE`]).
+    fn look_for(&mut self, which: u32) {
+        self.code.constant(RCX, u64::from(which) << 32 | Miss::Lookup.number());
         self.code.call(self.stubs.call_lookup);
-        self.code.jump_to(retry);
     }
 
-    /// The entry of the target in R14 into R15, if its translation is known. RCX and R14 are used.
+    /// The slot of the target in R14 into R15, if its translation is known. RCX and R14 are used.
     pub(super) fn find_target(&mut self, miss: Miss) {
-        let retry = self.code.here();
-        self.code.extract(R15, R14, JUMP_INDEX);
-        self.code.lea(R15, Rm::Scaled(R15, jumps::SIZE_SHIFT as u8 - 3, 0));
-        self.code.load(RCX, Rm::state(offset_of!(State, jumps)));
-        self.code.lea(R15, Rm::Indexed(RCX, R15, 3, 0));
-        self.code.load(RCX, Rm::Base(R15, jumps::TARGET));
-        self.code.lea(RCX, Rm::Indexed(RCX, R14, 0, 0));
-        let jump = self.code.jump_unless_rcx_zero();
-        let found = self.code.here();
-        self.cold.push_back(Cold::Lookup { jump, retry, miss, found });
-        self.code.load16(RCX, Rm::Base(R15, jumps::PAGE));
-        self.code.load(RCX, Rm::element(offset_of!(State, fetched), RCX));
-        self.code.load(R14, Rm::Base(R15, jumps::PAGE));
-        self.code.lea(RCX, Rm::Indexed(RCX, R14, 0, 0));
-        let jump = self.code.jump_unless_rcx_zero();
-        self.cold.push_back(Cold::Unfetched { jump, retry, miss });
+        let code = &mut self.code;
+        code.store(Rm::state(offset_of!(State, target)), R14);
+        look_into_table(code);
+        let jump = code.jump_unless_rcx_zero();
+        self.cold.push_back(Cold::Lookup { jump, miss, found: code.here() });
     }
 
-    /// Goes to the target whose entry R15 points to, taking `executed` from the budget.
+    /// Goes to the target that [`Builder::find_target`] found, taking `executed` from the budget.
     pub(super) fn go(&mut self, executed: usize) {
-        self.code.load(RCX, Rm::Base(R15, jumps::BASE));
-        self.code.store(Rm::state(offset_of!(State, rip_base)), RCX);
         if executed != 0 {
             self.spend(executed);
+        }
+        self.code.load(R14, Rm::state(offset_of!(State, target)));
+        // jmp [r15 + …]
+        self.code.op32(0xff, 4, Rm::Base(R15, jumps::LEADS_TO));
+    }
+
+    /// What is executed before the block, which begins at `start` in its page, by who comes from another page, with the target in R14.
+    fn emit_lead(&mut self, start: u64) {
+        let lead = self.code.here();
+        if let Some(number) = self.numbers.second {
+            let jump = self.code.jump();
+            self.cold.push_back(Cold::SecondPage { jump, number });
         } else {
+            self.arrive(start);
             self.code.load(RCX, Rm::state(offset_of!(State, budget)));
         }
-        // jmp [r15 + entry]
-        self.code.op32(0xff, 4, Rm::Base(R15, jumps::ENTRY));
+        while self.code.here() < lead + jumps::LEAD {
+            self.code.byte(0xcc);
+        }
+    }
+
+    /// Takes the page's linear address from the target in R14.
+    fn arrive(&mut self, start: u64) {
+        self.code.raw(&[0x4d, 0x8d, 0xb6]); // lea r14, [r14 - start]
+        self.code.dword((start as u32).wrapping_neg());
+        self.code.store(Rm::state(offset_of!(State, rip_base)), R14);
+    }
+
+    fn emit_second_page(&mut self, number: u64) {
+        let start = self.source.instructions()[0].ip();
+        self.arrive(start);
+        self.code.lea(R14, Rm::Base(R14, 0x1000));
+        load_fetched(&mut self.code);
+        self.code.lea_changeable(RCX, R15, R14, (jumps::place(0, number) as i32).wrapping_neg());
+        let elsewhere = self.code.jump_unless_rcx_zero();
+        self.code.load(RCX, Rm::state(offset_of!(State, budget)));
+        self.code.jump_to(self.entry);
+        self.code.fix(elsewhere);
+        self.code.lea(R14, Rm::Base(R14, start as i32 - 0x1000));
+        self.look_for(SECOND_PAGE);
+        self.code.jump_to(self.entry - jumps::LEAD);
     }
 
     /// Brings the vector registers, or leaves if vector instructions (with VEX: `avx`) are not to be executed here.

@@ -370,6 +370,14 @@ impl Emitter {
         self.load(RAX, Rm::Base(RSP, home));
     }
 
+    /// `lea to, [base + index + disp]`, with a doubleword for what comes last, which may be changed later. Gives where that ends.
+    pub(super) fn lea_changeable(&mut self, to: Reg, base: Reg, index: Reg, disp: i32) -> u64 {
+        self.raw(&[0x48 | to >> 3 << 2 | index >> 3 << 1 | base >> 3, 0x8d]);
+        self.raw(&[0x84 | (to & 7) << 3, (index & 7) << 3 | base & 7]);
+        self.dword(disp as u32);
+        self.here()
+    }
+
     /// Loads a constant.
     pub(super) fn constant(&mut self, to: Reg, value: u64) {
         if let Ok(value) = u32::try_from(value) {

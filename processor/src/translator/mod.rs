@@ -13,8 +13,9 @@
 //! * **Memory.** Each translation context and access class has a state block of its own, with a table from pages to host addresses that holds part of
 //!   what the software TLB holds: changing the context changes a pointer. A probe that misses calls [`run::fill`]; what that cannot map (a fault, a
 //!   device, a page with code, two pages) leaves the translation, and the interpreter does the instruction.
-//! * **Jumps** within a page are linked: the host's jump is patched. Others go through a table of targets ([`jumps`]), which counts for the pages
-//!   that the context has fetched from, so translations hold for a physical page, wherever and in whichever context it is mapped.
+//! * **Jumps** within a page are linked: the host's jump is patched. So are others whose distance is known, and hold where the context has fetched from
+//!   the same page of RAM; returns and indirect ones go through a table of targets ([`jumps`]). So translations hold for a physical page, wherever and in
+//!   whichever context it is mapped.
 //! * **Counting.** A block begins by comparing the budget with its length, and each exit subtracts what was executed: events come at exactly the same
 //!   instruction as with the interpreter.
 //! * **Loops** that branch to their block's beginning have a form in which several rounds are counted in advance ([`loops`]): as many as stay within
@@ -149,6 +150,8 @@ impl Translator {
         let mut code = emit::Emitter::new(entry, self.host.quiet());
         code.jump_to(exit);
         self.buffer.patch(entry, code.bytes());
+        let unlinked = self.jumps.remove(entry);
+        self.change(&unlinked);
     }
 
     /// How many operations translations hand to the interpreter.
@@ -157,9 +160,16 @@ impl Translator {
         self.ops.len()
     }
 
+    /// Changes doublewords in the code.
+    fn change(&mut self, patches: &[jumps::Patch]) {
+        for (end, value) in patches {
+            self.buffer.patch(end - 4, &value.to_le_bytes());
+        }
+    }
+
     /// Whether there may be no room for another translation.
     pub(crate) fn full(&self) -> bool {
-        !self.buffer.has_left(LONGEST)
+        !self.buffer.has_left(LONGEST) || self.jumps.full()
     }
 
     /// Drops all translations. The caller forgets every address of one.
@@ -170,6 +180,13 @@ impl Translator {
         self.hints.forget();
         self.jumps.forget();
         self.flushes += 1;
+    }
+
+    /// Links a jump to another page, which has been numbered for [`run::look_up`], to the translation at `entry` of the target at `place`.
+    fn link_far(&mut self, which: u32, place: u64, entry: u64) {
+        if let Some(patches) = self.jumps.link(which - 1, place, entry) {
+            self.change(&patches);
+        }
     }
 
     /// Makes the jump whose displacement ends at `site` go to `target`.

@@ -1,10 +1,10 @@
 //! Running translations: the loop around them, and what they call.
 #![allow(unsafe_code)]
 
-use super::block::{Builder, Site};
+use super::block::{Builder, Numbers, SECOND_PAGE, Site};
 use super::brake::GO;
 use super::enter::{Go, enter, reason};
-use super::jumps::{self, CodePage};
+use super::jumps::{self, CodePage, Table};
 use super::source::Source;
 use super::state::{Blocks, PENDING, State};
 use super::unpinned::OfBlock;
@@ -166,7 +166,10 @@ impl Cpu {
         if !self.native_address(linear) {
             return None;
         }
+        let table = self.jump_table();
+        let translator = code.translator.as_ref()?;
         let blocks = self.tlb.native.as_mut()?;
+        blocks.note_flushes(translator.flushes);
         blocks.ready(index);
         let state = blocks.pointer(index);
         // SAFETY: `ready` made the block; nothing else refers to it here.
@@ -175,7 +178,7 @@ impl Cpu {
         block.last = last;
         block.pending = false;
         block.rip_base = linear & !0xfff;
-        block.jumps = self.jump_table(code)?;
+        block.jumps = translator.jumps.table(table);
         (block.live, block.x87_live, block.x87_blocked) = (0, 0, 1);
         block.flags = pack(self.flags);
         self.refresh_native(block);
@@ -263,12 +266,6 @@ impl Cpu {
         BlockKind { code_size: self.code_size(), single: false, cet: CetCode::Off, locks: self.watches_locks }
     }
 
-    /// Where the table of jump targets for what the processor now does is.
-    fn jump_table(&self, code: &mut CodeCache) -> Option<u64> {
-        let user = self.tlb.class() == USER;
-        Some(code.translator.as_mut()?.jumps.table(user, self.vmx.non_root) as u64)
-    }
-
     /// The translation of the code at `linear`, which is at `offset` in RAM, if it is found without another walk through the page tables.
     fn known_translation(&mut self, code: &mut CodeCache, linear: u64, offset: u64) -> Option<Target> {
         // No translation may be dropped now: translated code waits.
@@ -291,48 +288,66 @@ impl Cpu {
         Some(Target { entry, offset, second })
     }
 
-    /// What the page, or pages, of the code at `linear` are to the table of jump targets.
-    fn code_page(&self, linear: u64, offset: u64, second: Option<u64>) -> CodePage {
+    /// The table of jump targets for what the processor now does.
+    fn jump_table(&self) -> Table {
+        Table { user: self.tlb.class() == USER, non_root: self.vmx.non_root }
+    }
+
+    /// The page of RAM that `offset` is in, as the code that it is now.
+    fn code_page(&self, offset: u64) -> CodePage {
         let BlockKind { code_size, locks, .. } = self.block_kind();
-        let page = |address: u64| address & !(PAGE_SIZE - 1);
-        CodePage { linear: page(linear), offset: page(offset), second: second.map(page), code_size, locks }
+        CodePage { offset: offset & !(PAGE_SIZE - 1), code_size, locks }
     }
 
-    /// Notes in state block `index`, which is ready, that the page of `linear` was fetched from, if the table of jump targets has that target in the
-    /// same page of RAM: it is at `offset` there.
-    fn note_fetched(&mut self, code: &mut CodeCache, index: usize, linear: u64, offset: u64) -> bool {
-        let page = self.code_page(linear, offset, None);
-        let (Some(table), Some(translator)) = (self.jump_table(code), &mut code.translator) else { return false };
-        // SAFETY: a table of the translator's.
-        let Some((_, number)) = (unsafe { jumps::find(table as *mut _, linear) }) else { return false };
-        match &mut self.tlb.native {
-            Some(blocks) if translator.jumps.number(page) == number => {
-                blocks.get(index).enter_fetched(linear, number);
-                true
+    /// Notes in state block `index`, which is ready, that the page of `linear` was fetched from: it is at `offset` in RAM. Gives the place of that code.
+    fn note_fetched(&mut self, code: &CodeCache, index: usize, linear: u64, offset: u64) -> Option<u64> {
+        let number = code.translator.as_ref()?.jumps.number(self.code_page(offset))?;
+        self.tlb.native.as_mut()?.get(index).enter_fetched(linear, number);
+        Some(jumps::place(linear, number))
+    }
+
+    /// Enters the translation of the code at `linear` into the table of jump targets, and into state block `index`, which is ready, that its pages
+    /// were fetched from. Gives the place of that code.
+    fn enter_target(&mut self, code: &mut CodeCache, index: usize, linear: u64, target: Target) -> Option<u64> {
+        let place = self.note_fetched(code, index, linear, target.offset)?;
+        if let Some(second) = target.second {
+            let after = linear.wrapping_add(PAGE_SIZE);
+            if !self.native_address(after) {
+                return None;
             }
-            _ => false,
+            self.note_fetched(code, index, after, second)?;
         }
+        code.translator.as_mut()?.jumps.enter(self.jump_table(), linear, place, target.entry);
+        Some(place)
     }
 
-    /// Enters the translation of the code at `linear` into the table of jump targets of state block `index`, which is ready: its pages were
-    /// fetched from.
-    fn enter_target(&mut self, code: &mut CodeCache, index: usize, linear: u64, target: Target) {
-        let page = self.code_page(linear, target.offset, target.second);
-        let (Some(table), Some(translator)) = (self.jump_table(code), &mut code.translator) else { return };
-        let number = translator.jumps.number(page);
-        // SAFETY: a table of the translator's.
-        unsafe { jumps::enter(table as *mut _, linear, target.entry, number) };
-        if let Some(blocks) = &mut self.tlb.native {
-            blocks.get(index).enter_fetched(linear, number);
+    /// The translation of the code at `linear`, which is at `offset` in RAM, for a jump of translated code with state block `index`, which is ready:
+    /// the place of that code, and the entry.
+    fn find_target(
+        &mut self,
+        code: &mut CodeCache,
+        index: usize,
+        linear: u64,
+        offset: u64,
+        which: u32,
+    ) -> Option<(u64, u64)> {
+        if !self.native_address(linear) {
+            return None;
         }
+        if which != SECOND_PAGE
+            && let Some(place) = self.note_fetched(code, index, linear, offset)
+            && let Some(entry) = code.translator.as_ref()?.jumps.find(self.jump_table(), linear, place)
+        {
+            return Some((place, entry));
+        }
+        let target = self.known_translation(code, linear, offset)?;
+        Some((self.enter_target(code, index, linear, target)?, target.entry))
     }
 
     /// The translation of the code at `linear` according to the table of jump targets, for state block `index`, which is ready.
-    fn known_jump(&mut self, code: &mut CodeCache, index: usize, linear: u64) -> Option<u64> {
-        let table = self.jump_table(code)?;
-        // SAFETY: a table of the translator's.
-        let (entry, number) = unsafe { jumps::find(table as *mut _, linear) }?;
-        self.tlb.native.as_mut()?.get(index).has_fetched(number).then_some(entry)
+    fn known_jump(&mut self, code: &CodeCache, index: usize, linear: u64) -> Option<u64> {
+        let place = self.tlb.native.as_mut()?.get(index).place(linear);
+        code.translator.as_ref()?.jumps.find(self.jump_table(), linear, place)
     }
 
     /// Goes on at RIP with state block `index`, `old` being the one that ran, if the translation there is known.
@@ -347,11 +362,11 @@ impl Cpu {
             None => {
                 let offset = self.tlb.find_execute(rip)?;
                 let target = self.known_translation(code, rip, offset)?;
-                self.enter_target(code, index, rip, target);
+                self.enter_target(code, index, rip, target)?;
                 target.entry
             }
         };
-        let table = self.jump_table(code)?;
+        let table = code.translator.as_ref()?.jumps.table(self.jump_table());
         let state = self.tlb.native.as_mut()?.pointer(index);
         // SAFETY: the state block that ran, which waits; it may be the other one.
         let (budget, last, host_rsp, own, cache, flags) =
@@ -366,7 +381,9 @@ impl Cpu {
         block.jumps = table;
         self.refresh_native(block);
         self.fit_brake(block);
-        Some(Go::to(entry, state))
+        // As who comes from another page, so that a second page is looked at.
+        block.value = rip;
+        Some(Go::to(entry - jumps::LEAD, state))
     }
 
     /// Enters the translation at `entry` of block `number`, which is at RIP, into the table of jump targets.
@@ -374,7 +391,8 @@ impl Cpu {
         let Some(block) = code.block(number) else { return };
         let target = Target { entry, offset: block.native.offset, second: block.second_page };
         let Some(index) = self.native_index().filter(|_| self.native_address(self.rip)) else { return };
-        if let Some(blocks) = &mut self.tlb.native {
+        if let (Some(blocks), Some(translator)) = (&mut self.tlb.native, &code.translator) {
+            blocks.note_flushes(translator.flushes);
             blocks.ready(index);
             self.enter_target(code, index, self.rip, target);
         }
@@ -418,8 +436,8 @@ pub(super) extern "C" fn look_up(state: *mut State) -> Go {
     let (cpu, code) = unsafe { (&mut *(cpu as *mut Cpu), &mut *(code as *mut CodeCache)) };
     // SAFETY: as in `fill`.
     let budget = unsafe { (*state).budget };
-    let site = Site::from(argument);
-    let left = argument == u64::from(u32::MAX);
+    let (site, which) = (Site::from(argument), (argument >> 32) as u32);
+    let left = argument as u32 == u32::MAX;
     // If that comes next, whatever else there is, its page may be walked to, as it would be by the run loop.
     let next = left && budget < 0 || site.certain() && budget + site.index() as i64 + 1 < 0;
     let next = next && cpu.attention == 0 && !cpu.is_kicked() && cpu.native_address(target);
@@ -429,14 +447,18 @@ pub(super) extern "C" fn look_up(state: *mut State) -> Go {
     if let (Some(index), Some(offset), Some(blocks)) = (index, offset, &mut cpu.tlb.native) {
         // Too many pages of code make room for others.
         blocks.ready(index);
-        let mut found = cpu.note_fetched(code, index, target, offset);
-        if !found && let Some(known) = cpu.known_translation(code, target, offset) {
-            cpu.enter_target(code, index, target, known);
-            found = true;
-        }
-        if found {
-            // SAFETY: as in `fill`.
-            return Go::to(unsafe { (*state).resume }, state);
+        if let Some((place, entry)) = cpu.find_target(code, index, target, offset, which) {
+            if let (1.., Some(translator)) = (which, &mut code.translator) {
+                translator.link_far(which, place, entry);
+            }
+            // What reaches into another second page now has another translation.
+            let again = if which == SECOND_PAGE {
+                entry - jumps::LEAD
+            } else {
+                // SAFETY: as in `fill`.
+                unsafe { (*state).resume }
+            };
+            return Go::to(again, state);
         }
     }
     // SAFETY: as in `fill`; the tables were changed through other references, which are gone.
@@ -628,11 +650,19 @@ impl Translator {
     fn translate(&mut self, cache: &CodeCache, index: u32, ram: &GuestRam) -> Option<(u64, u64)> {
         let block = cache.block(index)?;
         let source = Source::of(block, cache, ram)?;
+        let BlockKind { code_size, locks, .. } = source.kind;
+        let page = |offset: u64| CodePage { offset: offset & !(PAGE_SIZE - 1), code_size, locks };
+        self.jumps.give_number(page(block.native.offset))?;
+        let second = match block.second_page {
+            Some(second) => Some(self.jumps.give_number(page(second))?),
+            None => None,
+        };
         let origins = [self.buffer.next(), self.buffer.next_cold()];
         let given = self.hints.given();
         let (ops, scratch) = (&mut self.ops, &mut self.scratch);
+        let numbers = Numbers { unmade: self.unmade.len(), site: self.jumps.next_site(), second };
         let builder = Builder::new(origins, &source, &self.stubs, &self.host, ops, &mut self.hints, scratch);
-        let made = builder.build(self.unmade.len());
+        let made = builder.build(numbers);
         let [code, cold] = &self.scratch.parts;
         if code.len().max(cold.len()) > super::LONGEST {
             self.hints.take_back(given);
@@ -640,6 +670,7 @@ impl Translator {
         }
         self.buffer.append(code);
         self.buffer.append_cold(cold);
+        self.jumps.add_sites(&self.scratch.sites);
         if let Some(form) = made.unpinned {
             self.unmade.push(OfBlock { offset: block.native.offset, kind: source.kind, entry: made.entry, form });
         }

@@ -5,8 +5,9 @@
 
 use super::brake::GO;
 use super::emit::Mask;
-use super::jumps::{self, JUMPS};
+use super::jumps;
 use super::width::{WIDTHS, Width};
+use crate::memory::ram::PAGE_SIZE;
 use crate::memory::tlb::{CLASSES, CONTEXTS};
 use core::mem::offset_of;
 use memmap2::{MmapMut, MmapOptions};
@@ -16,7 +17,9 @@ use std::sync::atomic::AtomicU64;
 
 /// A linear address' place in the tables of pages.
 pub(super) const PAGE_INDEX: Mask = Mask::from(offset_of!(State, page_index), 12);
-/// A jump target's place in its table.
+/// A linear address' place in [`State::fetched`].
+pub(super) const FETCH_INDEX: Mask = Mask::from(offset_of!(State, fetch_index), 12);
+/// A jump target's first slot in its table.
 pub(super) const JUMP_INDEX: Mask = Mask::from(offset_of!(State, jump_index), jumps::SHIFT as u8);
 /// Pages in a table: with few, pages that share a place drive each other out, which cost a twentieth of a boot.
 pub(crate) const PAGES: usize = 4096;
@@ -30,8 +33,8 @@ const _: () = assert!(BLOCKS.is_power_of_two());
 const STACK: usize = 256 << 10;
 
 const PAGE_MASK: u64 = !0xfff;
-/// What [`State::fetched`] has where there is no page: it is the negation of no number.
-const NOT_FETCHED: u64 = 1;
+/// Pages in [`State::entered`].
+const ENTERED: usize = 4096;
 
 /// What RSP points to. The first fields are reached by short displacements.
 #[repr(C)]
@@ -42,19 +45,24 @@ pub(crate) struct State {
     pub high: [u64; 4],
     /// RIP of the running page's first byte.
     pub rip_base: u64,
-    /// What RAX held, while it keeps the flags.
-    pub rax: u64,
-    /// Masks of what is extracted: a linear address' place in the tables.
+    /// Masks of what is extracted: [`FETCH_INDEX`], and a linear address' place in the tables of pages.
+    pub fetch_index: u64,
     pub page_index: u64,
     /// The same: what must be zero of an offset that is within a page, and aligned to 1, 2, 4, 8, 16, 32 bytes.
     pub beyond: [u64; 6],
     /// The same: the sign, or nothing: then a block is not begun ([`super::brake`]).
     pub sign: AtomicU64,
+    /// Masks again: [`JUMP_INDEX`].
+    pub jump_index: u64,
     /// Host addresses of the memory that the block pinned.
     pub pins: [u64; super::pins::PINS],
-    /// Masks again: a jump target's place in its table.
-    pub jump_index: u64,
-    /// The same: a bit's number in a doubleword, in a quadword.
+    /// The table of jump targets ([`jumps`]).
+    pub jumps: u64,
+    /// The target of a jump to another page.
+    pub target: u64,
+    /// What RAX held, while it keeps the flags.
+    pub rax: u64,
+    /// Masks again: a bit's number in a doubleword, in a quadword.
     pub bit_numbers: [u64; 2],
     /// Offset in its page of the last x87 instruction executed here that computes.
     pub fip: u32,
@@ -118,6 +126,9 @@ pub(crate) struct State {
     pub resume: u64,
     /// Where an access goes on whose hint was wrong.
     pub access: u64,
+    /// Where a jump goes on whose target is not in its first slot, and its site.
+    pub jump: u64,
+    pub jump_site: u64,
     /// How many more hints may be wrong before one is looked at.
     pub hints_left: u64,
     /// RIP after an instruction of the interpreter that set it.
@@ -140,12 +151,12 @@ pub(crate) struct State {
     pub pending: bool,
     /// The constants are set.
     made: bool,
-    /// The table of jump targets ([`jumps`]).
-    pub jumps: u64,
-    /// Negated numbers of the pages that code was fetched from.
-    pub fetched: [u64; jumps::PLACES],
-    /// Their linear addresses.
-    fetched_at: [u64; jumps::PLACES],
+    /// For the pages that code was fetched from: what is to be added to a linear address for its place ([`jumps::fetched`]).
+    pub fetched: [u64; jumps::PAGES],
+    /// Their linear addresses, and those of such pages that gave way since.
+    entered: [u64; ENTERED],
+    /// How many.
+    entered_count: usize,
     /// A bit for each [`GROUP`] of places that a page was entered into.
     touched: u64,
     /// Places in the tables below ([`super::hints`]).
@@ -172,6 +183,8 @@ pub struct Blocks {
     ram: u64,
     /// See [`no_page`].
     none: u64,
+    /// [`super::Translator::flushes`], as it was when the numbers of pages were given.
+    flushes: u64,
 }
 
 impl std::fmt::Debug for Blocks {
@@ -216,15 +229,34 @@ impl State {
         self.touched |= 1 << (slot / GROUP);
     }
 
-    /// Code was fetched from the page, or pages, with this number, the first being that of `address`.
-    pub(super) fn enter_fetched(&mut self, address: u64, number: u64) {
-        let place = jumps::place_of(number);
-        (self.fetched[place], self.fetched_at[place]) = (number.wrapping_neg(), address & PAGE_MASK);
+    /// Code was fetched from the page of `linear`, and that is the page of code with this number.
+    pub(super) fn enter_fetched(&mut self, linear: u64, number: u64) {
+        let fetched = jumps::fetched(linear, number);
+        let index = jumps::entry_of(linear);
+        if self.fetched[index] == fetched {
+            return;
+        }
+        if self.entered_count == ENTERED {
+            self.clear_fetched();
+        }
+        self.fetched[index] = fetched;
+        self.entered[self.entered_count] = linear & PAGE_MASK;
+        self.entered_count += 1;
     }
 
-    /// Whether it was.
-    pub(super) fn has_fetched(&self, number: u64) -> bool {
-        self.fetched[jumps::place_of(number)] == number.wrapping_neg()
+    /// The place of the code at `linear`, or one of no code.
+    pub(super) fn place(&self, linear: u64) -> u64 {
+        linear.wrapping_add(self.fetched[jumps::entry_of(linear)])
+    }
+
+    fn forget_fetched(&mut self, linear: u64) {
+        self.fetched[jumps::entry_of(linear)] = jumps::fetched(linear, jumps::NONE);
+    }
+
+    fn clear_fetched(&mut self) {
+        for number in 0..std::mem::take(&mut self.entered_count) {
+            self.forget_fetched(self.entered[number]);
+        }
     }
 }
 
@@ -235,7 +267,7 @@ impl Blocks {
     /// When the host refuses.
     pub fn new(ram: u64) -> io::Result<Self> {
         let memory = MmapOptions::new().len(BLOCKS * STRIDE).no_reserve_swap().map_anon()?;
-        Ok(Self { memory, used: [0; CONTEXTS], ram, none: no_page() })
+        Ok(Self { memory, used: [0; CONTEXTS], ram, none: no_page(), flushes: 0 })
     }
 
     /// The block with number `index`.
@@ -257,6 +289,13 @@ impl Blocks {
         (index / EACH % CONTEXTS, 1 << (index % EACH))
     }
 
+    /// All translations were dropped so often: with them pages lost their numbers.
+    pub(super) fn note_flushes(&mut self, flushes: u64) {
+        if std::mem::replace(&mut self.flushes, flushes) != flushes {
+            self.used = [0; CONTEXTS];
+        }
+    }
+
     /// The block, ready for use.
     pub(crate) fn ready(&mut self, index: usize) -> &mut State {
         let none = self.none;
@@ -270,7 +309,9 @@ impl Blocks {
             state.beyond_4g = !u64::from(u32::MAX);
             *state.sign.get_mut() = GO;
             state.bit_numbers = [31, 63];
-            state.jump_index = (JUMPS as u64 - 1) << jumps::SHIFT;
+            state.fetch_index = (jumps::PAGES as u64 - 1) * PAGE_SIZE;
+            state.jump_index = jumps::INDEX;
+            (0..jumps::PAGES as u64).for_each(|page| state.forget_fetched(page * PAGE_SIZE));
             state.host_mxcsr = 0x1f80;
             state.hints_left = super::hints::PERIOD;
             state.index = index;
@@ -278,7 +319,7 @@ impl Blocks {
         }
         if stale {
             state.clear_pages(none);
-            state.fetched.fill(NOT_FETCHED);
+            state.clear_fetched();
         }
         state
     }
@@ -312,10 +353,7 @@ impl Blocks {
         let (slot, none) = (page_slot(address), self.none);
         self.each(context, |state| {
             (state.read[slot], state.write[slot]) = (none, none);
-            let before = address.wrapping_sub(0x1000);
-            for place in [jumps::place(address), jumps::place_of_pair(address), jumps::place_of_pair(before)] {
-                state.fetched[place] = NOT_FETCHED;
-            }
+            state.forget_fetched(address);
         });
     }
 
@@ -329,10 +367,9 @@ impl Blocks {
                     (state.read[slot], state.write[slot]) = (none, none);
                 }
             });
-            for (number, at) in state.fetched.iter_mut().zip(&state.fetched_at) {
-                // Of two pages, the second may be one of them.
-                if at & mask == base || at.wrapping_add(0x1000) & mask == base {
-                    *number = NOT_FETCHED;
+            for number in 0..state.entered_count {
+                if state.entered[number] & mask == base {
+                    state.forget_fetched(state.entered[number]);
                 }
             }
         });

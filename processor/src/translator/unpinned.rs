@@ -6,7 +6,7 @@
 #![allow(unsafe_code)]
 
 use super::Translator;
-use super::block::{Builder, Site};
+use super::block::{Builder, Numbers, Site};
 use super::enter::{Go, reason};
 use super::source::Source;
 use super::state::State;
@@ -66,13 +66,15 @@ impl Translator {
         let origins = [self.buffer.next_cold(), 0];
         let (ops, scratch) = (&mut self.ops, &mut self.scratch);
         let builder = Builder::new(origins, &source, &self.stubs, &self.host, ops, &mut self.hints, scratch);
-        let places = builder.build_unpinned(form);
+        let numbers = Numbers { site: self.jumps.next_site(), ..Numbers::default() };
+        let places = builder.build_unpinned(form, numbers);
         let [code, _] = &self.scratch.parts;
         if code.len() > super::LONGEST {
             self.hints.take_back(given);
             return None;
         }
         self.buffer.append_cold(code);
+        self.jumps.add_sites(&self.scratch.sites);
         for (jump, index) in std::mem::take(&mut self.unmade.get_mut(number)?.form.jumps) {
             self.link(jump, places[index]);
         }
