@@ -38,6 +38,8 @@ mod generic;
 mod hints;
 mod host;
 mod integer;
+#[cfg(test)]
+mod jump_tests;
 mod jumps;
 #[cfg(test)]
 mod loop_tests;
