@@ -330,7 +330,7 @@ mod tests {
     fn a_wrong_page_has_no_place() {
         for (linear, number) in [(0x40_1000, 1), (0xffff_ffff_8100_0000, NONE - 1), (0x40_1000, NONE)] {
             for pages in [1i64, -1, 2, 32, 1 << 20, -(1 << 20), 1 << 36] {
-                let wrong = (linear as u64).wrapping_add_signed(pages * RANGE as i64) + 0x123;
+                let wrong = u64::wrapping_add_signed(linear, pages * RANGE as i64) + 0x123;
                 assert_eq!(entry_of(wrong), entry_of(linear));
                 assert!(fetched(linear, number).wrapping_add(wrong) >= RANGE);
             }
