@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use super::exchange;
-use super::huge_pages::HugePages;
+use super::huge_pages::{self, HugePages};
 use crate::peers::Peers;
 use memmap2::{MmapMut, MmapOptions};
 use std::io;
@@ -337,10 +337,15 @@ impl GuestRam {
         }
     }
 
-    /// The page at `offset` was entered into a TLB, to be accessed directly.
+    /// The page at `offset` is entered into a TLB, to be accessed directly.
     #[inline]
     pub fn note_use(&self, offset: u64) {
-        self.huge_pages.note_use(self.bytes.as_ptr() as usize + offset as usize);
+        let start = self.bytes.as_ptr() as usize;
+        self.huge_pages.note_use(start + offset as usize, |part| {
+            let first = (part - start) / PAGE_SIZE as usize;
+            let pages = &self.page_flags[first..first + huge_pages::SIZE / PAGE_SIZE as usize];
+            pages.iter().all(|flags| flags.load(Relaxed) & DIRTY != 0)
+        });
     }
 
     /// Marks the page dirty (a TLB entry for stores was made).
