@@ -290,7 +290,6 @@ impl Cpu {
         self.apic = LocalApic::new(self.index as u32, self.index == 0);
         self.msrs = Msrs::reset(&self.model);
         self.events = PendingEvents::default();
-        self.monitor = Monitor::default();
         self.vmx.leave_operation();
         self.reset_registers();
         if !self.apic.is_bootstrap() {
@@ -323,7 +322,7 @@ impl Cpu {
         self.mxcsr = 0x1f80;
         self.x87 = X87::power_on();
         self.cpl = 0;
-        self.activity = Activity::Active;
+        (self.activity, self.monitor) = (Activity::Active, Monitor::default());
         self.tlb.flush_all();
         self.mode_changed();
     }

@@ -99,6 +99,7 @@ impl Cpu {
 
     /// When UMWAIT or TPAUSE ends at the latest.
     pub(crate) fn wait_deadline(&self) -> u64 {
-        if self.monitor.waiting { self.monitor.limit.map_or(u64::MAX, |limit| limit.until) } else { u64::MAX }
+        let limit = self.monitor.limit.filter(|_| self.monitor.waiting && self.activity == Activity::Halted);
+        limit.map_or(u64::MAX, |limit| limit.until)
     }
 }

@@ -42,6 +42,20 @@ fn tpause_waits_until_its_deadline() {
 }
 
 #[test]
+fn init_forgets_what_was_waited_for() {
+    let mut machine = machine();
+    machine.write(0x8000, PAUSE_2_US);
+    machine.steps(3);
+    assert!(machine.cpu.monitor.waiting && machine.cpu.wait_deadline() < u64::MAX);
+    machine.cpu.init();
+    assert_eq!((machine.cpu.activity, machine.cpu.monitor.waiting), (Activity::Active, false));
+    assert_eq!(machine.cpu.wait_deadline(), u64::MAX, "else it is reached again and again");
+    machine.cpu.idle_time += 10_000;
+    let until = machine.cpu.now() + 50;
+    machine.cpu.run(&mut machine.code, until);
+}
+
+#[test]
 fn the_systems_limit_ends_a_wait_with_cf() {
     let mut machine = machine();
     assert!(!machine.cpu.write_msr(msr::UMWAIT_CONTROL, 2), "reserved");
