@@ -46,8 +46,9 @@ pub(crate) fn run(
             Err(why) => eprintln!("{why}"),
         }
     };
-    drop(cooked);
+    // First this: what is typed as soon as the terminal shows that the prompt is over is the machine's.
     prompt.console.leave_prompt();
+    drop(cooked);
     Ok(end)
 }
 
