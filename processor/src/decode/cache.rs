@@ -614,7 +614,7 @@ impl CodeCache {
         let code = instruction.code();
         let table = Table::shared();
         let entry = table.get(code);
-        if instruction.is_invalid() || !self.announced[code as usize] {
+        if !self.has(instruction) {
             let mut op = Op::new(undefined_handler());
             op.offset = instruction.ip() as u16;
             op.length = instruction.len() as u8;

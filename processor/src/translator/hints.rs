@@ -48,7 +48,7 @@ impl Hints {
         Self { next: 0, accesses: vec![NO_SLOT; HINTS] }
     }
 
-    /// A slot for an access that begins at `address`, which is 0 if it takes no hint. When all are used they are shared.
+    /// A slot for an access that begins at `address`. When all are used they are shared.
     pub(super) fn slot(&mut self, address: u64, access: Access) -> usize {
         let slot = self.next % HINTS;
         self.accesses[slot] = Slot { address, access, looked: 0 };
